@@ -1,0 +1,27 @@
+package ports
+
+import (
+	"context"
+
+	"github.com/velocity-limiter/velocity/internal/domain"
+)
+
+// Limiter answers the question that Velocity exists for. Inbound adapters call it. Safe for concurrent use.
+type Limiter interface {
+	// Decide finds the policy of a request and decides. The failure of the store is no error: the policy says what
+	// the decision is then. An error means that nothing was decided and nothing spent; it wraps
+	// domain.ErrInvalidRequest (with a *domain.FieldError that names the field), ErrUnknownPolicy,
+	// domain.ErrDebtExceeded, or what the request's Lookup returned. Refunds, charges and resets have no failure
+	// policy: when the store fails, ErrUnavailable says so, and they may or may not have been carried out.
+	Decide(ctx context.Context, req domain.Request) (domain.Decision, error)
+
+	// DecideMany decides reqs[i] into answers[i], as Decide does, sharing round trips. answers must be as long as
+	// reqs. Requests for the same bucket are decided in the order given.
+	DecideMany(ctx context.Context, reqs []domain.Request, answers []Answer)
+}
+
+// Answer is what Decide returns, as a value.
+type Answer struct {
+	Decision domain.Decision
+	Err      error
+}
