@@ -1,0 +1,32 @@
+package app
+
+import (
+	"fmt"
+
+	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/ports"
+)
+
+// SinglePolicy is a policy source of one policy that applies to every request.
+type SinglePolicy struct{ policy domain.Policy }
+
+var _ ports.PolicySource = (*SinglePolicy)(nil)
+
+// NewSinglePolicy refuses a policy that does not validate.
+func NewSinglePolicy(p domain.Policy) (*SinglePolicy, error) {
+	if err := p.Validate(); err != nil {
+		return nil, err
+	}
+	return &SinglePolicy{policy: p}, nil
+}
+
+// Named implements ports.PolicySource.
+func (s *SinglePolicy) Named(name string) (*domain.Policy, error) {
+	if name != s.policy.Name {
+		return nil, fmt.Errorf("%w: %q", ports.ErrUnknownPolicy, name)
+	}
+	return &s.policy, nil
+}
+
+// Match implements ports.PolicySource.
+func (s *SinglePolicy) Match(*domain.Request) *domain.Policy { return &s.policy }
