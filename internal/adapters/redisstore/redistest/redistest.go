@@ -1,0 +1,200 @@
+// Package redistest starts real redis-server processes for tests.
+//
+// Each server listens on a free port of 127.0.0.1, works in its own temporary directory, saves nothing unless told
+// to, and is gone when its test ends. Nothing is mocked, and nobody else's server is ever touched. A machine
+// without redis-server fails the test, naming the package to install: a skipped test would prove nothing.
+package redistest
+
+import (
+	"bytes"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const (
+	// startTimeout is generous: a machine that runs several suites at once is slow.
+	startTimeout = 20 * time.Second
+	pollInterval = 5 * time.Millisecond
+	// startAttempts covers a port that somebody else took between our choosing it and the server's binding it.
+	startAttempts = 5
+)
+
+// Server is one redis-server process. It belongs to the test that started it, and is not safe for concurrent use.
+type Server struct {
+	// Addr is host:port. It stays the same through Kill, Stop and Restart.
+	Addr string
+	// Dir is the server's working directory, where it keeps its data and its log (redis.log).
+	Dir string
+
+	t    testing.TB
+	port int
+	args []string
+	tls  bool
+	cmd  *exec.Cmd
+	exit chan struct{} // closed when the process has been reaped
+}
+
+// Option changes how a server is started.
+type Option func(*Server)
+
+// Args adds arguments to the command line, for example "--maxmemory", "2mb". A later argument overrides an earlier one.
+func Args(args ...string) Option {
+	return func(s *Server) { s.args = append(s.args, args...) }
+}
+
+// TLS makes the server speak TLS alone, with this certificate and key, and without asking for a client's.
+func TLS(certFile, keyFile, caFile string) Option {
+	return func(s *Server) {
+		s.tls = true
+		s.args = append(s.args, "--tls-cert-file", certFile, "--tls-key-file", keyFile,
+			"--tls-ca-cert-file", caFile, "--tls-auth-clients", "no")
+	}
+}
+
+// Start starts a server and returns when it answers. The test's cleanup kills it.
+func Start(t testing.TB, opts ...Option) *Server {
+	t.Helper()
+	binary := lookPath(t)
+	s := &Server{t: t, Dir: t.TempDir()}
+	for _, opt := range opts {
+		opt(s)
+	}
+	t.Cleanup(s.Kill)
+	for range startAttempts {
+		s.port = FreePort(t)
+		s.Addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port))
+		if s.launch(binary) {
+			return s
+		}
+	}
+	t.Fatalf("redis-server did not start on any of %d ports; its log:\n%s", startAttempts, s.log())
+	return nil
+}
+
+// StartN starts n servers and returns them with their addresses.
+func StartN(t testing.TB, n int, opts ...Option) (servers []*Server, addrs []string) {
+	t.Helper()
+	for range n {
+		s := Start(t, opts...)
+		servers, addrs = append(servers, s), append(addrs, s.Addr)
+	}
+	return servers, addrs
+}
+
+// FreePort returns a port of 127.0.0.1 that was free a moment ago.
+func FreePort(t testing.TB) int {
+	t.Helper()
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatalf("no free port: %v", err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+func lookPath(t testing.TB) string {
+	t.Helper()
+	binary, err := exec.LookPath("redis-server")
+	if err != nil {
+		t.Fatalf("these tests need a real Redis, version 7.0 or newer: apt-get install redis-server (%v)", err)
+	}
+	return binary
+}
+
+// launch starts the process on s.port and reports whether it came up. It fails the test only if the process lives
+// but never answers.
+func (s *Server) launch(binary string) bool {
+	s.t.Helper()
+	plain, secure := s.port, 0
+	if s.tls {
+		plain, secure = 0, s.port
+	}
+	args := []string{
+		"--port", strconv.Itoa(plain), "--tls-port", strconv.Itoa(secure), "--bind", "127.0.0.1",
+		"--dir", s.Dir, "--logfile", filepath.Join(s.Dir, "redis.log"),
+		"--save", "", "--appendonly", "no", "--daemonize", "no",
+	}
+	s.cmd = exec.Command(binary, append(args, s.args...)...) // no context: Kill ends it
+	s.cmd.SysProcAttr = dieWithParent()
+	if err := s.cmd.Start(); err != nil {
+		s.t.Fatalf("starting %s: %v", binary, err)
+	}
+	exit := make(chan struct{})
+	s.exit = exit
+	go func(cmd *exec.Cmd) {
+		_ = cmd.Wait() // a killed server's status says nothing
+		close(exit)
+	}(s.cmd)
+
+	for deadline := time.Now().Add(startTimeout); time.Now().Before(deadline); {
+		select {
+		case <-exit:
+			return false
+		case <-time.After(pollInterval):
+		}
+		if answers(s.Addr, s.tls) {
+			return true
+		}
+	}
+	s.t.Fatalf("redis-server on %s does not answer; its log:\n%s", s.Addr, s.log())
+	return false
+}
+
+// Kill ends the process at once, as kill -9 does, and waits until it is gone. Killing twice is fine.
+func (s *Server) Kill() { s.signalAndWait(syscall.SIGKILL) }
+
+// Stop asks the process to end (SIGTERM) and waits until it is gone.
+func (s *Server) Stop() { s.signalAndWait(syscall.SIGTERM) }
+
+// Pause freezes the process (SIGSTOP): it still accepts connections, and answers nothing.
+func (s *Server) Pause() { s.signal(syscall.SIGSTOP) }
+
+// Resume undoes Pause.
+func (s *Server) Resume() { s.signal(syscall.SIGCONT) }
+
+// Restart starts the server again, after Kill or Stop, on the same port and directory, and returns when it answers.
+func (s *Server) Restart() {
+	s.t.Helper()
+	s.Kill()
+	if !s.launch(lookPath(s.t)) {
+		s.t.Fatalf("redis-server did not come back on %s; its log:\n%s", s.Addr, s.log())
+	}
+}
+
+// PID is the process's id.
+func (s *Server) PID() int { return s.cmd.Process.Pid }
+
+func (s *Server) signal(sig os.Signal) {
+	s.t.Helper()
+	if err := s.cmd.Process.Signal(sig); err != nil {
+		s.t.Errorf("sending %v to redis-server on %s: %v", sig, s.Addr, err)
+	}
+}
+
+func (s *Server) signalAndWait(sig os.Signal) {
+	if s.cmd == nil || s.cmd.Process == nil {
+		return
+	}
+	_ = s.cmd.Process.Signal(sig) // it may be gone already
+	select {
+	case <-s.exit:
+	case <-time.After(startTimeout):
+		s.t.Errorf("redis-server on %s ignores %v", s.Addr, sig)
+	}
+}
+
+// log returns the end of the server's log, for the message of a failed start.
+func (s *Server) log() []byte {
+	text, err := os.ReadFile(filepath.Join(s.Dir, "redis.log"))
+	if err != nil {
+		return []byte(err.Error())
+	}
+	lines := bytes.Split(bytes.TrimSpace(text), []byte("\n"))
+	return bytes.Join(lines[max(0, len(lines)-10):], []byte("\n"))
+}
