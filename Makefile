@@ -1,0 +1,80 @@
+# Velocity: `make` lists the targets.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+FUZZTIME ?= 20s
+BENCHTIME ?= 1s
+TOOL := go tool -modfile=tools/go.mod
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: ## serve on :3000, buckets in memory unless REDIS_ADDR is set
+	go run ./cmd/api
+
+.PHONY: build
+build: ## build bin/api, static
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/api ./cmd/api
+
+.PHONY: test-needs
+test-needs: ## install redis-server from Debian's or Ubuntu's packages, if it is missing
+	scripts/install-redis.sh
+
+.PHONY: test
+test: test-needs ## every test, against real Redis servers
+	go test -timeout 10m ./...
+
+.PHONY: race
+race: test-needs ## every test, under the race detector
+	go test -race -timeout 15m ./...
+
+.PHONY: test-doors
+test-doors: test-needs ## the doors, with the real third-party programs in front of them
+	go test -tags doors -timeout 10m ./test/...
+
+.PHONY: bench
+bench: test-needs ## benchmarks beside the code (BENCHTIME=1s)
+	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
+
+.PHONY: fuzz
+fuzz: test-needs ## each fuzz target in turn (FUZZTIME=20s)
+	scripts/fuzz.sh $(FUZZTIME)
+
+.PHONY: lint
+lint: ## golangci-lint, the rooms included
+	$(TOOL) golangci-lint run ./...
+
+.PHONY: lint-prove
+lint-prove: ## break every rule of the rooms in a copy, and see it reported
+	scripts/lint-rules-test.sh
+
+.PHONY: fmt
+fmt: ## gofumpt and goimports
+	$(TOOL) golangci-lint fmt ./...
+
+.PHONY: generate
+generate: ## wire_gen.go
+	$(TOOL) wire gen ./cmd/api
+
+.PHONY: generate-check
+generate-check: ## fail if generated code is not what `make generate` writes
+	$(TOOL) wire diff ./cmd/api
+
+.PHONY: vuln
+vuln: ## known vulnerabilities that the code reaches
+	scripts/vuln.sh
+
+.PHONY: docker-build
+docker-build: ## build the image velocity:$(VERSION)
+	docker build --build-arg VERSION=$(VERSION) -t velocity:$(VERSION) .
+
+.PHONY: docker-check
+docker-check: ## check Dockerfile and compose files without a Docker daemon (downloads the checkers)
+	scripts/docker-check.sh
+
+.PHONY: ci
+ci: ## what continuous integration runs
+	.ci/run

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Checks the packaging without a Docker daemon: each compose file with the loader that `docker compose config` uses,
+# the Dockerfile with the linter of Docker's language server. Needs npm, and the network to fetch the checkers.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+for file in docker-compose*.yml; do
+  echo "== $file"
+  go run github.com/compose-spec/compose-go/v2/cmd@v2.16.2 "$file" >/dev/null
+done
+echo "== Dockerfile"
+npx --yes dockerfile-utils@0.16.3 lint Dockerfile
