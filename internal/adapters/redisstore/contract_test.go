@@ -1,0 +1,63 @@
+package redisstore_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/velocity-limiter/velocity/internal/adapters/redisstore"
+	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/redistest"
+	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/ports"
+	"github.com/velocity-limiter/velocity/internal/ports/porttest"
+)
+
+func TestBucketStore_oneRedis(t *testing.T) { porttest.TestBucketStore(t, harness(t, 1)) }
+
+func TestBucketStore_threeShards(t *testing.T) { porttest.TestBucketStore(t, harness(t, 3)) }
+
+// harness runs the contract on n real servers, which all fixtures share, one after the other. The clock lies in
+// the future, so that a server never deletes a key by its own.
+func harness(t *testing.T, n int) porttest.Harness {
+	_, addrs := redistest.StartN(t, n)
+	clients := make([]*redis.Client, n)
+	for i, addr := range addrs {
+		clients[i] = plainClient(t, addr)
+	}
+	return porttest.Harness{
+		New: func(t *testing.T) porttest.Fixture {
+			now := domain.InstantOf(time.Date(2040, 1, 1, 0, 0, 0, 0, time.UTC))
+			for _, c := range clients {
+				require.NoError(t, c.FlushAll(t.Context()).Err())
+				setClock(t, c, now)
+			}
+			s, err := redisstore.NewWithClockKey(config(addrs...))
+			require.NoError(t, err)
+			t.Cleanup(func() { _ = s.Close() })
+			return porttest.Fixture{
+				Store: s,
+				Advance: func(d time.Duration) {
+					now = now.Add(d)
+					for _, c := range clients {
+						setClock(t, c, now)
+					}
+				},
+				Holds: func(k domain.BucketKey) bool {
+					at, err := s.Manager().GetClient(string(k)).PExpireTime(t.Context(), redisstore.RedisKey(k)).Result()
+					require.NoError(t, err)
+					return at > 0 && domain.Instant(at.Microseconds()) >= now
+				},
+			}
+		},
+		Unreachable: func(t *testing.T) (ports.BucketStore, time.Duration) {
+			frozen, addrs := redistest.StartN(t, n)
+			for _, server := range frozen {
+				server.Pause()
+			}
+			s := newStore(t, redisstore.DefaultConfig(addrs...))
+			return s, redisstore.DefaultConfig().TakeTimeout
+		},
+	}
+}

@@ -1,0 +1,81 @@
+package redisstore
+
+import (
+	"strings"
+
+	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/ports"
+)
+
+// What black-box tests need of the insides.
+
+const (
+	// ClockLine is the line of the shipped script that reads the clock. Tests replace it, and nothing else.
+	ClockLine = "local now_us = micros(call('TIME'))"
+	// ClockKey holds the time for a store made by NewWithClockKey.
+	ClockKey = "test:clock"
+	// MaxGroups is the most groups in one run of the script.
+	MaxGroups = maxGroups
+)
+
+// TakeSource is the shipped script.
+func TakeSource() string { return takeSource }
+
+// SourceWithArgumentClock is the script that takes the time from its last argument.
+func SourceWithArgumentClock() string { return withClock("local now_us = tonumber(ARGV[#ARGV])") }
+
+// NewWithClockKey makes a store whose script takes the time from a key of each server.
+func NewWithClockKey(cfg Config) (*Store, error) {
+	s, err := New(cfg)
+	if err == nil {
+		s.script = newScript(withClock("local now_us = tonumber(call('GET', '" + ClockKey + "'))"))
+	}
+	return s, err
+}
+
+func withClock(line string) string { return strings.Replace(takeSource, ClockLine, line, 1) }
+
+// Encode is the command that decides all of reqs in one run of the script of that source.
+func Encode(source string, reqs []ports.TakeRequest) []any {
+	return newScript(source).encode(reqs, everySlot(reqs))
+}
+
+// DecodeReply decodes the reply to what Encode made.
+func DecodeReply(reply any, reqs []ports.TakeRequest, results []ports.TakeResult) error {
+	return decodeReply(reply, reqs, everySlot(reqs), results)
+}
+
+func everySlot(reqs []ports.TakeRequest) []int {
+	slots := make([]int, len(reqs))
+	for i := range slots {
+		slots[i] = i
+	}
+	return slots
+}
+
+// RedisKey is where a group is kept.
+func RedisKey(key domain.BucketKey) string { return redisKey(key) }
+
+// EffectOf is what a failed call may have done, as text.
+func EffectOf(err error) string { return string(effectOf(err)) }
+
+// Hash and Mix64 are what placement is made of.
+var (
+	Hash  = hash
+	Mix64 = mix64
+)
+
+// Place returns the index of the identity that owns text.
+func Place(s Strategy, text string, identities []string) int {
+	seeds := make([]uint64, len(identities))
+	for i, id := range identities {
+		seeds[i] = hash(id)
+	}
+	return s.place(text, seeds)
+}
+
+// ParseAddress returns the identity and the host:port of an entry of the shard list.
+func ParseAddress(entry string) (identity, hostPort string, err error) {
+	a, err := parseAddress(entry)
+	return a.identity(), a.hostPort, err
+}

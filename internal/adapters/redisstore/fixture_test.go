@@ -1,0 +1,77 @@
+package redisstore_test
+
+import (
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/velocity-limiter/velocity/internal/adapters/redisstore"
+	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/ports"
+)
+
+// patient is a budget that no busy machine spends, for tests that are not about the budget.
+const patient = 20 * time.Second
+
+func config(addrs ...string) redisstore.Config {
+	cfg := redisstore.DefaultConfig(addrs...)
+	cfg.TakeTimeout, cfg.DialTimeout = patient, patient
+	return cfg
+}
+
+func newStore(t testing.TB, cfg redisstore.Config) *redisstore.Store {
+	t.Helper()
+	s, err := redisstore.New(cfg)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+// plainClient is a client of the test's own, which sees the data and not the store.
+func plainClient(t testing.TB, addr string) *redis.Client {
+	t.Helper()
+	c := redis.NewClient(&redis.Options{Addr: addr, Protocol: 2, ReadTimeout: time.Minute, PipelinePoolSize: -1})
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+func limit(t testing.TB, name, rate string, capacity domain.Tokens) domain.Limit {
+	t.Helper()
+	refill, per, err := domain.ParseRate(rate)
+	require.NoError(t, err)
+	l, err := domain.NewLimit(name, capacity, refill, per)
+	require.NoError(t, err)
+	return l
+}
+
+func key(client string) domain.BucketKey {
+	return domain.NewBucketKey("test", domain.KeySource{Kind: domain.SourceHeader, Name: "x-client"}, client)
+}
+
+func take(client string, cost domain.Tokens, limits ...domain.Limit) ports.TakeRequest {
+	return ports.TakeRequest{Op: domain.OpTake, Key: key(client), Limits: limits, Cost: cost}
+}
+
+// takeOne is one take that must be decided.
+func takeOne(t testing.TB, s ports.BucketStore, client string, cost domain.Tokens, limits ...domain.Limit) ports.TakeResult {
+	t.Helper()
+	r := ports.Take(t.Context(), s, take(client, cost, limits...))
+	require.NoError(t, r.Err)
+	return r
+}
+
+// level is the stored value of the limit, split; it fails the test if there is none.
+func level(t testing.TB, c *redis.Client, client, limitName string) string {
+	t.Helper()
+	v, err := c.HGet(t.Context(), redisstore.RedisKey(key(client)), "b:"+limitName).Result()
+	require.NoError(t, err)
+	return v
+}
+
+func setClock(t testing.TB, c *redis.Client, now domain.Instant) {
+	t.Helper()
+	require.NoError(t, c.Set(t.Context(), redisstore.ClockKey, strconv.FormatInt(int64(now), 10), 0).Err())
+}
