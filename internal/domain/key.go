@@ -36,8 +36,21 @@ func ParseKeySource(s string) (KeySource, error) {
 	case kind == "header" && named && validHeaderName(name):
 		return KeySource{Kind: SourceHeader, Name: strings.ToLower(name)}, nil
 	}
-	return KeySource{}, &FieldError{ErrInvalidPolicy, "key", strconv.Quote(s),
-		"must be ip or header:NAME, with a name of letters, digits and hyphens"}
+	return KeySource{}, &FieldError{ErrInvalidPolicy, "key", strconv.Quote(s), keyRule}
+}
+
+const keyRule = "must be ip or header:NAME, with a name of letters, digits and hyphens"
+
+// valid reports whether [ParseKeySource] could have made s: the tag of such a source holds no separator.
+func (s KeySource) valid() bool {
+	switch s.Kind {
+	case SourceIP:
+		return s.Name == ""
+	case SourceHeader:
+		return validHeaderName(s.Name) && s.Name == strings.ToLower(s.Name)
+	default:
+		return false
+	}
 }
 
 // validHeaderName allows fewer names than RFC 9110's token: an upstream may read X_Tenant as X-Tenant, so a name
@@ -71,9 +84,9 @@ func (s KeySource) tag() string {
 	return "ip"
 }
 
-// BucketKey names the bucket group of one client under one policy: "<policy>:<source>=<value>". Sources and values
-// are escaped, so that different clients, sources and policies never share a key, and neither can hold a brace,
-// which a store may use to mark what decides the shard.
+// BucketKey names the bucket group of one client under one policy: "<policy>:<source>=<value>". Values are
+// escaped, and the names of policies and sources hold no separator, so that different clients, sources and policies
+// never share a key, and no key holds a brace, which a store may use to mark what decides the shard.
 type BucketKey string
 
 // maxKeyValue is the longest value that stands in a key as it is; a longer one is hashed.

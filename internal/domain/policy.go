@@ -45,6 +45,9 @@ func (p *Policy) Validate() error {
 	if !ValidName(p.Name) {
 		bad("name", strconv.Quote(p.Name), nameRule)
 	}
+	if !p.Key.valid() {
+		bad("key", strconv.Quote(p.Key.String()), keyRule)
+	}
 	if n := len(p.Limits); n < 1 || n > MaxLimits {
 		bad("limits", strconv.Itoa(n), "there must be from 1 to "+strconv.Itoa(MaxLimits)+" of them")
 	}
