@@ -44,7 +44,7 @@ func (l *Limit) Seen(b Bucket, now Instant) Bucket {
 }
 
 // converted keeps a bucket's tokens under a changed limit: whole tokens, at most the capacity, and of the
-// fraction what rounding down leaves.
+// fraction what rounding down leaves. A debt above the whole tokens of the bound becomes the bound.
 func (l *Limit) converted(b Bucket) Bucket {
 	if b.TokenCredits != l.tokenCredits {
 		whole := floorDiv(int64(b.Credits), int64(b.TokenCredits))

@@ -119,10 +119,10 @@ func (l *Limit) Rate() (Tokens, time.Duration) { return l.refill, l.per }
 // TickMicros is the length of a tick, in microseconds: 1 or 1000.
 func (l *Limit) TickMicros() int64 { return l.tickMicros }
 
-// TokenCredits is what one token is worth: p of DESIGN's arithmetic.
+// TokenCredits is what one token is worth: p of the package's arithmetic.
 func (l *Limit) TokenCredits() Credits { return l.tokenCredits }
 
-// TickCredits is what one tick refills: r of DESIGN's arithmetic.
+// TickCredits is what one tick refills: r of the package's arithmetic.
 func (l *Limit) TickCredits() Credits { return l.tickCredits }
 
 // IsZero reports whether l was not made by [NewLimit].
