@@ -28,7 +28,7 @@ func (a address) identity() string {
 // own the same clients; two with one server would count every client's bucket in one place under two shards.
 func parseAddresses(entries []string) ([]address, error) {
 	if len(entries) == 0 || len(entries) > maxShards {
-		return nil, fmt.Errorf("REDIS_ADDRS: %d addresses: there must be from 1 to %d", len(entries), maxShards)
+		return nil, fmt.Errorf(envPrefix+"REDIS_ADDRS: %d addresses: there must be from 1 to %d", len(entries), maxShards)
 	}
 	var errs []error
 	list := make([]address, 0, len(entries))
@@ -43,7 +43,7 @@ func parseAddresses(entries []string) ([]address, error) {
 			err = fmt.Errorf("%q: another entry has this name already", a.identity())
 		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("REDIS_ADDRS: entry %d: %w", i+1, err))
+			errs = append(errs, fmt.Errorf(envPrefix+"REDIS_ADDRS: entry %d: %w", i+1, err))
 			continue
 		}
 		identities[a.identity()], servers[a.hostPort] = true, true
@@ -61,7 +61,8 @@ func parseAddress(entry string) (address, error) {
 	}
 	if strings.Contains(entry, "@") {
 		// It looks like a URL with a password, which must not be shown.
-		return address{}, errors.New("must be host:port; credentials belong in REDIS_USERNAME and REDIS_PASSWORD")
+		return address{}, errors.New("must be host:port; credentials belong in " + envPrefix + "REDIS_USERNAME and " +
+			envPrefix + "REDIS_PASSWORD")
 	}
 	name, hostPort, named := strings.Cut(entry, "=")
 	if !named {

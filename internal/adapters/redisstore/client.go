@@ -65,17 +65,17 @@ func (c *Config) tlsConfig() (*tls.Config, error) {
 	if c.TLSCAFile != "" {
 		pem, err := os.ReadFile(c.TLSCAFile)
 		if err != nil {
-			return nil, fmt.Errorf("REDIS_TLS_CA_FILE: %w", err)
+			return nil, fmt.Errorf(envPrefix+"REDIS_TLS_CA_FILE: %w", err)
 		}
 		out.RootCAs = x509.NewCertPool()
 		if !out.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("REDIS_TLS_CA_FILE: %s: holds no certificate in PEM", c.TLSCAFile)
+			return nil, fmt.Errorf(envPrefix+"REDIS_TLS_CA_FILE: %s: holds no certificate in PEM", c.TLSCAFile)
 		}
 	}
 	if c.TLSCertFile != "" {
 		pair, err := tls.LoadX509KeyPair(c.TLSCertFile, c.TLSKeyFile)
 		if err != nil {
-			return nil, fmt.Errorf("REDIS_TLS_CERT_FILE, REDIS_TLS_KEY_FILE: %w", err)
+			return nil, fmt.Errorf(envPrefix+"REDIS_TLS_CERT_FILE: cannot be loaded with its key: %w", err)
 		}
 		out.Certificates = []tls.Certificate{pair}
 	}
