@@ -105,4 +105,9 @@ func randomCost(rng *rand.Rand, capacity domain.Tokens) domain.Tokens {
 	return 1 + domain.Tokens(rng.Int64N(int64(most)))
 }
 
-func ceilTo(d, unit time.Duration) time.Duration { return (d + unit - 1) / unit * unit }
+func ceilTo(d, unit time.Duration) time.Duration {
+	if rest := d % unit; rest > 0 {
+		return d - rest + unit
+	}
+	return d
+}

@@ -76,8 +76,10 @@ func (l *Limit) checkFields() error {
 
 func (l *Limit) rateError(why string) error {
 	near, nearPer := nearestRate(l.capacity, l.refill, l.per)
-	return &FieldError{ErrInvalidLimit, "rate", FormatRate(l.refill, l.per),
-		why + "; the nearest rate that fits is " + FormatRate(near, nearPer)}
+	return &FieldError{
+		ErrInvalidLimit, "rate", FormatRate(l.refill, l.per),
+		why + "; the nearest rate that fits is " + FormatRate(near, nearPer),
+	}
 }
 
 // workOut fills in the arithmetic for one size of tick, or reports that the limit does not fit it.

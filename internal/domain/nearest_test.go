@@ -68,8 +68,10 @@ func TestNewLimit_acceptsTheNearestRate(t *testing.T) {
 // With the largest capacity a token is worth at most 4503 credits, so that every rate can be tried.
 func TestNewLimit_noRateIsNearerThanTheNearest(t *testing.T) {
 	const capacity = domain.MaxTokens
-	wants := []string{"1/24h", "1/5001us", "7/5001us", "7000000001/5000000000ms", "999999999999/1000003us",
-		"1001/4519us", "355/113000007us", "1/3154us", "1000000000000/4507us", "123456789/9876543ms", "5/1577501ns"}
+	wants := []string{
+		"1/24h", "1/5001us", "7/5001us", "7000000001/5000000000ms", "999999999999/1000003us",
+		"1001/4519us", "355/113000007us", "1/3154us", "1000000000000/4507us", "123456789/9876543ms", "5/1577501ns",
+	}
 	for _, rate := range wants {
 		refill, per, err := domain.ParseRate(rate)
 		require.NoError(t, err)
@@ -82,8 +84,8 @@ func TestNewLimit_noRateIsNearerThanTheNearest(t *testing.T) {
 
 func bruteForceNearest(capacity domain.Tokens, want *big.Rat) (nearest *big.Rat) {
 	for _, tick := range []time.Duration{us, ms} {
-		for ticks := time.Duration(1); ticks <= time.Duration(domain.MaxCredits)/time.Duration(capacity); ticks++ {
-			per := ticks * tick
+		for ticks := int64(1); ticks <= int64(domain.MaxCredits)/int64(capacity); ticks++ {
+			per := time.Duration(ticks) * tick
 			exact := new(big.Rat).Mul(want, new(big.Rat).SetInt64(int64(per)))
 			below := domain.Tokens(new(big.Int).Quo(exact.Num(), exact.Denom()).Int64())
 			// The slowest that fills in time: refill >= capacity * per / MaxFill, here divided by 10^9 throughout.

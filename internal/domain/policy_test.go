@@ -60,8 +60,8 @@ func TestPolicy_validate(t *testing.T) {
 
 func TestFieldError_showsTheFieldTheValueAndTheRule(t *testing.T) {
 	shown := &domain.FieldError{Kind: domain.ErrInvalidPolicy, Field: "name", Value: `"A"`, Reason: "must be lower case"}
-	assert.EqualError(t, shown, `name: "A": must be lower case`)
+	require.EqualError(t, shown, `name: "A": must be lower case`)
 	secret := &domain.FieldError{Kind: domain.ErrInvalidPolicy, Field: "token", Reason: "is too short"}
-	assert.EqualError(t, secret, "token: is too short")
+	require.EqualError(t, secret, "token: is too short")
 	assert.ErrorIs(t, secret, domain.ErrInvalidPolicy)
 }

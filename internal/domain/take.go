@@ -38,8 +38,10 @@ func (o Op) CheckCost(cost Tokens) error {
 		least = 1
 	}
 	if cost < least || cost > MaxCost {
-		return &FieldError{ErrInvalidRequest, "cost", strconv.FormatInt(int64(cost), 10),
-			fmt.Sprintf("must be from %d to %d", least, MaxCost)}
+		return &FieldError{
+			ErrInvalidRequest, "cost", strconv.FormatInt(int64(cost), 10),
+			fmt.Sprintf("must be from %d to %d", least, MaxCost),
+		}
 	}
 	return nil
 }
