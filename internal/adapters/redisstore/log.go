@@ -15,4 +15,6 @@ func SetLogger(log func(msg string)) { redis.SetLogger(logFunc(log)) }
 type logFunc func(msg string)
 
 // Printf implements go-redis's logger.
-func (f logFunc) Printf(_ context.Context, format string, args ...any) { f(fmt.Sprintf(format, args...)) }
+func (f logFunc) Printf(_ context.Context, format string, args ...any) {
+	f(fmt.Sprintf(format, args...))
+}
