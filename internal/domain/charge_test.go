@@ -42,6 +42,13 @@ func TestCharge_stopsAt2To52Credits(t *testing.T) {
 		{at: 200 * time.Second, op: domain.OpCharge, cost: 1, want: refused(-4_503_600)},
 		{at: 200 * time.Second, op: domain.OpRefund, cost: 4_503_600, want: allowed(0)},
 	})
+	// The products of these costs and a token's credits would pass 2^63 and come out negative, and positive.
+	tell(t, mustLimit(t, "1/876000h", 1), []step{
+		{op: domain.OpCharge, cost: 2_926, want: refused(1)},
+		{op: domain.OpCharge, cost: domain.MaxCost, want: refused(1)},
+		{op: domain.OpCharge, cost: 2, want: allowed(-1)},
+		{op: domain.OpCharge, cost: 1, want: refused(-1)},
+	})
 }
 
 // groupStep is one operation on a pair of buckets of 5/s: the first of capacity 2, the second of 5.

@@ -119,6 +119,11 @@ func TestNewLimit_namesEveryFieldThatIsWrong(t *testing.T) {
 	}
 }
 
+func TestNewLimit_aTimeBelowAMicrosecondIsNoQuestionOfTheNearestRate(t *testing.T) {
+	_, err := domain.NewLimit("", 1, 1, us-1)
+	require.EqualError(t, err, "rate: 999ns: the time must be at least 1us")
+}
+
 func TestValidName(t *testing.T) {
 	long := strings.Repeat("a", 63)
 	for _, good := range []string{"a", "0", "a-b_c", "9-", long} {

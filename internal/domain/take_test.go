@@ -93,6 +93,13 @@ func TestTake_backwardsTimeIsWrittenExceptByAPeek(t *testing.T) {
 		assert.True(t, written, op)
 		assert.Equal(t, []domain.Bucket{l.Full(t0 - 1)}, buckets, op)
 	}
+	for _, ahead := range []int{0, 1} {
+		g := newGroup(mustLimit(t, "1/s", 2), mustLimit(t, "1/s", 2))
+		g.stored = []domain.Bucket{g.limits[0].Full(t0 - 2), g.limits[1].Full(t0 - 2)}
+		g.stored[ahead].At = t0
+		_, _, written := g.apply(domain.OpTake, 3, t0-1)
+		assert.True(t, written, "one of the group is enough")
+	}
 	g := newGroup(mustLimit(t, "1/s", 2))
 	g.apply(domain.OpTake, 1, t0)
 	_, _, written := g.apply(domain.OpPeek, 0, t0-1)
@@ -108,8 +115,11 @@ func TestTake_costAboveCapacityNeverPasses(t *testing.T) {
 		{cost: 3, want: allowed(0)},
 		{cost: 4, want: denied(0, domain.Never)},
 	})
-	// The product of this cost and a token's credits would pass 2^63.
-	tell(t, mustLimit(t, "1/876000h", 1), []step{{cost: domain.MaxCost, want: denied(1, domain.Never)}})
+	// The products of these costs and a token's credits would pass 2^63.
+	tell(t, mustLimit(t, "1/876000h", 1), []step{
+		{cost: 2_926, want: denied(1, domain.Never)},
+		{cost: domain.MaxCost, want: denied(1, domain.Never)},
+	})
 }
 
 func TestApply_writesOnlyWhatChanged(t *testing.T) {
@@ -159,11 +169,13 @@ func TestRefund_stopsAtFull(t *testing.T) {
 		{at: 1000 * ms, cost: 5, want: allowed(0)},
 		{at: 1500 * ms, cost: 1, want: denied(0, 500*ms)},
 	})
-	// The product of this cost and a token's credits would pass 2^63.
-	tell(t, mustLimit(t, "1/876000h", 1), []step{
-		{cost: 1, want: allowed(0)},
-		{op: domain.OpRefund, cost: domain.MaxCost, want: allowed(1)},
-	})
+	// The products of these costs and a token's credits would pass 2^63 and come out negative, and positive.
+	for _, cost := range []domain.Tokens{2_926, domain.MaxCost} {
+		tell(t, mustLimit(t, "1/876000h", 1), []step{
+			{cost: 1, want: allowed(0)},
+			{op: domain.OpRefund, cost: cost, want: allowed(1)},
+		})
+	}
 }
 
 func TestReset_makesFull(t *testing.T) {
