@@ -1,0 +1,155 @@
+package redisstore_test
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/velocity-limiter/velocity/internal/adapters/redisstore"
+)
+
+const placedKeys = 120_000
+
+func clientText(i int) string { return fmt.Sprintf("default:ip=10.%d.%d.%d", i>>16, i>>8&255, i&255) }
+
+func identities(n int) []string {
+	out := make([]string, n)
+	for i := range out {
+		out[i] = fmt.Sprintf("redis-%d:6379", i)
+	}
+	return out
+}
+
+// A process with other hashes would look for its clients' buckets in other places, so these never change.
+func TestHash_goldenVectors(t *testing.T) {
+	assert.Equal(t, uint64(0xef46db3751d8e999), redisstore.Hash(""))
+	assert.Equal(t, uint64(0x44bc2cf5ad770999), redisstore.Hash("abc"), "xxHash64's own test vector")
+	// SplitMix64 started at 0 gives these: its state advances by the golden ratio's fraction.
+	const gamma = 0x9e3779b97f4a7c15
+	seed := uint64(0)
+	for _, want := range []uint64{0xe220a8397b1dcdaf, 0x6e789e6aa1b965f4, 0x06c45d188009454f} {
+		seed += gamma
+		assert.Equal(t, want, redisstore.Mix64(seed))
+	}
+}
+
+func TestPlace_goldenVectors(t *testing.T) {
+	shards := []string{"redis-0:6379", "b", "10.0.0.3:6379"}
+	texts := []string{"", "default:ip=192.0.2.7", "default:ip=2001%3Adb8%3A%3A/64", "search:h:x-client-id=alice", "default:ip=ä"}
+	for i := range 27 {
+		texts = append(texts, clientText(i))
+	}
+	for strategy, want := range map[redisstore.Strategy]string{
+		redisstore.StrategyRendezvous: "11010021201122001100101022100122",
+		redisstore.StrategyModulo:     "00110202001200011010201121212212",
+	} {
+		got := ""
+		for _, text := range texts {
+			got += strconv.Itoa(redisstore.Place(strategy, text, shards))
+		}
+		assert.Equal(t, want, got, "%s", strategy)
+	}
+}
+
+func TestPlace_spreadsWithinFivePercent(t *testing.T) {
+	for _, strategy := range []redisstore.Strategy{redisstore.StrategyRendezvous, redisstore.StrategyModulo} {
+		for _, n := range []int{3, 8} {
+			shards, counts := identities(n), make([]float64, n)
+			for i := range placedKeys {
+				counts[redisstore.Place(strategy, clientText(i), shards)]++
+			}
+			fair := float64(placedKeys) / float64(n)
+			for i, count := range counts {
+				assert.InEpsilon(t, fair, count, 0.05, "%s: shard %d of %d", strategy, i, n)
+			}
+			t.Logf("%s, %d shards: %v", strategy, n, counts)
+		}
+	}
+}
+
+func TestPlace_addingAShardMovesAsFewAsPromised(t *testing.T) {
+	for _, n := range []int{3, 7} {
+		before, after := identities(n), identities(n+1)
+		moved, movedElsewhere, movedByModulo := 0, 0, 0
+		for i := range placedKeys {
+			text := clientText(i)
+			to := redisstore.Place(redisstore.StrategyRendezvous, text, after)
+			if redisstore.Place(redisstore.StrategyRendezvous, text, before) != to {
+				moved++
+				if to != n {
+					movedElsewhere++
+				}
+			}
+			if redisstore.Place(redisstore.StrategyModulo, text, before) != redisstore.Place(redisstore.StrategyModulo, text, after) {
+				movedByModulo++
+			}
+		}
+		assert.InEpsilon(t, placedKeys/float64(n+1), float64(moved), 0.05)
+		assert.Zero(t, movedElsewhere, "what moves, moves to the new shard")
+		assert.InEpsilon(t, placedKeys*float64(n)/float64(n+1), float64(movedByModulo), 0.05)
+		t.Logf("%d to %d shards: rendezvous moves %.2f %%, modulo %.2f %%", n, n+1,
+			100*float64(moved)/placedKeys, 100*float64(movedByModulo)/placedKeys)
+	}
+}
+
+func TestPlace_rendezvousIgnoresTheOrder(t *testing.T) {
+	shards := identities(5)
+	reversed := []string{shards[4], shards[3], shards[2], shards[1], shards[0]}
+	for i := range 1000 {
+		a := redisstore.Place(redisstore.StrategyRendezvous, clientText(i), shards)
+		b := redisstore.Place(redisstore.StrategyRendezvous, clientText(i), reversed)
+		require.Equal(t, shards[a], reversed[b])
+	}
+}
+
+func TestRedisShardManager_aUserStaysOnOneShard(t *testing.T) {
+	m, err := redisstore.NewRedisShardManager("one=127.0.0.1:1001", "two=127.0.0.1:1002", "three=127.0.0.1:1003")
+	require.NoError(t, err)
+	defer func() { assert.NoError(t, m.Close()) }()
+	// The same names on other hosts: nobody moves.
+	moved, err := redisstore.NewRedisShardManager("one=10.0.0.1:2001", "two=10.0.0.2:2002", "three=10.0.0.3:2003")
+	require.NoError(t, err)
+	defer func() { assert.NoError(t, moved.Close()) }()
+
+	shards, others := m.Shards(), moved.Shards()
+	assert.Equal(t, redisstore.Shard{Name: "shard-1", Identity: "two", Addr: "127.0.0.1:1002"}, shards[1])
+	byAddr := map[string]string{}
+	for i := range shards {
+		byAddr[shards[i].Addr], byAddr[others[i].Addr] = shards[i].Identity, others[i].Identity
+	}
+	used := map[string]int{}
+	for i := range 1000 {
+		c := m.GetClient(clientText(i))
+		require.Same(t, c, m.GetClient(clientText(i)))
+		require.Equal(t, byAddr[c.Options().Addr], byAddr[moved.GetClient(clientText(i)).Options().Addr])
+		used[c.Options().Addr]++
+	}
+	assert.Len(t, used, 3)
+}
+
+func TestPlace_scoresAreMixed(t *testing.T) {
+	// Without the finaliser, three shards get about 50, 25 and 25 %: the promise of an even spread rests on it.
+	counts := make([]float64, 3)
+	seeds := make([]uint64, 3)
+	for i, id := range identities(3) {
+		seeds[i] = redisstore.Hash(id)
+	}
+	for i := range placedKeys {
+		h, best := redisstore.Hash(clientText(i)), 0
+		for s := range seeds {
+			if h^seeds[s] > h^seeds[best] {
+				best = s
+			}
+		}
+		counts[best]++
+	}
+	worst := 0.0
+	for _, c := range counts {
+		worst = math.Max(worst, math.Abs(c/placedKeys*3-1))
+	}
+	assert.Greater(t, worst, 0.2)
+}
