@@ -1,0 +1,177 @@
+package httpfiber
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// connections counts and bounds the open connections of a server, and can end their reading. fasthttp waits, when
+// it stops, for connections that have sent nothing or half a request, for as long as they care to take.
+type connections struct {
+	slots chan struct{}
+
+	mu   sync.Mutex
+	open map[*conn]struct{}
+	// until caps every read deadline once it is set.
+	until time.Time
+}
+
+func newConnections(most int) *connections {
+	return &connections{slots: make(chan struct{}, most), open: make(map[*conn]struct{})}
+}
+
+// readUntil makes every read end at t at the latest. What is being answered is not touched.
+func (s *connections) readUntil(t time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.until = t
+	for c := range s.open {
+		_ = c.Conn.SetReadDeadline(t)
+	}
+}
+
+func (s *connections) closeAll() {
+	s.mu.Lock()
+	open := make([]*conn, 0, len(s.open))
+	for c := range s.open {
+		open = append(open, c)
+	}
+	s.mu.Unlock()
+	for _, c := range open {
+		_ = c.Close()
+	}
+}
+
+// listen wraps a listener. At most one connection per slot is accepted; further ones wait in the kernel's queue.
+func (s *connections) listen(ln net.Listener) *listener {
+	return &listener{Listener: ln, conns: s, done: make(chan struct{})}
+}
+
+type listener struct {
+	net.Listener
+	conns *connections
+	once  sync.Once
+	done  chan struct{}
+	err   error
+}
+
+// Accept waits for a free slot. Errors that pass, such as too many open files, are waited out: fasthttp would take
+// them for the end of the listener.
+func (l *listener) Accept() (net.Conn, error) {
+	select {
+	case l.conns.slots <- struct{}{}:
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+	const longest = time.Second
+	for pause := 5 * time.Millisecond; ; pause = min(2*pause, longest) {
+		c, err := l.Listener.Accept()
+		if err == nil {
+			return l.conns.add(c), nil
+		}
+		if !passes(err) {
+			<-l.conns.slots
+			return nil, err
+		}
+		select {
+		case <-time.After(pause):
+		case <-l.done:
+		}
+	}
+}
+
+func passes(err error) bool {
+	for _, temporary := range []error{
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED, syscall.ECONNRESET,
+	} {
+		if errors.Is(err, temporary) {
+			return true
+		}
+	}
+	return false
+}
+
+// Close may be called more than once.
+func (l *listener) Close() error {
+	l.once.Do(func() {
+		close(l.done)
+		l.err = l.Listener.Close()
+	})
+	return l.err
+}
+
+// conn holds a slot until it is closed.
+type conn struct {
+	net.Conn
+	conns     *connections
+	closed    atomic.Bool
+	lingering atomic.Bool
+}
+
+func (s *connections) add(c net.Conn) *conn {
+	tracked := &conn{Conn: c, conns: s}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open[tracked] = struct{}{}
+	if !s.until.IsZero() {
+		_ = c.SetReadDeadline(s.until)
+	}
+	return tracked
+}
+
+// SetReadDeadline never passes the deadline that the server's end has set.
+func (c *conn) SetReadDeadline(t time.Time) error {
+	c.conns.mu.Lock()
+	defer c.conns.mu.Unlock()
+	if until := c.conns.until; !until.IsZero() && (t.IsZero() || t.After(until)) {
+		t = until
+	}
+	return c.Conn.SetReadDeadline(t)
+}
+
+// SetDeadline is both deadlines.
+func (c *conn) SetDeadline(t time.Time) error {
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
+}
+
+// Close gives the slot back.
+func (c *conn) Close() error {
+	if c.closed.Swap(true) {
+		return net.ErrClosed
+	}
+	if c.lingering.Load() {
+		c.readOut()
+	}
+	c.conns.mu.Lock()
+	delete(c.conns.open, c)
+	c.conns.mu.Unlock()
+	err := c.Conn.Close()
+	<-c.conns.slots
+	return err
+}
+
+// linger marks a connection whose client is probably still sending. Closing it at once would make the kernel reset
+// it, and the client might never see the answer (RFC 9112 section 9.6).
+func linger(c net.Conn) {
+	if t, ok := c.(interface{ NetConn() net.Conn }); ok { // TLS
+		c = t.NetConn()
+	}
+	if own, ok := c.(*conn); ok {
+		own.lingering.Store(true)
+	}
+}
+
+// readOut reads what still comes, but not much and not for long.
+func (c *conn) readOut() {
+	const longest, most = 500 * time.Millisecond, 256 << 10
+	half, ok := c.Conn.(interface{ CloseWrite() error })
+	if !ok || half.CloseWrite() != nil || c.Conn.SetReadDeadline(time.Now().Add(longest)) != nil {
+		return
+	}
+	_, _ = io.CopyN(io.Discard, c.Conn, most)
+}

@@ -1,0 +1,168 @@
+package httpfiber
+
+import (
+	"bytes"
+	"sync"
+
+	"github.com/gofiber/fiber/v2"
+	"github.com/valyala/fasthttp"
+
+	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/ports"
+)
+
+// decisionAPI answers whoever asks on behalf of a client. Its answers carry no rate limit headers: those are about
+// the request that carries them.
+type decisionAPI struct {
+	limiter ports.Limiter
+}
+
+// decide answers /v1/check, /v1/refund and /v1/charge.
+func (a *decisionAPI) decide(op domain.Op) fiber.Handler {
+	return func(c *fiber.Ctx) error {
+		ctx := c.Context()
+		q, err := readCheck(ctx)
+		if err != nil {
+			return err
+		}
+		if err := q.validate(op); err != nil {
+			return err
+		}
+		d, err := a.limiter.Decide(c.UserContext(), q.request(op, requestID(ctx)))
+		if err != nil {
+			return err
+		}
+		if d.Outcome == domain.OutcomeUnavailable {
+			p := denied(&d)
+			writeProblem(ctx, &p)
+			return nil
+		}
+		buf := getBuffer()
+		*buf = appendResult(*buf, &d)
+		writeJSON(ctx, *buf)
+		putBuffer(buf)
+		return nil
+	}
+}
+
+func readCheck(ctx *fasthttp.RequestCtx) (check, error) {
+	if err := wantJSON(&ctx.Request.Header); err != nil {
+		return check{}, err
+	}
+	return parseCheck(ctx.Request.Body())
+}
+
+// validate refuses values that are out of range; what cannot be read was refused before.
+func (q *check) validate(op domain.Op) error {
+	switch {
+	case q.key == "":
+		return &inputError{errOutOfRange, "key", "must not be empty"}
+	case q.policy == "":
+		return &inputError{errOutOfRange, "policy", "must not be empty"}
+	}
+	return op.CheckCost(q.cost)
+}
+
+func (q *check) request(op domain.Op, id string) domain.Request {
+	return domain.Request{
+		Op: op, Cost: q.cost, Policy: q.policy, Key: q.key,
+		Client: q.attributes.client, Lookup: q.attributes.lookup, ID: id,
+	}
+}
+
+// batch is the working memory of one /v1/checks.
+type batch struct {
+	checks  []check
+	invalid []error // per check; nil: it is asked
+	reqs    []domain.Request
+	answers []ports.Answer // per request that is asked
+}
+
+var batches = sync.Pool{New: func() any { return new(batch) }}
+
+// release forgets what the requests held, so that the pool does not keep it alive.
+func (b *batch) release() {
+	clear(b.checks)
+	clear(b.invalid)
+	clear(b.reqs)
+	clear(b.answers)
+	b.checks, b.invalid, b.reqs, b.answers = b.checks[:0], b.invalid[:0], b.reqs[:0], b.answers[:0]
+	batches.Put(b)
+}
+
+// decideMany answers /v1/checks. A check that cannot be read fails the whole call, since nothing is known of what
+// its sender meant; one that is merely refused has a problem in its place.
+func (a *decisionAPI) decideMany(c *fiber.Ctx) error {
+	ctx := c.Context()
+	if err := wantJSON(&ctx.Request.Header); err != nil {
+		return err
+	}
+	b := batches.Get().(*batch)
+	defer b.release()
+	var err error
+	if b.checks, err = parseChecks(b.checks, ctx.Request.Body()); err != nil {
+		return err
+	}
+	id := requestID(ctx)
+	for i := range b.checks {
+		invalid := b.checks[i].validate(domain.OpTake)
+		b.invalid = append(b.invalid, invalid)
+		if invalid == nil {
+			b.reqs = append(b.reqs, b.checks[i].request(domain.OpTake, id))
+			b.answers = append(b.answers, ports.Answer{})
+		}
+	}
+	if len(b.reqs) > 0 {
+		a.limiter.DecideMany(c.UserContext(), b.reqs, b.answers)
+	}
+	buf := getBuffer()
+	*buf = b.appendResults(*buf, id, instance(ctx))
+	writeJSON(ctx, *buf)
+	putBuffer(buf)
+	return nil
+}
+
+func (b *batch) appendResults(dst []byte, id, instance string) []byte {
+	dst = append(dst, `{"results":[`...)
+	asked := 0
+	for i, err := range b.invalid {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		var answer ports.Answer
+		if err == nil {
+			answer = b.answers[asked]
+			err = answer.Err
+			asked++
+		}
+		switch {
+		case err != nil:
+			p := problemOf(err)
+			dst = p.appendJSON(dst, id, instance, i)
+		case answer.Decision.Outcome == domain.OutcomeUnavailable:
+			p := denied(&answer.Decision)
+			dst = p.appendJSON(dst, id, instance, i)
+		default:
+			dst = appendResult(dst, &answer.Decision)
+		}
+	}
+	return append(dst, "]}"...)
+}
+
+// wantJSON refuses what a web page of somebody else could send without asking (only application/json needs the
+// browser's preflight), and compressed bodies, whose size the caps could not bound.
+func wantJSON(h *fasthttp.RequestHeader) error {
+	mediaType, _, _ := bytes.Cut(h.ContentType(), []byte(";"))
+	if !bytes.EqualFold(bytes.TrimSpace(mediaType), []byte(contentTypeJSON)) {
+		return &inputError{errMediaType, fasthttp.HeaderContentType, "must be " + contentTypeJSON}
+	}
+	if len(h.PeekAll(fasthttp.HeaderContentEncoding)) > 0 {
+		return &inputError{errMediaType, fasthttp.HeaderContentEncoding, "must not be used"}
+	}
+	return nil
+}
+
+func writeJSON(ctx *fasthttp.RequestCtx, body []byte) {
+	ctx.SetContentType(contentTypeJSON)
+	ctx.SetBody(body)
+}

@@ -1,0 +1,175 @@
+package httpfiber_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+
+	"github.com/velocity-limiter/velocity/internal/adapters/httpfiber"
+	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/ports"
+)
+
+// limiterFunc is a Limiter of one function.
+type limiterFunc func(domain.Request) (domain.Decision, error)
+
+func (f limiterFunc) Decide(_ context.Context, req domain.Request) (domain.Decision, error) {
+	return f(req)
+}
+
+func (f limiterFunc) DecideMany(_ context.Context, reqs []domain.Request, answers []ports.Answer) {
+	for i := range reqs {
+		answers[i].Decision, answers[i].Err = f(reqs[i])
+	}
+}
+
+// always answers every request alike.
+func always(d domain.Decision) limiterFunc {
+	return func(domain.Request) (domain.Decision, error) { return d, nil }
+}
+
+// burst is 5/s with capacity 10, as the default policy has it.
+func burst(t testing.TB) domain.Limit {
+	t.Helper()
+	l, err := domain.NewLimit("burst", 10, 5, time.Second)
+	require.NoError(t, err)
+	return l
+}
+
+// decided is a decision of a policy of one limit with so many tokens left.
+func decided(t testing.TB, left, cost domain.Tokens, allowed bool) domain.Decision {
+	t.Helper()
+	l := burst(t)
+	b := domain.Bucket{Credits: domain.Credits(left) * l.TokenCredits(), TokenCredits: l.TokenCredits()}
+	d := domain.Decision{
+		Outcome: domain.OutcomeDenied, Policy: "default", Store: domain.StoreMemory, LevelKnown: true,
+		Limits: []domain.LimitStatus{l.Status(b, 0, cost, allowed)},
+	}
+	if allowed {
+		d.Outcome = domain.OutcomeAllowed
+	}
+	return d
+}
+
+// fellBack is what a failure policy decided.
+func fellBack(t testing.TB, outcome domain.Outcome) domain.Decision {
+	t.Helper()
+	l := burst(t)
+	return domain.Decision{
+		Outcome: outcome, Policy: "default", Store: domain.StoreFallback,
+		Limits: []domain.LimitStatus{l.UnknownStatus(outcome == domain.OutcomeAllowed)},
+	}
+}
+
+func testConfig() httpfiber.Config {
+	return httpfiber.Config{
+		Addr: "127.0.0.1:0", ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second,
+		IdleTimeout: 5 * time.Second, MaxConns: 100, DrainPeriod: 10 * time.Millisecond,
+	}
+}
+
+// start serves until the test ends, and returns the address.
+func start(t testing.TB, cfg httpfiber.Config, limiter ports.Limiter) string {
+	t.Helper()
+	_, addr := startServer(t, cfg, limiter, zap.NewNop())
+	return addr
+}
+
+func startServer(t testing.TB, cfg httpfiber.Config, limiter ports.Limiter, log *zap.Logger) (*httpfiber.Server, string) {
+	t.Helper()
+	s, err := httpfiber.New(cfg, limiter, log)
+	require.NoError(t, err)
+	ln, err := s.Listen()
+	require.NoError(t, err)
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(ln) }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 10*time.Second)
+		defer cancel()
+		assert.NoError(t, s.Shutdown(ctx))
+		assert.NoError(t, <-served)
+	})
+	return s, ln.Addr().String()
+}
+
+// answer is a response that has been read.
+type answer struct {
+	status int
+	header http.Header
+	body   string
+}
+
+// problem decodes the body, which must be a problem that agrees with the status line.
+func (a answer) problem(t testing.TB) map[string]any {
+	t.Helper()
+	require.Equal(t, "application/problem+json", a.header.Get("Content-Type"), a.body)
+	var p map[string]any
+	require.NoError(t, json.Unmarshal([]byte(a.body), &p), a.body)
+	assert.InDelta(t, a.status, p["status"], 0)
+	assert.Equal(t, a.header.Get("X-Request-Id"), p["request_id"])
+	for _, member := range []string{"type", "title", "detail", "instance", "request_id"} {
+		assert.NotEmpty(t, p[member], member)
+	}
+	return p
+}
+
+// call sends one request by Go's own client. headers are pairs.
+func call(t testing.TB, method, url, body string, headers ...string) answer {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	require.NoError(t, err)
+	for i := 0; i < len(headers); i += 2 {
+		req.Header.Add(headers[i], headers[i+1])
+	}
+	res, err := http.DefaultTransport.RoundTrip(req)
+	require.NoError(t, err)
+	return read(t, res)
+}
+
+func read(t testing.TB, res *http.Response) answer {
+	t.Helper()
+	text, err := io.ReadAll(res.Body)
+	require.NoError(t, err)
+	require.NoError(t, res.Body.Close())
+	return answer{res.StatusCode, res.Header, string(text)}
+}
+
+// exchange writes raw bytes to a connection of its own and reads so many answers to requests of the given method.
+func exchange(t testing.TB, addr, raw string, answers int) []answer {
+	t.Helper()
+	conn := dial(t, addr)
+	_, err := io.WriteString(conn, raw)
+	require.NoError(t, err)
+	return readAnswers(t, conn, answers)
+}
+
+func dial(t testing.TB, addr string) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	require.NoError(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
+	return conn
+}
+
+func readAnswers(t testing.TB, conn net.Conn, n int) []answer {
+	t.Helper()
+	in := bufio.NewReader(conn)
+	got := make([]answer, n)
+	for i := range got {
+		res, err := http.ReadResponse(in, nil)
+		require.NoError(t, err, "answer %d", i)
+		got[i] = read(t, res)
+	}
+	return got
+}

@@ -1,0 +1,173 @@
+package httpfiber
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+	"github.com/gofiber/fiber/v2/utils"
+	"github.com/valyala/fasthttp"
+	"go.uber.org/zap"
+)
+
+const (
+	// maxHeader is the largest request header, and what each open connection costs in memory.
+	maxHeader = 8 << 10
+	// lateGrace is how long, once the server has stopped accepting, a connection may still take to finish sending
+	// a request.
+	lateGrace = time.Second
+)
+
+// limits bound what one client can make the server hold.
+type limits struct {
+	read, write, idle time.Duration
+	conns             int
+	body              func(target string) int
+	normalize         bool // put paths into their normal form before routing
+	tls               *tls.Config
+}
+
+// httpServer is what both planes have in common: Fiber with its dangerous defaults off, problems for every error,
+// request ids, and an orderly end.
+type httpServer struct {
+	app      *fiber.App
+	log      *zap.Logger
+	limits   limits
+	conns    *connections
+	draining atomic.Bool
+
+	mu      sync.Mutex
+	ln      *listener
+	stopped bool
+}
+
+func newHTTPServer(log *zap.Logger, l limits) *httpServer {
+	l.conns = boundByOpenFiles(l.conns, log)
+	s := &httpServer{log: log, limits: l, conns: newConnections(l.conns)}
+	s.app = fiber.New(fiber.Config{
+		CaseSensitive: true,
+		StrictRouting: true,
+		ErrorHandler: func(c *fiber.Ctx, err error) error {
+			writeError(c.Context(), err)
+			return nil
+		},
+		ReadTimeout:  l.read,
+		WriteTimeout: l.write,
+		IdleTimeout:  l.idle,
+		// Our own listener waits at the cap; fasthttp's would refuse with a text of its own.
+		Concurrency:                  l.conns + 1,
+		BodyLimit:                    maxBody,
+		ReadBufferSize:               maxHeader,
+		DisablePreParseMultipartForm: true,
+		DisableStartupMessage:        true,
+	})
+	server := s.app.Server()
+	server.CloseOnShutdown = true
+	server.ErrorHandler = s.connectionError
+	server.HeaderReceived = func(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
+		return fasthttp.RequestConfig{MaxRequestBodySize: bodyLimit(h, l.body)}
+	}
+	server.ExpectHandler = func(ctx *fasthttp.RequestCtx) int {
+		if ctx.Request.Header.ContentLength() <= bodyLimit(&ctx.Request.Header, l.body) {
+			return fasthttp.StatusContinue
+		}
+		writeError(ctx, errTooLarge)
+		return ctx.Response.StatusCode()
+	}
+	return s
+}
+
+// mount ends the setting up of routes.
+func (s *httpServer) mount() { s.app.Server().Handler = s.entry(s.app.Handler()) }
+
+// entry is what every request passes before Fiber sees it.
+func (s *httpServer) entry(next fasthttp.RequestHandler) fasthttp.RequestHandler {
+	return func(ctx *fasthttp.RequestCtx) {
+		defer s.leave(ctx)
+		requestID(ctx)
+		if s.limits.normalize {
+			raw := utils.UnsafeString(ctx.URI().PathOriginal())
+			path, err := NormalizePath(raw)
+			if err != nil {
+				writeError(ctx, err)
+				return
+			}
+			if path != raw {
+				ctx.URI().SetPath(path)
+			}
+		}
+		if !knownMethod(ctx.Method()) {
+			// Fiber answers these with a text of its own. No route has TRACE, so that it answers 404 or 405, with
+			// Allow, as for any other method.
+			ctx.Request.Header.SetMethod(fasthttp.MethodTrace)
+		}
+		next(ctx)
+	}
+}
+
+// leave ends every request, also one whose handler panicked: the reason goes to the log, never to the client.
+func (s *httpServer) leave(ctx *fasthttp.RequestCtx) {
+	if reason := recover(); reason != nil {
+		s.log.Error("a handler panicked", zap.Any("reason", reason), zap.String("request_id", requestID(ctx)),
+			zap.Stack("stack"))
+		writeError(ctx, errPanic)
+	}
+	if s.draining.Load() {
+		ctx.SetConnectionClose()
+	}
+}
+
+func knownMethod(method []byte) bool {
+	for _, m := range fiber.DefaultMethods {
+		if m == string(method) {
+			return true
+		}
+	}
+	return false
+}
+
+// connectionError answers what was no request. fasthttp closes the connection afterwards.
+func (s *httpServer) connectionError(ctx *fasthttp.RequestCtx, err error) {
+	if err = connectionError(err); !errors.Is(err, errClientTooSlow) {
+		linger(ctx.Conn())
+	}
+	writeError(ctx, err)
+}
+
+func (s *httpServer) serve(ln net.Listener) error {
+	own := s.conns.listen(ln)
+	s.mu.Lock()
+	stopped := s.stopped
+	s.ln = own
+	s.mu.Unlock()
+	if stopped {
+		return own.Close()
+	}
+	ln = own
+	if s.limits.tls != nil {
+		ln = tls.NewListener(own, s.limits.tls)
+	}
+	return s.app.Listener(ln)
+}
+
+func (s *httpServer) shutdown(ctx context.Context) error {
+	s.draining.Store(true)
+	s.mu.Lock()
+	s.stopped = true
+	if s.ln != nil { // fasthttp knows only a listener whose Serve has begun
+		_ = s.ln.Close()
+	}
+	s.mu.Unlock()
+	s.conns.readUntil(time.Now().Add(lateGrace))
+	err := s.app.ShutdownWithContext(ctx)
+	if err != nil && ctx.Err() != nil {
+		s.conns.closeAll()
+		return ctx.Err()
+	}
+	return nil
+}

@@ -1,0 +1,53 @@
+package httpfiber
+
+import (
+	"strconv"
+
+	"github.com/velocity-limiter/velocity/internal/domain"
+)
+
+// modeEnforce is the mode of a policy whose denials count.
+const modeEnforce = "enforce"
+
+// appendResult writes a decision as the decision API answers it. Where the failure policy decided, no level is
+// known: remaining and reset_after_ms are then left out. After a charge, remaining may be below zero.
+func appendResult(dst []byte, d *domain.Decision) []byte {
+	dst = append(dst, `{"allowed":`...)
+	dst = strconv.AppendBool(dst, d.Allowed())
+	dst = append(dst, `,"policy":`...)
+	dst = appendString(dst, d.Policy)
+	if most := d.Constraining(); most != nil {
+		dst = appendLevel(dst, most, d.LevelKnown)
+	}
+	dst = append(dst, `,"mode":"`+modeEnforce+`","store":`...)
+	dst = appendString(dst, string(d.Store))
+	dst = append(dst, `,"limits":[`...)
+	for i := range d.Limits {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = append(dst, `{"name":`...)
+		dst = appendString(dst, d.Limits[i].Name)
+		dst = append(dst, `,"allowed":`...)
+		dst = strconv.AppendBool(dst, d.Limits[i].Allowed)
+		dst = appendLevel(dst, &d.Limits[i], d.LevelKnown)
+		dst = append(dst, '}')
+	}
+	return append(dst, "]}"...)
+}
+
+func appendLevel(dst []byte, s *domain.LimitStatus, known bool) []byte {
+	dst = append(dst, `,"limit":`...)
+	dst = strconv.AppendInt(dst, int64(s.Capacity), 10)
+	if known {
+		dst = append(dst, `,"remaining":`...)
+		dst = strconv.AppendInt(dst, int64(s.Remaining), 10)
+	}
+	dst = append(dst, `,"retry_after_ms":`...)
+	dst = strconv.AppendInt(dst, ceilMillis(s.RetryAfter), 10)
+	if known {
+		dst = append(dst, `,"reset_after_ms":`...)
+		dst = strconv.AppendInt(dst, ceilMillis(s.ResetAfter), 10)
+	}
+	return dst
+}
