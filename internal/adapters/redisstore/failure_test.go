@@ -1,0 +1,210 @@
+package redisstore_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/velocity-limiter/velocity/internal/adapters/redisstore"
+	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/redistest"
+	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/ports"
+)
+
+// slack is what a busy machine may add to a budget.
+const slack = time.Second
+
+func TestTakeMany_aLostOrGarbledAnswerIsNeverAskedForAgain(t *testing.T) {
+	server := redistest.Start(t)
+	c := plainClient(t, server.Addr)
+	l := limit(t, "burst", "1/h", 10)
+	for name, tamper := range map[string]func([]byte) ([]byte, bool){
+		"cut before the first byte":  func([]byte) ([]byte, bool) { return nil, false },
+		"cut in the middle":          func(a []byte) ([]byte, bool) { return a[:len(a)/2], false },
+		"never sent":                 func([]byte) ([]byte, bool) { return nil, true },
+		"never finished":             func(a []byte) ([]byte, bool) { return a[:len(a)-1], true },
+		"not the protocol":           func([]byte) ([]byte, bool) { return []byte("HTTP/1.1 400 Bad Request\r\n\r\n"), false },
+		"another type":               func([]byte) ([]byte, bool) { return []byte("+OK\r\n"), true },
+		"an empty array":             func([]byte) ([]byte, bool) { return []byte("*0\r\n"), true },
+		"somebody else's answer":     func([]byte) ([]byte, bool) { return []byte("*2\r\n:1\r\n:7\r\n"), true },
+		"an error that may be later": func([]byte) ([]byte, bool) { return []byte("-ERR Error running script\r\n"), true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := startProxy(t, server.Addr)
+			cfg := config(p.addr)
+			cfg.TakeTimeout = 500 * time.Millisecond
+			s := newStore(t, cfg)
+			takeOne(t, s, name, 1, l) // connects, and caches the script
+			before := calls(t, c, "evalsha")
+
+			p.tamper.Store(&tamper)
+			r := ports.Take(t.Context(), s, take(name, 1, l))
+			require.ErrorIs(t, r.Err, ports.ErrUnavailable)
+			p.tamper.Store(nil)
+
+			after := takeOne(t, s, name, 1, l)
+			assert.Equal(t, domain.Tokens(7), l.Remaining(after.Buckets[0]), "three takes, each debited once")
+			ran, err := strconv.Atoi(before)
+			require.NoError(t, err)
+			assert.Equal(t, strconv.Itoa(ran+2), calls(t, c, "evalsha"))
+		})
+	}
+}
+
+func TestTakeMany_serversThatCannotWriteRefuseBeforeTheScriptRuns(t *testing.T) {
+	l := limit(t, "burst", "1/h", 10)
+	t.Run("read-only replica", func(t *testing.T) {
+		primary := redistest.Start(t)
+		host, port, err := net.SplitHostPort(primary.Addr)
+		require.NoError(t, err)
+		replica := redistest.Start(t, redistest.Args("--replicaof", host, port))
+		s, c := newStore(t, config(replica.Addr)), plainClient(t, replica.Addr)
+		require.Eventually(t, func() bool {
+			return strings.Contains(c.Info(t.Context(), "replication").Val(), "master_link_status:up")
+		}, patient, 5*time.Millisecond)
+		// A cost above the capacity is a denial, which writes nothing: a replica could answer it, from stale data.
+		r := ports.Take(t.Context(), s, take("a", 11, l))
+		require.ErrorIs(t, r.Err, ports.ErrUnavailable)
+		assert.ErrorContains(t, r.Err, "READONLY")
+		assert.ErrorContains(t, r.Err, "not carried out")
+		assert.ErrorContains(t, s.CheckHealth(t.Context())[0].Err, "READONLY")
+	})
+	t.Run("full server", func(t *testing.T) {
+		server := redistest.Start(t, redistest.Args("--maxmemory-policy", "noeviction"))
+		s, c := newStore(t, config(server.Addr)), plainClient(t, server.Addr)
+		takeOne(t, s, "a", 1, l)
+		require.NoError(t, c.ConfigSet(t.Context(), "maxmemory", "1").Err())
+		r := ports.Take(t.Context(), s, take("a", 11, l))
+		require.ErrorIs(t, r.Err, ports.ErrUnavailable)
+		assert.ErrorContains(t, r.Err, "OOM")
+		assert.ErrorContains(t, r.Err, "not carried out")
+		require.NoError(t, c.ConfigSet(t.Context(), "maxmemory", "0").Err())
+		assert.Equal(t, domain.Tokens(8), l.Remaining(takeOne(t, s, "a", 1, l).Buckets[0]))
+	})
+}
+
+// deadServers are addresses that fail in different ways.
+func deadServers(t *testing.T) map[string]string {
+	frozen := redistest.Start(t)
+	frozen.Pause()
+	return map[string]string{
+		"refused":    net.JoinHostPort("127.0.0.1", strconv.Itoa(redistest.FreePort(t))),
+		"frozen":     frozen.Addr,
+		"blackholed": blackhole(t),
+	}
+}
+
+func TestTakeMany_theBudgetHoldsHoweverAServerIsDead(t *testing.T) {
+	l := limit(t, "burst", "1/h", 10)
+	for name, addr := range deadServers(t) {
+		cfg := redisstore.DefaultConfig(addr)
+		s := newStore(t, cfg)
+		for attempt := range 25 { // past the pool's size, so that waiting for a connection counts, too
+			start := time.Now()
+			r := ports.Take(t.Context(), s, take("a", 1, l))
+			took := time.Since(start)
+			require.ErrorIs(t, r.Err, ports.ErrUnavailable, "%s, attempt %d", name, attempt)
+			require.NotErrorIs(t, r.Err, ports.ErrCorrupt)
+			require.Less(t, took, cfg.TakeTimeout+slack, "%s, attempt %d", name, attempt)
+		}
+		health := s.CheckHealth(t.Context())
+		require.Len(t, health, 1)
+		assert.Equal(t, "shard-0", health[0].Name)
+		assert.ErrorIs(t, health[0].Err, ports.ErrUnavailable, name)
+	}
+}
+
+func TestTakeMany_aDeadShardDoesNotFailTheOthers(t *testing.T) {
+	_, alive := redistest.StartN(t, 2)
+	l := limit(t, "burst", "1/h", 10)
+	for name, dead := range deadServers(t) {
+		s := newStore(t, redisstore.DefaultConfig(append([]string{dead}, alive...)...))
+		require.Eventually(t, func() bool { // connected, whatever that takes on a busy machine
+			health := s.CheckHealth(t.Context())
+			return health[1].Err == nil && health[2].Err == nil
+		}, patient, time.Millisecond)
+		var reqs []ports.TakeRequest
+		for i := range 30 {
+			reqs = append(reqs, take(fmt.Sprintf("%s-%d", name, i), 1, l))
+		}
+		results := make([]ports.TakeResult, len(reqs))
+		failed := 0
+		s.TakeMany(t.Context(), reqs, results)
+		for i, r := range results {
+			if s.Manager().GetClient(string(reqs[i].Key)).Options().Addr == dead {
+				require.ErrorIs(t, r.Err, ports.ErrUnavailable, "%s: slot %d", name, i)
+				failed++
+				continue
+			}
+			require.NoError(t, r.Err, "%s: slot %d", name, i)
+		}
+		assert.NotZero(t, failed)
+		health := s.CheckHealth(t.Context())
+		require.Error(t, health[0].Err, "%s", name)
+		assert.NoError(t, health[1].Err)
+	}
+}
+
+func TestTakeMany_aCancelledCallerLeavesAtOnce(t *testing.T) {
+	server := redistest.Start(t)
+	s := newStore(t, config(server.Addr))
+	l := limit(t, "burst", "1/h", 10)
+	takeOne(t, s, "a", 1, l)
+	server.Pause()
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(20*time.Millisecond, cancel)
+	start := time.Now()
+	r := ports.Take(ctx, s, take("a", 1, l))
+	took := time.Since(start)
+	server.Resume()
+	require.ErrorIs(t, r.Err, ports.ErrUnavailable)
+	require.ErrorIs(t, r.Err, context.Canceled)
+	assert.Less(t, took, patient/4, "the budget is %v", patient)
+
+	server.Pause()
+	ctx, cancel = context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	r = ports.Take(ctx, s, take("a", 1, l))
+	server.Resume()
+	require.ErrorIs(t, r.Err, ports.ErrUnavailable)
+	assert.ErrorIs(t, r.Err, context.DeadlineExceeded)
+}
+
+func TestStore_startsWithoutRedisAndRecovers(t *testing.T) {
+	server := redistest.Start(t)
+	server.Kill()
+	s := newStore(t, config(server.Addr))
+	l := limit(t, "burst", "1/h", 10)
+	require.ErrorIs(t, ports.Take(t.Context(), s, take("a", 1, l)).Err, ports.ErrUnavailable)
+	server.Restart()
+	require.Eventually(t, func() bool { return s.CheckHealth(t.Context())[0].Err == nil }, patient, 5*time.Millisecond)
+	takeOne(t, s, "a", 1, l)
+	server.Kill()
+	require.ErrorIs(t, ports.Take(t.Context(), s, take("a", 1, l)).Err, ports.ErrUnavailable)
+	server.Restart()
+	require.Eventually(t, func() bool { return s.CheckHealth(t.Context())[0].Err == nil }, patient, 5*time.Millisecond)
+	assert.Equal(t, domain.Tokens(9), l.Remaining(takeOne(t, s, "a", 1, l).Buckets[0]), "Redis kept nothing: a full bucket")
+}
+
+func TestCheckHealth_leavesNothingBehind(t *testing.T) {
+	s, c := storeAndClient(t)
+	for range 3 {
+		require.NoError(t, s.CheckHealth(t.Context())[0].Err)
+	}
+	assert.Eventually(t, func() bool { return c.DBSize(t.Context()).Val() == 0 }, patient, time.Millisecond)
+}
+
+func TestStore_closedIsUnavailable(t *testing.T) {
+	s, _ := storeAndClient(t)
+	require.NoError(t, s.Close())
+	r := ports.Take(t.Context(), s, take("a", 1, limit(t, "burst", "1/h", 10)))
+	require.ErrorIs(t, r.Err, ports.ErrUnavailable)
+	assert.ErrorContains(t, r.Err, "not carried out")
+}
