@@ -26,6 +26,8 @@ func TestConstraining(t *testing.T) {
 		{"the first of equals", []domain.LimitStatus{pass("a", 5, 10), pass("b", 50, 100)}, "a"},
 		{"no overflow, by one token", []domain.LimitStatus{pass("a", most-1, most), pass("b", most-2, most)}, "b"},
 		{"a debt is nothing left", []domain.LimitStatus{pass("a", 0, 10), pass("b", -7, 10)}, "a"},
+		{"a debt is less than anything", []domain.LimitStatus{pass("a", 5, 10), pass("b", -7, 10)}, "b"},
+		{"a debt is less than anything, in the other order", []domain.LimitStatus{pass("a", -7, 10), pass("b", 5, 10)}, "a"},
 		{"a denial before any pass", []domain.LimitStatus{pass("a", 0, 10), deny("b", 1)}, "b"},
 		{"a denial before any pass, in the other order", []domain.LimitStatus{deny("a", 1), pass("b", 0, 10)}, "a"},
 		{"the longest wait", []domain.LimitStatus{deny("a", 2), deny("b", 3), deny("c", 1)}, "b"},
