@@ -46,6 +46,11 @@ func (r *TakeRequest) Check() error {
 		if r.Limits[i].IsZero() {
 			return invalidTake("a limit is zero")
 		}
+		for j := range i {
+			if r.Limits[j].Name() == r.Limits[i].Name() {
+				return invalidTake("two limits have one name")
+			}
+		}
 	}
 	if r.Op == domain.OpPeek || r.Op == domain.OpReset {
 		return nil

@@ -78,16 +78,17 @@ func invalidIsRefused(t *testing.T, h Harness) {
 		many[i] = l
 	}
 	bad := map[string]ports.TakeRequest{
-		"negative cost":      {Op: domain.OpTake, Key: key("a"), Limits: one, Cost: -1},
-		"cost too high":      {Op: domain.OpTake, Key: key("a"), Limits: one, Cost: domain.MaxCost + 1},
-		"refund of nothing":  {Op: domain.OpRefund, Key: key("a"), Limits: one},
-		"charge of nothing":  {Op: domain.OpCharge, Key: key("a"), Limits: one},
-		"empty key":          {Op: domain.OpTake, Limits: one, Cost: 1},
-		"no limits":          {Op: domain.OpTake, Key: key("a"), Cost: 1},
-		"zero limit":         {Op: domain.OpTake, Key: key("a"), Limits: make([]domain.Limit, 1), Cost: 1},
-		"too many limits":    {Op: domain.OpTake, Key: key("a"), Limits: many, Cost: 1},
-		"unknown operation":  {Op: domain.OpReset + 1, Key: key("a"), Limits: one, Cost: 1},
-		"two of the wrong 1": {Op: domain.OpCharge, Key: key("a"), Limits: one, Cost: -5},
+		"negative cost":     {Op: domain.OpTake, Key: key("a"), Limits: one, Cost: -1},
+		"cost too high":     {Op: domain.OpTake, Key: key("a"), Limits: one, Cost: domain.MaxCost + 1},
+		"refund of nothing": {Op: domain.OpRefund, Key: key("a"), Limits: one},
+		"charge of nothing": {Op: domain.OpCharge, Key: key("a"), Limits: one},
+		"empty key":         {Op: domain.OpTake, Limits: one, Cost: 1},
+		"no limits":         {Op: domain.OpTake, Key: key("a"), Cost: 1},
+		"zero limit":        {Op: domain.OpTake, Key: key("a"), Limits: make([]domain.Limit, 1), Cost: 1},
+		"too many limits":   {Op: domain.OpTake, Key: key("a"), Limits: many, Cost: 1},
+		"unknown operation": {Op: domain.OpReset + 1, Key: key("a"), Limits: one, Cost: 1},
+		"two of one name":   {Op: domain.OpTake, Key: key("a"), Limits: []domain.Limit{l, limit(t, "other", "1/s", 1), l}, Cost: 1},
+		"negative charge":   {Op: domain.OpCharge, Key: key("a"), Limits: one, Cost: -5},
 	}
 	good := ports.TakeRequest{Op: domain.OpTake, Key: key("good"), Limits: one, Cost: 1}
 	for name, req := range bad {
