@@ -47,7 +47,7 @@ func TestTakeMany_aLostOrGarbledAnswerIsNeverAskedForAgain(t *testing.T) {
 			p.tamper.Store(&tamper)
 			r := ports.Take(t.Context(), s, take(name, 1, l))
 			require.ErrorIs(t, r.Err, ports.ErrUnavailable)
-			p.tamper.Store(nil)
+			require.Nil(t, p.tamper.Load(), "the answer came by")
 
 			after := takeOne(t, s, name, 1, l)
 			assert.Equal(t, domain.Tokens(7), l.Remaining(after.Buckets[0]), "three takes, each debited once")
@@ -61,7 +61,7 @@ func TestTakeMany_aLostOrGarbledAnswerIsNeverAskedForAgain(t *testing.T) {
 func TestTakeMany_serversThatCannotWriteRefuseBeforeTheScriptRuns(t *testing.T) {
 	l := limit(t, "burst", "1/h", 10)
 	t.Run("read-only replica", func(t *testing.T) {
-		primary := redistest.Start(t)
+		primary := redistest.Start(t, redistest.Args("--repl-diskless-sync-delay", "0"))
 		host, port, err := net.SplitHostPort(primary.Addr)
 		require.NoError(t, err)
 		replica := redistest.Start(t, redistest.Args("--replicaof", host, port))
@@ -173,6 +173,21 @@ func TestTakeMany_aCancelledCallerLeavesAtOnce(t *testing.T) {
 	defer cancel()
 	r = ports.Take(ctx, s, take("a", 1, l))
 	server.Resume()
+	require.ErrorIs(t, r.Err, ports.ErrUnavailable)
+	assert.ErrorIs(t, r.Err, context.DeadlineExceeded)
+}
+
+// lateTimer is a context whose deadline has passed and whose timer has not fired yet.
+type lateTimer struct{ context.Context }
+
+func (lateTimer) Deadline() (time.Time, bool) { return time.Now().Add(-time.Nanosecond), true }
+
+func TestTakeMany_aSocketsDeadlineThatComesBeforeTheTimerIsStillTheCallers(t *testing.T) {
+	server := redistest.Start(t)
+	s := newStore(t, config(server.Addr))
+	l := limit(t, "burst", "1/h", 10)
+	takeOne(t, s, "a", 1, l)
+	r := ports.Take(lateTimer{t.Context()}, s, take("a", 1, l))
 	require.ErrorIs(t, r.Err, ports.ErrUnavailable)
 	assert.ErrorIs(t, r.Err, context.DeadlineExceeded)
 }

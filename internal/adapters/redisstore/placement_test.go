@@ -5,7 +5,9 @@ import (
 	"math"
 	"strconv"
 	"testing"
+	"time"
 
+	"github.com/redis/go-redis/v9/maintnotifications"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -129,6 +131,30 @@ func TestRedisShardManager_aUserStaysOnOneShard(t *testing.T) {
 		used[c.Options().Addr]++
 	}
 	assert.Len(t, used, 3)
+}
+
+// The promises rest on settings of go-redis whose defaults are others; most failures of one are caught by another,
+// so each is held here.
+func TestGetClient_settingsOfTheConnections(t *testing.T) {
+	m, err := redisstore.NewRedisShardManager("127.0.0.1:1")
+	require.NoError(t, err)
+	defer func() { assert.NoError(t, m.Close()) }()
+	o := m.GetClient("anyone").Options()
+	assert.Zero(t, o.MaxRetries, "go-redis makes 0 out of -1: no retries")
+	assert.True(t, o.ContextTimeoutEnabled)
+	assert.Equal(t, 1, o.DialerRetries)
+	assert.Equal(t, 500*time.Millisecond, o.DialTimeout)
+	assert.Equal(t, 50*time.Millisecond, o.ReadTimeout)
+	assert.Equal(t, 50*time.Millisecond, o.WriteTimeout)
+	assert.Equal(t, 50*time.Millisecond, o.PoolTimeout)
+	assert.Equal(t, 16, o.PoolSize)
+	assert.Equal(t, 16, o.MaxActiveConns)
+	assert.Equal(t, 4, o.MaxConcurrentDials)
+	assert.Negative(t, o.PipelinePoolSize, "no second pool")
+	assert.Equal(t, 5*time.Minute, o.ConnMaxLifetime)
+	assert.Equal(t, 2, o.Protocol)
+	assert.True(t, o.DisableIdentity)
+	assert.Equal(t, maintnotifications.ModeDisabled, o.MaintNotificationsConfig.Mode)
 }
 
 func TestPlace_scoresAreMixed(t *testing.T) {

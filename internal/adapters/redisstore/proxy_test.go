@@ -13,8 +13,8 @@ import (
 // what it was asked by then.
 type proxy struct {
 	addr string
-	// tamper says what becomes of an answer: the bytes that are passed on, and whether the connection stays open.
-	// Nil passes everything on.
+	// tamper says what becomes of the next answer: the bytes that are passed on, and whether the connection stays
+	// open. It is used up by that answer, so that a request which is sent again reaches the server and is seen there.
 	tamper atomic.Pointer[func(answer []byte) (instead []byte, open bool)]
 	mu     sync.Mutex
 	conns  []net.Conn
@@ -68,8 +68,10 @@ func (p *proxy) copy(to, from net.Conn, tamper *atomic.Pointer[func([]byte) ([]b
 			return
 		}
 		answer, open := buffer[:n], true
-		if tamper != nil && tamper.Load() != nil {
-			answer, open = (*tamper.Load())(answer)
+		if tamper != nil {
+			if once := tamper.Swap(nil); once != nil {
+				answer, open = (*once)(answer)
+			}
 		}
 		if _, err := to.Write(answer); err != nil || !open {
 			return
