@@ -337,20 +337,25 @@ func TestDecisionAPI_token(t *testing.T) {
 
 func TestDecisionAPI_protectedWithoutToken(t *testing.T) {
 	for name, c := range map[string]struct {
+		peer    string
 		trusted []string
 		headers []string
 		status  int
 	}{
-		"this machine":            {nil, nil, 200},
-		"forwarded":               {nil, []string{"X-Forwarded-For", "127.0.0.1"}, 403},
-		"forwarded by a proxy":    {[]string{"loopback"}, []string{"X-Forwarded-For", "203.0.113.7"}, 403},
-		"forwarded, but empty":    {nil, []string{"X-Forwarded-For", ""}, 403},
-		"another token is no use": {nil, []string{"X-Forwarded-For", "127.0.0.1", "Authorization", "Bearer x"}, 403},
+		"this machine":              {"127.0.0.1", nil, nil, 200},
+		"this machine, IPv6":        {"::1", nil, nil, 200},
+		"this machine, mapped":      {"::ffff:127.0.0.1", nil, nil, 200},
+		"a trusted proxy":           {"10.1.1.1", []string{"private"}, nil, 200},
+		"anyone else":               {"203.0.113.7", []string{"private"}, nil, 403},
+		"this machine for another":  {"127.0.0.1", nil, []string{"X-Forwarded-For", "127.0.0.1"}, 403},
+		"trusted proxy for another": {"10.1.1.1", []string{"private"}, []string{"X-Forwarded-For", "203.0.113.7"}, 403},
+		"forwarded, but empty":      {"127.0.0.1", nil, []string{"X-Forwarded-For", ""}, 403},
+		"a token that is not set":   {"203.0.113.7", nil, []string{"Authorization", "Bearer x"}, 403},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := testConfig()
 			cfg.TrustedProxies = c.trusted
-			addr := start(t, cfg, always(decided(t, 9, 1, true)))
+			addr := startFor(t, c.peer, cfg, always(decided(t, 9, 1, true)))
 			got := call(t, "POST", "http://"+addr+"/v1/check", `{"key":"a"}`,
 				append(c.headers, "Content-Type", "application/json")...)
 			assert.Equal(t, c.status, got.status)

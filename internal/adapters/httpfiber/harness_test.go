@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -91,6 +92,43 @@ func startServer(t testing.TB, cfg httpfiber.Config, limiter ports.Limiter, log 
 	require.NoError(t, err)
 	ln, err := s.Listen()
 	require.NoError(t, err)
+	serve(t, s, ln)
+	return s, ln.Addr().String()
+}
+
+// startFor serves connections that all seem to come from peer.
+func startFor(t testing.TB, peer string, cfg httpfiber.Config, limiter ports.Limiter) string {
+	t.Helper()
+	s, err := httpfiber.New(cfg, limiter, zap.NewNop())
+	require.NoError(t, err)
+	ln, err := s.Listen()
+	require.NoError(t, err)
+	serve(t, s, peerListener{ln, net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(peer), 4711))})
+	return ln.Addr().String()
+}
+
+type peerListener struct {
+	net.Listener
+	peer net.Addr
+}
+
+func (l peerListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	return peerConn{c, l.peer}, err
+}
+
+type peerConn struct {
+	net.Conn
+	peer net.Addr
+}
+
+func (c peerConn) RemoteAddr() net.Addr { return c.peer }
+
+func serve(t testing.TB, s interface {
+	Serve(net.Listener) error
+	Shutdown(context.Context) error
+}, ln net.Listener) {
+	t.Helper()
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(ln) }()
 	t.Cleanup(func() {
@@ -99,7 +137,6 @@ func startServer(t testing.TB, cfg httpfiber.Config, limiter ports.Limiter, log 
 		assert.NoError(t, s.Shutdown(ctx))
 		assert.NoError(t, <-served)
 	})
-	return s, ln.Addr().String()
 }
 
 // answer is a response that has been read.
@@ -107,6 +144,7 @@ type answer struct {
 	status int
 	header http.Header
 	body   string
+	close  bool // the server said Connection: close
 }
 
 // problem decodes the body, which must be a problem that agrees with the status line.
@@ -141,7 +179,7 @@ func read(t testing.TB, res *http.Response) answer {
 	text, err := io.ReadAll(res.Body)
 	require.NoError(t, err)
 	require.NoError(t, res.Body.Close())
-	return answer{res.StatusCode, res.Header, string(text)}
+	return answer{res.StatusCode, res.Header, string(text), res.Close}
 }
 
 // exchange writes raw bytes to a connection of its own and reads so many answers to requests of the given method.

@@ -134,12 +134,12 @@ func instance(ctx *fasthttp.RequestCtx) string {
 	return utils.UnsafeString(ctx.URI().PathOriginal())
 }
 
-// appendURIPath writes a path so that neither JSON nor a URI can misread it. A path in its normal form stays as it
-// is; of one that was refused, every byte that is not a path's own is encoded, the percent sign too.
+// appendURIPath writes a path so that neither JSON nor a URI can misread it: in its normal form or, where it has
+// none, with every byte encoded that is not a path's own, the percent sign too.
 func appendURIPath(dst []byte, path string) []byte {
 	const longest = 256
-	if _, err := NormalizePath(path); err == nil && len(path) <= longest {
-		return append(dst, path...)
+	if normal, err := NormalizePath(path); err == nil && len(normal) <= longest {
+		return append(dst, normal...)
 	}
 	for i := range min(len(path), longest) {
 		if c := path[i]; pathByte[c] {
@@ -153,6 +153,21 @@ func appendURIPath(dst []byte, path string) []byte {
 
 // appendString writes a JSON string; bytes that are no UTF-8 become U+FFFD.
 func appendString(dst []byte, s string) []byte {
+	if plainText(s) {
+		dst = append(dst, '"')
+		dst = append(dst, s...)
+		return append(dst, '"')
+	}
 	dst, _ = jsontext.AppendQuote(dst, s) // the error says that there was such a byte
 	return dst
+}
+
+// plainText reports whether s stands in JSON as it is, as nearly every string here does.
+func plainText(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return true
 }

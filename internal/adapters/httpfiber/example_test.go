@@ -1,0 +1,62 @@
+package httpfiber_test
+
+import (
+	"context"
+	"fmt"
+	"net/http/httptest"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+
+	"github.com/velocity-limiter/velocity/internal/adapters/httpfiber"
+	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/ports"
+)
+
+// oneBucket stands for the real limiter: one bucket for everybody, which does not refill.
+type oneBucket struct {
+	limit  domain.Limit
+	bucket domain.Bucket
+}
+
+func (o *oneBucket) Decide(_ context.Context, req domain.Request) (domain.Decision, error) {
+	buckets := []domain.Bucket{o.bucket}
+	verdict, _ := domain.Apply(req.Op, req.Cost, []domain.Limit{o.limit}, buckets, 0)
+	o.bucket = buckets[0]
+	d := domain.Decision{
+		Policy: "default", Store: domain.StoreMemory, LevelKnown: true,
+		Limits: []domain.LimitStatus{o.limit.Status(o.bucket, 0, req.Cost, verdict == domain.Allowed)},
+	}
+	if verdict == domain.Allowed {
+		d.Outcome = domain.OutcomeAllowed
+	}
+	return d, nil
+}
+
+func (*oneBucket) DecideMany(context.Context, []domain.Request, []ports.Answer) {}
+
+func ExampleRateLimitMiddleware() {
+	limit, err := domain.NewLimit("burst", 2, 1, time.Minute)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	app := fiber.New()
+	app.Get("/search", httpfiber.RateLimitMiddleware(&oneBucket{limit: limit}), func(c *fiber.Ctx) error {
+		return c.SendString("found")
+	})
+	for range 3 {
+		res, err := app.Test(httptest.NewRequest("GET", "/search", nil))
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		fmt.Printf("%d, remaining %s, retry after %q\n", res.StatusCode,
+			res.Header.Get("X-RateLimit-Remaining"), res.Header.Get("Retry-After"))
+		_ = res.Body.Close()
+	}
+	// Output:
+	// 200, remaining 1, retry after ""
+	// 200, remaining 0, retry after ""
+	// 429, remaining 0, retry after "60"
+}
