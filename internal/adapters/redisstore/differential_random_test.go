@@ -2,7 +2,10 @@ package redisstore_test
 
 import (
 	"fmt"
+	"testing"
 	"time"
+
+	"github.com/stretchr/testify/require"
 
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore"
 	"github.com/velocity-limiter/velocity/internal/domain"
@@ -14,6 +17,14 @@ import (
 func differKey(k int) domain.BucketKey { return key(fmt.Sprintf("differ-%d", k)) }
 
 func (d *differential) oneIn(n int) bool { return d.rnd.IntN(n) == 0 }
+
+// edgeSets are the edges that no seed may miss.
+func edgeSets(t *testing.T) [][]domain.Limit {
+	yearly := limit(t, "a", "1/8760h", 1000) // ticks of 1 ms, and 100 years refill less than 2^52 credits
+	huge, err := domain.NewLimit("a", 1, 1, time.Duration(domain.MaxCredits-1)*time.Microsecond/2)
+	require.NoError(t, err)
+	return [][]domain.Limit{{yearly}, {huge}}
+}
 
 // randomSet has 1 to 5 limits of different names. Names are few, so that sets share buckets whose limits differ.
 func (d *differential) randomSet() []domain.Limit {
@@ -38,9 +49,12 @@ func (d *differential) randomLimit(name string) domain.Limit {
 	}
 	for {
 		capacity, refill := d.randomTokens(), d.randomTokens()
-		per := pers[d.rnd.IntN(len(pers))] / time.Microsecond * time.Microsecond
-		if d.oneIn(4) {
+		per := pers[d.rnd.IntN(len(pers))].Truncate(time.Microsecond)
+		switch d.rnd.IntN(6) {
+		case 0:
 			per = time.Duration(1+d.rnd.Int64N(4_000_000_000_000_000)) * time.Microsecond
+		case 1: // with most capacities too long for ticks of a microsecond
+			per = time.Duration(1+d.rnd.Int64N(3_000_000_000_000)) * time.Millisecond
 		}
 		if d.oneIn(3) { // p = per in microseconds, if refill has no factor in common with it
 			capacity = max(1, min(domain.Tokens(domain.MaxCredits)/domain.Tokens(max(1, per.Microseconds())), domain.MaxTokens))

@@ -57,7 +57,7 @@ func TestDifferential(t *testing.T) {
 	t.Logf("%d steps agree: %v", d.steps, d.seen)
 	for _, rare := range []string{
 		"allowed", "denied", "debt exceeded", "take", "peek", "refund", "charge", "reset", "cost above capacity",
-		"clock back", "clock ahead of bucket", "limit changed", "limit joined", "same key twice", "below zero", "near 2^52",
+		"clock back", "clock ahead of bucket", "limit changed", "limit joined", "same key twice", "below zero", "near 2^52", "ticks of 1 ms", "bound of 100 years",
 	} {
 		assert.NotZero(t, d.seen[rare], "no step was %q", rare)
 	}
@@ -103,6 +103,7 @@ func newDifferential(t *testing.T, client *redis.Client, rnd *rand.Rand) *differ
 		seen:   make(map[string]int),
 	}
 	require.NoError(t, client.ScriptLoad(t.Context(), d.source).Err())
+	d.sets = edgeSets(t)
 	for range 80 {
 		d.sets = append(d.sets, d.randomSet())
 	}
@@ -257,6 +258,9 @@ func (d *differential) observe(req *ports.TakeRequest, verdict domain.Verdict, b
 	for i := range buckets {
 		d.count("below zero", buckets[i].Credits < 0)
 		d.count("near 2^52", max(buckets[i].Credits, -buckets[i].Credits) > domain.MaxCredits-domain.MaxCredits/1024)
+		ms := req.Limits[i].TickMicros() == 1000
+		d.count("ticks of 1 ms", ms)
+		d.count("bound of 100 years", ms && len(buckets) == 1 && verdict == domain.DebtExceeded && req.Limits[i].TickCredits() < 1000)
 		d.count("cost above capacity", req.Op == domain.OpTake && req.Cost > req.Limits[i].Capacity())
 	}
 }

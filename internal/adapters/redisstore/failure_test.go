@@ -152,6 +152,22 @@ func TestTakeMany_aDeadShardDoesNotFailTheOthers(t *testing.T) {
 	}
 }
 
+func TestTakeMany_afterAFailureTheShardIsAskedNoMoreInThatCall(t *testing.T) {
+	s := newStore(t, config(net.JoinHostPort("127.0.0.1", strconv.Itoa(redistest.FreePort(t)))))
+	reqs := make([]ports.TakeRequest, 3*redisstore.MaxGroups)
+	for i := range reqs {
+		reqs[i] = take(strconv.Itoa(i), 1, limit(t, "burst", "1/h", 10))
+	}
+	results := make([]ports.TakeResult, len(reqs))
+	start := time.Now()
+	s.TakeMany(t.Context(), reqs, results)
+	assert.Less(t, time.Since(start), patient/2, "nobody waits for the budget")
+	for i, r := range results {
+		require.ErrorIs(t, r.Err, ports.ErrUnavailable, "slot %d", i)
+		require.ErrorContains(t, r.Err, "refused", "slot %d has the cause", i)
+	}
+}
+
 func TestTakeMany_aCancelledCallerLeavesAtOnce(t *testing.T) {
 	server := redistest.Start(t)
 	s := newStore(t, config(server.Addr))

@@ -190,8 +190,10 @@ func TestEncode_sendsLimitsThatRepeatOnce(t *testing.T) {
 	l, m := limit(t, "burst", "1/h", 10), limit(t, "burst", "1/m", 10)
 	shared := []domain.Limit{l}
 	args := redisstore.Encode("source", []ports.TakeRequest{
-		{Key: "a", Limits: shared, Cost: 1}, {Key: "b", Limits: []domain.Limit{m}, Cost: 2},
-		{Key: "c", Limits: shared, Cost: 3}, {Key: "d", Limits: []domain.Limit{l}, Cost: 4},
+		{Key: "a", Limits: shared, Cost: 1},
+		{Key: "b", Limits: []domain.Limit{m}, Cost: 2},
+		{Key: "c", Limits: shared, Cost: 3},
+		{Key: "d", Limits: []domain.Limit{l}, Cost: 4},
 	})
 	var shown []string
 	for _, a := range args[2:] {
