@@ -166,12 +166,12 @@ func linger(c net.Conn) {
 	}
 }
 
-// readOut reads what still comes, but not much and not for long.
+// readOut reads what still comes, but not for long.
 func (c *conn) readOut() {
-	const longest, most = 500 * time.Millisecond, 256 << 10
+	const longest = 500 * time.Millisecond
 	half, ok := c.Conn.(interface{ CloseWrite() error })
 	if !ok || half.CloseWrite() != nil || c.Conn.SetReadDeadline(time.Now().Add(longest)) != nil {
 		return
 	}
-	_, _ = io.CopyN(io.Discard, c.Conn, most)
+	_, _ = io.Copy(io.Discard, c.Conn)
 }

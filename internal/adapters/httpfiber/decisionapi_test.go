@@ -63,7 +63,8 @@ func TestCheck_asksWhatTheBodySays(t *testing.T) {
 		"everything": {
 			"/v1/check",
 			"\n{ \"cost\": 7, \"attributes\":{\"header:X-Tenant\":\"acme\",\"ip\":\"203.0.113.7\"}, \"key\":\"\\u0061\\n{}\", \"policy\":\"search\"}\n",
-			domain.Request{Policy: "search", Key: "a\n{}", Cost: 7, Client: netip.MustParseAddr("203.0.113.7")}, "acme",
+			domain.Request{Policy: "search", Key: "a\n{}", Cost: 7, Client: netip.MustParseAddr("203.0.113.7")},
+			"acme",
 		},
 		"peek":     {"/v1/check", `{"key":"a","cost":0}`, domain.Request{Policy: "default", Key: "a"}, ""},
 		"escaped":  {"/v1/check", `{"\u006bey":"a"}`, domain.Request{Policy: "default", Key: "a", Cost: 1}, ""},
@@ -165,8 +166,10 @@ func TestCheck_errorsOfTheLimiter(t *testing.T) {
 	}{
 		"unknown policy": {fmt.Errorf("%w: nope", ports.ErrUnknownPolicy), 404, "policy"},
 		"debt":           {fmt.Errorf("charge: %w", domain.ErrDebtExceeded), 422, "cost"},
-		"field": {&domain.FieldError{Kind: domain.ErrInvalidRequest, Field: "key", Reason: "is too odd"}, 422,
-			"key: is too odd"},
+		"field": {
+			&domain.FieldError{Kind: domain.ErrInvalidRequest, Field: "key", Reason: "is too odd"}, 422,
+			"key: is too odd",
+		},
 		"store": {fmt.Errorf("%w: 10.1.2.3", ports.ErrUnavailable), 503, "may or may not have been carried out"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -197,10 +200,10 @@ func TestChecks_answerInOrderWithProblemsInPlace(t *testing.T) {
 	var asked []string
 	addr := start(t, testConfig(), limiterFunc(func(req domain.Request) (domain.Decision, error) {
 		asked = append(asked, req.Key)
-		switch {
-		case req.Policy == "nope":
+		switch req.Policy {
+		case "nope":
 			return domain.Decision{}, ports.ErrUnknownPolicy
-		case req.Policy == "closed":
+		case "closed":
 			return fellBack(t, domain.OutcomeUnavailable), nil
 		}
 		left -= req.Cost

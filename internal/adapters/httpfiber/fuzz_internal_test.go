@@ -68,12 +68,15 @@ func FuzzCheckBody(f *testing.F) {
 		}
 		require.NoError(t, json.Unmarshal(body, &want))
 		assert.Equal(t, want.Key, got.key)
-		assert.Equal(t, want.Policy == nil, got.policy == domain.DefaultPolicyName && want.Policy == nil)
-		if want.Cost != nil {
-			assert.Equal(t, domain.Tokens(*want.Cost), got.cost)
-		} else {
-			assert.Equal(t, domain.Tokens(1), got.cost)
+		policy, cost := domain.DefaultPolicyName, int64(1)
+		if want.Policy != nil {
+			policy = *want.Policy
 		}
+		if want.Cost != nil {
+			cost = *want.Cost
+		}
+		assert.Equal(t, policy, got.policy)
+		assert.Equal(t, domain.Tokens(cost), got.cost)
 		assert.LessOrEqual(t, len(got.attributes.values), len(want.Attributes))
 	})
 }

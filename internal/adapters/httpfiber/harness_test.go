@@ -124,10 +124,13 @@ type peerConn struct {
 
 func (c peerConn) RemoteAddr() net.Addr { return c.peer }
 
-func serve(t testing.TB, s interface {
+type plane interface {
 	Serve(net.Listener) error
 	Shutdown(context.Context) error
-}, ln net.Listener) {
+}
+
+// serve serves until the test ends.
+func serve(t testing.TB, s plane, ln net.Listener) {
 	t.Helper()
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(ln) }()

@@ -59,8 +59,9 @@ func newHTTPServer(log *zap.Logger, l limits) *httpServer {
 		ReadTimeout:  l.read,
 		WriteTimeout: l.write,
 		IdleTimeout:  l.idle,
-		// Our own listener waits at the cap; fasthttp's would refuse with a text of its own.
-		Concurrency:                  l.conns + 1,
+		// Our own listener waits at the cap. fasthttp's cap, which refuses with a text of its own, must be out of the
+		// way: it counts a connection for a moment after that is closed.
+		Concurrency:                  2 * l.conns,
 		BodyLimit:                    maxBody,
 		ReadBufferSize:               maxHeader,
 		DisablePreParseMultipartForm: true,
