@@ -21,7 +21,7 @@ func (d *differential) oneIn(n int) bool { return d.rnd.IntN(n) == 0 }
 // edgeSets are the edges that no seed may miss.
 func edgeSets(t *testing.T) [][]domain.Limit {
 	yearly := limit(t, "a", "7/8760h", 500) // ticks of 1 ms, and 100 years refill less than 2^52 credits
-	huge, err := domain.NewLimit("a", 1, 1, time.Duration(domain.MaxCredits-1)*time.Microsecond/2)
+	huge, err := domain.NewLimit("a", 1, 1, time.Duration(domain.MaxCredits/2-1)*time.Microsecond)
 	require.NoError(t, err)
 	return [][]domain.Limit{{yearly}, {huge}}
 }
