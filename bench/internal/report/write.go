@@ -1,0 +1,169 @@
+package report
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// WriteJSON writes the whole report with every round.
+func (r *Report) WriteJSON(w io.Writer) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(r)
+}
+
+// WriteMarkdown writes the tables. charts names the files, without the theme's suffix, that were drawn for a section.
+func (r *Report) WriteMarkdown(w io.Writer, charts map[string][]string) error {
+	var b strings.Builder
+	b.WriteString("# Benchmark\n\n")
+	if r.Quick {
+		b.WriteString("**A smoke run: it shows that the benchmark works. Its figures mean nothing.**\n\n")
+	}
+	fmt.Fprintf(&b, "`%s`, %s, in %s.\n\n", r.Command, r.Started.UTC().Format("2006-01-02 15:04 UTC"), r.Took)
+	b.WriteString("Each figure is the median of the rounds; ± is half the distance between the best and the worst round, as a share " +
+		"of the median. A ratio is the median of the ratios of each round, whose measurements lie side by side in time.\n\n")
+	for _, facts := range [][]Fact{r.Machine, r.Versions, r.Settings} {
+		for _, f := range facts {
+			fmt.Fprintf(&b, "- %s: %s\n", f.Name, f.Value)
+		}
+	}
+	for i, f := range r.Failures {
+		if i == 0 {
+			b.WriteString("\n## Failed\n\n")
+		}
+		fmt.Fprintf(&b, "- %s\n", strings.ReplaceAll(f, "\n", "; "))
+	}
+	if len(r.Bars) > 0 {
+		b.WriteString("\n## Marks\n\n")
+		writeTable(&b, barCells(r.Bars))
+	}
+	for _, s := range r.Sections {
+		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n", s.Title, s.About)
+		writeTable(&b, s.cells())
+		for _, name := range charts[s.ID] {
+			fmt.Fprintf(&b, "\n<picture><source media=\"(prefers-color-scheme: dark)\" srcset=\"%s-dark.svg\">"+
+				"<img src=\"%s-light.svg\" alt=\"%s\"></picture>\n", name, name, s.Title)
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func barCells(bars []Bar) [][]string {
+	cells := [][]string{{"mark", "wanted", "measured", "reached"}}
+	for _, bar := range bars {
+		side := "at least "
+		if bar.AtMost {
+			side = "at most "
+		}
+		got, reached := "not in this run", ""
+		if bar.Got != nil {
+			got, reached = Number(*bar.Got, 3), "no"
+			if bar.Met() {
+				reached = "yes"
+			}
+		}
+		cells = append(cells, []string{bar.Text, side + strconv.FormatFloat(bar.Want, 'g', -1, 64), got, reached})
+	}
+	return cells
+}
+
+// cells lays a section out, the header first. A column that no row has a value for is left out.
+func (s *Section) cells() [][]string {
+	var columns []Column
+	for _, c := range s.Columns {
+		if s.has(c.Key) {
+			columns = append(columns, c)
+		}
+	}
+	header := []string{"load", "subject"}
+	for _, c := range columns {
+		header = append(header, c.Title)
+	}
+	if s.Ratio != nil {
+		header = append(header, s.Ratio.Title)
+	}
+	header = append(header, s.Facts...)
+	cells := [][]string{header}
+	for _, group := range s.Groups() {
+		for _, r := range s.Rows {
+			if r.Group == group {
+				cells = append(cells, s.rowCells(r, columns))
+			}
+		}
+	}
+	return cells
+}
+
+func (s *Section) has(key string) bool {
+	for _, r := range s.Rows {
+		if len(r.Measured(key)) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Section) rowCells(r *Row, columns []Column) []string {
+	line := []string{r.Group, r.Subject}
+	for _, c := range columns {
+		cell := Number(r.Median(c.Key), c.Decimals)
+		if spread := r.Spread(c.Key); spread > 0 {
+			cell += fmt.Sprintf(" ±%.0f%%", 100*spread/2)
+		}
+		line = append(line, cell)
+	}
+	if s.Ratio != nil {
+		line = append(line, Number(r.RatioTo(s.Find(r.Group, s.Ratio.Of), s.Ratio.Key), 2))
+	}
+	for _, name := range s.Facts {
+		line = append(line, r.Facts[name])
+	}
+	return line
+}
+
+// Number groups thousands with commas; a value that was not measured is a dash.
+func Number(v float64, decimals int) string {
+	if math.IsNaN(v) || math.IsInf(v, 0) {
+		return "-"
+	}
+	text := strconv.FormatFloat(math.Abs(v), 'f', decimals, 64)
+	whole, fraction, _ := strings.Cut(text, ".")
+	for i := len(whole) - 3; i > 0; i -= 3 {
+		whole = whole[:i] + "," + whole[i:]
+	}
+	if fraction != "" {
+		whole += "." + fraction
+	}
+	if v < 0 {
+		whole = "-" + whole
+	}
+	return whole
+}
+
+// writeTable pads the cells, so that the Markdown reads well on a terminal too.
+func writeTable(b *strings.Builder, cells [][]string) {
+	widths := make([]int, len(cells[0]))
+	for _, line := range cells {
+		for i, cell := range line {
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell), 3)
+		}
+	}
+	for n, line := range cells {
+		for i, cell := range line {
+			b.WriteString("| " + cell + strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+1))
+		}
+		b.WriteString("|\n")
+		if n == 0 {
+			for _, width := range widths {
+				b.WriteString("| " + strings.Repeat("-", width) + " ")
+			}
+			b.WriteString("|\n")
+		}
+	}
+}

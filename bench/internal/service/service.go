@@ -1,0 +1,176 @@
+package service
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/velocity-limiter/velocity/bench/internal/process"
+	"github.com/velocity-limiter/velocity/bench/internal/replay"
+)
+
+// Service is a running service.
+type Service struct {
+	// Addr is where it decides.
+	Addr    string
+	process *process.Process
+}
+
+// CPUTime that it has used.
+func (s *Service) CPUTime() (time.Duration, error) { return process.CPUTime(s.process.Pid()) }
+
+// Stop ends it.
+func (s *Service) Stop() error { return s.process.Stop() }
+
+// startTimeout bounds the time until a service answers.
+const startTimeout = 15 * time.Second
+
+// start starts a program and waits until health answers 200, or, without health, until addr accepts.
+func start(ctx context.Context, spec process.Spec, addr, health string) (*Service, error) {
+	p, err := process.Start(spec)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	if err := p.WaitReady(ctx, func() error { return ready(ctx, addr, health) }); err != nil {
+		_ = p.Stop() // the error that matters is why it did not become ready
+		return nil, err
+	}
+	return &Service{Addr: addr, process: p}, nil
+}
+
+func ready(ctx context.Context, addr, health string) error {
+	conn, err := net.DialTimeout("tcp", addr, time.Second)
+	if err != nil {
+		return err
+	}
+	_ = conn.Close() // it was opened to see that it opens
+	if health == "" {
+		return nil
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, health, nil)
+	if err != nil {
+		return err
+	}
+	r, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	_ = r.Body.Close() // the status says it all
+	if r.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", health, r.Status)
+	}
+	return nil
+}
+
+// logPath is a file for one start of a service.
+func (b *Binaries) logPath(name string) string {
+	return filepath.Join(b.dir, fmt.Sprintf("%s-%d.log", name, b.starts.Add(1)))
+}
+
+// StartVelocity starts the product's binary with its defaults and env, keyed by the header X-Client-ID.
+func (b *Binaries) StartVelocity(ctx context.Context, env ...string) (*Service, error) {
+	addr, err := process.FreeAddr()
+	if err != nil {
+		return nil, err
+	}
+	admin, err := process.FreeAddr()
+	if err != nil {
+		return nil, err
+	}
+	return start(ctx, process.Spec{
+		Path: b.Velocity,
+		Env: append([]string{
+			"VELOCITY_HTTP_ADDR=" + addr, "VELOCITY_ADMIN_ADDR=" + admin, "VELOCITY_CLIENT_KEY=header:X-Client-ID",
+		}, env...),
+		LogPath: b.logPath("velocity"),
+	}, addr, "http://"+admin+"/readyz")
+}
+
+// StartBareFiber starts the handler that decides nothing and sends these answers.
+func (b *Binaries) StartBareFiber(ctx context.Context, answers []replay.Answer) (*Service, error) {
+	addr, err := process.FreeAddr()
+	if err != nil {
+		return nil, err
+	}
+	text, err := json.Marshal(answers)
+	if err != nil {
+		return nil, err
+	}
+	file := filepath.Join(b.dir, "answers.json")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		return nil, err
+	}
+	return start(ctx, process.Spec{
+		Path: b.BareFiber, Args: []string{"-addr", addr, "-answers", file}, LogPath: b.logPath("barefiber"),
+	}, addr, "")
+}
+
+// EnvoyDomain and the keys of the descriptors that StartEnvoyRatelimit configures. A client is a descriptor's value.
+const (
+	EnvoyDomain    = "bench"
+	EnvoyPerSecond = "per_second" // 5 a second: it knows no bucket of 10
+	EnvoyFlooded   = "flooded"    // 10 an hour
+	EnvoyWide      = "wide"       // 50 a day
+	EnvoyNarrow    = "narrow"     // 1 a day
+)
+
+const envoyConfig = `domain: bench
+descriptors:
+  - { key: per_second, rate_limit: { unit: second, requests_per_unit: 5 } }
+  - { key: flooded, rate_limit: { unit: hour, requests_per_unit: 10 } }
+  - { key: wide, rate_limit: { unit: day, requests_per_unit: 50 } }
+  - { key: narrow, rate_limit: { unit: day, requests_per_unit: 1 } }
+`
+
+// EnvoyOptions are the settings in which the measurements differ. Zero: its defaults.
+type EnvoyOptions struct {
+	// CacheBytes is the size of its local cache of keys that are over their limit; 0: none.
+	CacheBytes int
+	// GatherWrites is how long it gathers commands to Redis before it sends them; 0: not.
+	GatherWrites time.Duration
+}
+
+// StartEnvoyRatelimit starts envoyproxy/ratelimit on a Redis server. Statistics are off and only errors are logged: the
+// cheapest that it runs.
+func (b *Binaries) StartEnvoyRatelimit(ctx context.Context, redisAddr string, o EnvoyOptions) (*Service, error) {
+	root, err := os.MkdirTemp(b.dir, "envoy-")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Join(root, "ratelimit", "config"), 0o700); err != nil {
+		return nil, err
+	}
+	file := filepath.Join(root, "ratelimit", "config", "bench.yaml")
+	if err := os.WriteFile(file, []byte(envoyConfig), 0o600); err != nil {
+		return nil, err
+	}
+	var addrs [3]string
+	for i := range addrs {
+		if addrs[i], err = process.FreeAddr(); err != nil {
+			return nil, err
+		}
+	}
+	grpc, web, debug := addrs[0], addrs[1], addrs[2]
+	return start(ctx, process.Spec{
+		Path: b.EnvoyRatelimit,
+		Env: []string{
+			"GRPC_HOST=127.0.0.1", "GRPC_PORT=" + process.SplitPort(grpc),
+			"HOST=127.0.0.1", "PORT=" + process.SplitPort(web),
+			"DEBUG_HOST=127.0.0.1", "DEBUG_PORT=" + process.SplitPort(debug),
+			"USE_STATSD=false", "DISABLE_STATS=true", "LOG_LEVEL=error",
+			"BACKEND_TYPE=redis", "REDIS_SOCKET_TYPE=tcp", "REDIS_URL=" + redisAddr,
+			"RUNTIME_ROOT=" + root, "RUNTIME_SUBDIRECTORY=ratelimit", "RUNTIME_WATCH_ROOT=false",
+			"LOCAL_CACHE_SIZE_IN_BYTES=" + strconv.Itoa(o.CacheBytes),
+			"REDIS_PIPELINE_WINDOW=" + o.GatherWrites.String(),
+		},
+		LogPath: b.logPath("envoyratelimit"),
+	}, grpc, "http://"+web+"/healthcheck")
+}

@@ -1,0 +1,288 @@
+package suite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/velocity-limiter/velocity/bench/internal/law"
+	"github.com/velocity-limiter/velocity/bench/internal/load"
+	"github.com/velocity-limiter/velocity/bench/internal/peer"
+	"github.com/velocity-limiter/velocity/bench/internal/process"
+	"github.com/velocity-limiter/velocity/bench/internal/redispeer"
+	"github.com/velocity-limiter/velocity/bench/internal/redisserver"
+	"github.com/velocity-limiter/velocity/bench/internal/report"
+)
+
+// The columns of text that tell how a subject keeps the law.
+const (
+	factOver  = "over the law, tokens"
+	factPass  = "most in 1 s"
+	factSpent = "lost to 10 denials"
+	factForm  = "kind"
+)
+
+func goroutines(n int) string {
+	if n == 1 {
+		return "1 goroutine"
+	}
+	return fmt.Sprintf("%d goroutines", n)
+}
+
+func (s *Suite) inProcess(ctx context.Context) error {
+	section := &report.Section{
+		ID: "inprocess", Title: "In process, one Redis",
+		About: "Limiters as libraries, over TCP to one redis-server. Each goroutine asks for a client drawn at random, waits for the answer and " +
+			"asks again. Client CPU is this process's, the load's own tenth of a microsecond included; commands are all that Redis ran, those called by scripts too. " +
+			"EVALSHA alone is a script of two commands that counts in a fixed window, PING decides nothing: they show what one round trip per decision costs. " +
+			"The law: a client asks once, waits until the window of its limit is nearly over and asks as fast as it can across the edge; and ten denials by one " +
+			"limit of two should take no token from the other.",
+		Columns: []report.Column{
+			{Key: "rate", Title: "decisions/s", Chart: true},
+			{Key: "p50", Title: "p50 us"},
+			{Key: "p99", Title: "p99 us", Chart: true, LowerIsBetter: true},
+			{Key: "client_cpu", Title: "client CPU us", Decimals: 1},
+			{Key: "redis_cpu", Title: "Redis CPU us", Decimals: 1},
+			{Key: "cpu", Title: "CPU us per decision", Decimals: 1, Chart: true, LowerIsBetter: true},
+			{Key: "scripts", Title: "scripts per decision", Decimals: 3},
+			{Key: "commands", Title: "commands per decision", Decimals: 2},
+			{Key: "bytes", Title: "Redis bytes per client"},
+		},
+		Ratio: &report.Ratio{Key: "rate", Of: redispeer.RedisRate, Title: "x " + redispeer.RedisRate},
+		Facts: []string{factOver, factPass, factSpent, factForm},
+	}
+	var server *redisserver.Server
+	var all []measurement
+	for _, workers := range []int{1, 64, 512} {
+		for _, p := range redispeer.All(s.cfg.PeerPool) {
+			all = append(all, measurement{goroutines(workers), p.Name, func(ctx context.Context) (report.Values, error) {
+				return s.measureRedis(ctx, []*redisserver.Server{server}, workers, func() (*peer.Limiter, error) {
+					return p.Open(server.Addr, usual)
+				})
+			}})
+		}
+	}
+	all = s.selected(section, all)
+	if len(all) == 0 {
+		return nil
+	}
+	server, err := redisserver.Start(ctx, s.redisCPUs())
+	if err != nil {
+		return err
+	}
+	defer server.Close()
+	if version, err := server.Version(ctx); err == nil {
+		s.versions = append(s.versions, report.Fact{Name: "Redis", Value: version})
+	}
+	if err := s.interleave(ctx, section, all, s.cfg.Rounds); err != nil {
+		return err
+	}
+	s.describeRedisPeers(ctx, section, server)
+	return nil
+}
+
+// measureRedis measures a limiter that runs in this process against its servers.
+func (s *Suite) measureRedis(ctx context.Context, servers []*redisserver.Server, workers int,
+	open func() (*peer.Limiter, error),
+) (values report.Values, err error) {
+	for _, server := range servers {
+		if err := server.Flush(ctx); err != nil {
+			return nil, err
+		}
+	}
+	limiter, err := open()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, limiter.Shut()) }()
+
+	m := newMeter(servers, func() (time.Duration, error) { return process.OwnCPUTime(), nil })
+	result, err := load.Run(ctx, load.Config{
+		Workers: workers, Seed: s.cfg.Seed, Warmup: s.cfg.Warmup, Duration: s.cfg.Duration,
+		NewCall: func(int) (load.Call, error) { return s.takeAtRandom(ctx, limiter.NewTake()), nil },
+		Started: func() error { return m.start(ctx) },
+		Ended:   func() error { return m.stop(ctx) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	return m.values(result, "client_cpu")
+}
+
+func (s *Suite) takeAtRandom(ctx context.Context, take peer.Take) load.Call {
+	return func(rng *rand.Rand) (load.Outcome, error) {
+		allowed, err := take(ctx, s.names[rng.IntN(len(s.names))])
+		o := load.Outcome{Decisions: 1}
+		if allowed {
+			o.Allowed = 1
+		}
+		return o, err
+	}
+}
+
+// describeRedisPeers finds out what does not depend on the load: the memory of a client, and the law.
+func (s *Suite) describeRedisPeers(ctx context.Context, section *report.Section, server *redisserver.Server) {
+	examinations := make(map[string]examination)
+	for _, p := range redispeer.All(s.cfg.PeerPool) {
+		if !measured(section, p.Name) {
+			continue
+		}
+		bytes, err := s.bytesPerClient(ctx, server, p, s.names)
+		if err != nil {
+			s.fail(section.ID+"/memory/"+p.Name, err)
+		}
+		for _, r := range section.Rows {
+			if r.Subject == p.Name && bytes > 0 {
+				r.Rounds[0]["bytes"] = bytes
+			}
+		}
+		if !p.Floor {
+			examinations[p.Name] = func() (map[string]string, error) { return s.examineRedisPeer(ctx, server.Addr, p) }
+		}
+	}
+	s.examine(section, examinations)
+}
+
+// examination asks a subject how it keeps the law.
+type examination func() (map[string]string, error)
+
+// examine examines those subjects that were measured, all at once: each waits most of the time.
+func (s *Suite) examine(section *report.Section, examinations map[string]examination) {
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for subject, examine := range examinations {
+		if !measured(section, subject) {
+			continue
+		}
+		wg.Go(func() {
+			facts, err := examine()
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				s.fail(section.ID+"/law/"+subject, err)
+			}
+			section.Describe(subject, facts)
+		})
+	}
+	wg.Wait()
+}
+
+func measured(section *report.Section, subject string) bool {
+	for _, r := range section.Rows {
+		if r.Subject == subject {
+			return true
+		}
+	}
+	return false
+}
+
+// lasting is a limit whose buckets stay for as long as a test takes.
+var lasting = peer.Limit{Tokens: 10, Per: 24 * time.Hour, Capacity: 10}
+
+// bytesPerClient lets every client take once under a limit that keeps them all, and divides what Redis has allocated
+// since by the keys that are new. 0 if the subject keeps nothing. Connections and scripts are there before.
+func (s *Suite) bytesPerClient(ctx context.Context, server *redisserver.Server, p redispeer.Peer, names []string) (float64, error) {
+	limiter, err := p.Open(server.Addr, lasting)
+	if err != nil {
+		return 0, err
+	}
+	defer limiter.Shut() // nothing is lost if it complains
+	if err := takeEach(ctx, limiter, names[:min(len(names), 1000)]); err != nil {
+		return 0, err
+	}
+	if err := server.Flush(ctx); err != nil {
+		return 0, err
+	}
+	before, _, err := server.Memory(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if err := takeEach(ctx, limiter, names); err != nil {
+		return 0, err
+	}
+	after, keys, err := server.Memory(ctx)
+	if err != nil || keys == 0 {
+		return 0, err
+	}
+	return float64(after-before) / float64(keys), nil
+}
+
+// takeEach takes once for each client, with 64 at work.
+func takeEach(ctx context.Context, limiter *peer.Limiter, names []string) error {
+	const workers = 64
+	errs := make([]error, workers)
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			take := limiter.NewTake()
+			for i := w; i < len(names) && errs[w] == nil; i += workers {
+				_, errs[w] = take(ctx, names[i])
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+func (s *Suite) examineRedisPeer(ctx context.Context, addr string, p redispeer.Peer) (map[string]string, error) {
+	limiter, err := p.Open(addr, usual)
+	if err != nil {
+		return nil, err
+	}
+	defer limiter.Shut()
+	finding, err := law.WorstAtTheEdge(ctx, limiter.NewTake(), "edge", usual, usual.Window(), s.cfg.LawTries)
+	if err != nil {
+		return nil, err
+	}
+	facts := describeFinding(finding, p.Form)
+	both, wide, err := openTwo(addr, p)
+	if err != nil {
+		return facts, err
+	}
+	defer both.Shut()
+	spent, err := law.SpentByDenials(ctx, both.NewTake(), wide.NewTake(), "denied")
+	if err != nil {
+		return facts, err
+	}
+	facts[factSpent] = describeSpent(spent, p.OpenGroup != nil)
+	return facts, nil
+}
+
+// openTwo opens the wide and the narrow limit: as a group where the peer has groups, else one after the other.
+func openTwo(addr string, p redispeer.Peer) (both, wide *peer.Limiter, err error) {
+	if p.OpenGroup != nil {
+		if both, err = p.OpenGroup(addr, []peer.Limit{law.Wide, law.Narrow}); err != nil {
+			return nil, nil, err
+		}
+		// The wide limit alone is the same bucket, since it has the same key and name.
+		wide, err = p.OpenGroup(addr, []peer.Limit{law.Wide})
+		return both, wide, err
+	}
+	if wide, err = p.Open(addr, law.Wide); err != nil {
+		return nil, nil, err
+	}
+	narrow, err := p.Open(addr, law.Narrow)
+	if err != nil {
+		return nil, nil, err
+	}
+	return peer.Both(wide, narrow), wide, nil
+}
+
+func describeFinding(f law.Finding, form string) map[string]string {
+	if form == "" {
+		form = "token bucket"
+	}
+	return map[string]string{
+		factOver: fmt.Sprintf("%.1f", f.Over), factPass: fmt.Sprint(f.InOneSecond), factForm: form,
+	}
+}
+
+func describeSpent(spent int, group bool) string {
+	if group {
+		return fmt.Sprintf("%d, one call", spent)
+	}
+	return fmt.Sprintf("%d, two calls", spent)
+}

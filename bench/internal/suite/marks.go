@@ -1,0 +1,147 @@
+package suite
+
+import (
+	"fmt"
+	"math"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/velocity-limiter/velocity/bench/internal/machine"
+	"github.com/velocity-limiter/velocity/bench/internal/memorypeer"
+	"github.com/velocity-limiter/velocity/bench/internal/redispeer"
+	"github.com/velocity-limiter/velocity/bench/internal/report"
+	"github.com/velocity-limiter/velocity/bench/internal/stats"
+)
+
+// Marks compares the run with what the project has set itself.
+func Marks(r *report.Report) []report.Bar {
+	m := marker{r}
+	var bars []report.Bar
+	for _, x := range []struct {
+		workers int
+		rate    float64
+	}{{1, 0.9}, {64, 2.5}, {512, 3}} {
+		load := goroutines(x.workers)
+		bars = append(bars, report.NewBar("decisions/s in process, times redis_rate's, "+load,
+			m.ratio("inprocess", load, redispeer.Velocity, redispeer.RedisRate, "rate"), false, x.rate))
+		if x.workers > 1 {
+			bars = append(bars, report.NewBar("p99 in process, times redis_rate's, "+load,
+				m.ratio("inprocess", load, redispeer.Velocity, redispeer.RedisRate, "p99"), true, 1))
+		}
+	}
+	bars = append(
+		bars,
+		report.NewBar("CPU per HTTP decision with Redis, times a bare Fiber handler's",
+			m.ratio("services", groupRequests, velocityRedis, bareFiber, "cpu"), true, 2.2),
+		report.NewBar("the same, times envoyproxy/ratelimit's cheapest",
+			m.againstLeast("services", groupRequests, velocityRedis, []string{envoy, envoyGathered, envoyCached}, "cpu"), true, 0.333),
+		report.NewBar("decisions per CPU second of /v1/checks of 100, times /v1/check's",
+			m.ratio("services", groupAPI, velocityCheck, velocityChecks, "cpu"), false, 4),
+		report.NewBar("scripts per denial in a flood",
+			m.value("services", groupFlood, velocityRedis, "scripts"), true, 0.01),
+		report.NewBar("CPU per denial in a flood, times a bare Fiber handler's",
+			m.ratio("services", groupFlood, velocityRedis, bareFiber, "cpu"), true, 1.15),
+		report.NewBar("decisions/s with every decision logged, times those with none logged",
+			m.ratio("services", groupRequests, velocityAll, velocityNone, "rate"), false, 0.85),
+	)
+	for _, cpus := range []int{1, 2} {
+		group := inMemoryGroup(usualLoad, cpus)
+		bars = append(bars,
+			report.NewBar(fmt.Sprintf("time in memory, times the fastest peer's, GOMAXPROCS %d", cpus), m.againstLeast("inmemory", group, redispeer.Velocity, peersInMemory(), "ns"), true, 0.9),
+			report.NewBar(fmt.Sprintf("allocations in memory, GOMAXPROCS %d", cpus), m.value("inmemory", group, redispeer.Velocity, "allocs"), true, 0))
+	}
+	return bars
+}
+
+type marker struct{ *report.Report }
+
+func (m marker) row(section, group, subject string) *report.Row {
+	for _, s := range m.Sections {
+		if s.ID == section {
+			return s.Find(group, subject)
+		}
+	}
+	return nil
+}
+
+func (m marker) value(section, group, subject, key string) float64 {
+	r := m.row(section, group, subject)
+	if r == nil {
+		return math.NaN()
+	}
+	return r.Median(key)
+}
+
+func (m marker) ratio(section, group, subject, other, key string) float64 {
+	r := m.row(section, group, subject)
+	if r == nil {
+		return math.NaN()
+	}
+	return r.RatioTo(m.row(section, group, other), key)
+}
+
+// againstLeast is the median over the rounds of a subject's value against the least of its rivals' in the same round.
+func (m marker) againstLeast(section, group, subject string, rivals []string, key string) float64 {
+	own := m.row(section, group, subject)
+	if own == nil {
+		return math.NaN()
+	}
+	least := make([]float64, len(own.Rounds))
+	for i := range least {
+		least[i] = math.Inf(1)
+	}
+	for _, rival := range rivals {
+		r := m.row(section, group, rival)
+		if r == nil {
+			continue
+		}
+		for i, v := range r.Series(key)[:len(least)] {
+			if v < least[i] { // never so for NaN
+				least[i] = v
+			}
+		}
+	}
+	for i, v := range least {
+		if math.IsInf(v, 1) {
+			least[i] = math.NaN()
+		}
+	}
+	return stats.PairedRatio(own.Series(key), least)
+}
+
+func peersInMemory() []string {
+	var names []string
+	for _, p := range memorypeer.All()[1:] {
+		names = append(names, p.Name)
+	}
+	return names
+}
+
+// describeVersions lists what this program was built from.
+func (s *Suite) describeVersions() {
+	s.versions = append(s.versions, report.Fact{Name: "Go", Value: runtime.Version()})
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return
+	}
+	paths := []string{"github.com/redis/go-redis/v9", "google.golang.org/grpc"}
+	for _, p := range redispeer.All(s.cfg.PeerPool)[1:] {
+		paths = append(paths, p.Module)
+	}
+	for _, p := range memorypeer.All()[1:] {
+		paths = append(paths, p.Module)
+	}
+	s.versions = append(s.versions, machine.Modules(info, unique(paths)...)...)
+}
+
+func unique(paths []string) []string {
+	var once []string
+	seen := make(map[string]bool)
+	for _, p := range paths {
+		if p != "" && !seen[p] {
+			seen[p] = true
+			once = append(once, p)
+		}
+	}
+	return once
+}

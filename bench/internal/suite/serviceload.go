@@ -1,0 +1,121 @@
+package suite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+
+	"github.com/velocity-limiter/velocity/bench/internal/exchange"
+	"github.com/velocity-limiter/velocity/bench/internal/grpcload"
+	"github.com/velocity-limiter/velocity/bench/internal/httpload"
+	"github.com/velocity-limiter/velocity/bench/internal/load"
+	"github.com/velocity-limiter/velocity/bench/internal/peer"
+	"github.com/velocity-limiter/velocity/bench/internal/redisserver"
+	"github.com/velocity-limiter/velocity/bench/internal/replay"
+	"github.com/velocity-limiter/velocity/bench/internal/report"
+	"github.com/velocity-limiter/velocity/bench/internal/service"
+)
+
+const (
+	resourcePath = "/api/resource"
+	deniedPath   = "/denied" // the bare handler's alone
+)
+
+// perCall is how many checks one call of /v1/checks carries, and checksConnections how many calls are under way:
+// fewer than of the others, since each is a hundred decisions.
+const (
+	perCall           = 100
+	checksConnections = 32
+)
+
+// httpLoad is a load over HTTP.
+type httpLoad struct {
+	httpload.Exchange
+	connections int
+}
+
+func (s *Suite) measureHTTP(ctx context.Context, a *arena, x httpLoad, start func() (*service.Service, error)) (_ report.Values, err error) {
+	if err := a.redis.Flush(ctx); err != nil {
+		return nil, err
+	}
+	running, err := start()
+	if err != nil {
+		return nil, err
+	}
+	connections := httpload.NewConnections(running.Addr)
+	defer func() { err = errors.Join(err, connections.Close()) }()
+	return s.run(ctx, running, []*redisserver.Server{a.redis}, load.Config{
+		Workers: x.connections,
+		NewCall: func(int) (load.Call, error) { return connections.NewCall(x.Exchange) },
+	})
+}
+
+// inFlight is how many gRPC calls are under way.
+const inFlight = 256
+
+func (s *Suite) measureEnvoy(ctx context.Context, a *arena, key string, draw exchange.Client, o service.EnvoyOptions) (_ report.Values, err error) {
+	if err := a.redis.Flush(ctx); err != nil {
+		return nil, err
+	}
+	running, err := a.binaries.StartEnvoyRatelimit(ctx, a.redis.Addr, o)
+	if err != nil {
+		return nil, err
+	}
+	connections, err := dialEnvoy(running, s.cfg.GRPCConns)
+	if err != nil {
+		return nil, errors.Join(err, running.Stop())
+	}
+	defer func() { err = errors.Join(err, connections.Close()) }()
+	return s.run(ctx, running, []*redisserver.Server{a.redis}, load.Config{
+		Workers: inFlight,
+		NewCall: func(worker int) (load.Call, error) { return connections.NewCall(ctx, worker, key, draw), nil },
+	})
+}
+
+func dialEnvoy(running *service.Service, connections int) (*grpcload.Connections, error) {
+	return grpcload.Dial(running.Addr, connections, service.EnvoyDomain)
+}
+
+// recordAnswers takes down what Velocity sends when it allows and when it denies.
+func recordAnswers(ctx context.Context, b *service.Binaries) (_ []replay.Answer, err error) {
+	var answers []replay.Answer
+	for _, x := range []struct {
+		rate, path string
+		requests   int // the last one's answer is taken down
+		status     int
+	}{{"5/s", resourcePath, 1, http.StatusOK}, {"1/h", deniedPath, 11, http.StatusTooManyRequests}} {
+		running, err := b.StartVelocity(ctx, velocityEnv("none", x.rate, nil)...)
+		if err != nil {
+			return nil, err
+		}
+		connections := httpload.NewConnections(running.Addr)
+		var answer httpload.Answer
+		for range x.requests {
+			if answer, err = connections.Do(exchange.AppendGet(nil, resourcePath, "client000000")); err != nil {
+				break
+			}
+		}
+		if err := errors.Join(err, connections.Close(), running.Stop()); err != nil {
+			return nil, err
+		}
+		if answer.Status != x.status {
+			return nil, fmt.Errorf("Velocity answers %d and not %d: %s", answer.Status, x.status, answer.Body)
+		}
+		answers = append(answers, replay.Record(x.path, answer))
+	}
+	return answers, nil
+}
+
+// takeOverHTTP asks Velocity's protected resource on a connection of its own.
+func takeOverHTTP(addr string) (take peer.Take, closer func() error, err error) {
+	connections := httpload.NewConnections(addr)
+	var client string // of the call that is made next
+	call, err := connections.NewCall(exchange.Get(resourcePath, func(*rand.Rand) string { return client }))
+	return func(_ context.Context, name string) (bool, error) {
+		client = name
+		o, err := call(nil)
+		return o.Allowed == 1, err
+	}, connections.Close, err
+}

@@ -1,0 +1,254 @@
+package suite
+
+import (
+	"context"
+	"debug/buildinfo"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"time"
+
+	"github.com/velocity-limiter/velocity/bench/internal/exchange"
+	"github.com/velocity-limiter/velocity/bench/internal/law"
+	"github.com/velocity-limiter/velocity/bench/internal/load"
+	"github.com/velocity-limiter/velocity/bench/internal/machine"
+	"github.com/velocity-limiter/velocity/bench/internal/peer"
+	"github.com/velocity-limiter/velocity/bench/internal/redisserver"
+	"github.com/velocity-limiter/velocity/bench/internal/replay"
+	"github.com/velocity-limiter/velocity/bench/internal/report"
+	"github.com/velocity-limiter/velocity/bench/internal/service"
+)
+
+// The loads and subjects of whole services.
+const (
+	groupRequests = "requests of many clients"
+	groupFlood    = "flood of one blocked client"
+	groupAPI      = "decision API"
+
+	velocityRedis  = "Velocity, Redis"
+	velocityMemory = "Velocity, memory"
+	velocityAll    = "Velocity, Redis, every decision logged"
+	velocityNone   = "Velocity, Redis, no decision logged"
+	velocityCheck  = "Velocity, Redis, /v1/check"
+	velocityChecks = "Velocity, Redis, /v1/checks of 100"
+	bareFiber      = "bare Fiber"
+	envoy          = "envoyproxy/ratelimit"
+	envoyGathered  = "envoyproxy/ratelimit, writes gathered"
+	envoyCached    = "envoyproxy/ratelimit, local cache"
+)
+
+var (
+	// gathered is the least that its documentation recommends.
+	gathered = service.EnvoyOptions{GatherWrites: 150 * time.Microsecond}
+	// cached has room for far more keys than the loads take over their limit.
+	cached = service.EnvoyOptions{CacheBytes: 64 << 20}
+)
+
+// arena is what the services of a run share: the binaries, one Redis, and the answers that the bare handler sends.
+type arena struct {
+	binaries *service.Binaries
+	redis    *redisserver.Server
+	answers  []replay.Answer
+}
+
+func (s *Suite) services(ctx context.Context) error {
+	section := &report.Section{
+		ID: "services", Title: "Whole services",
+		About: "Each service is a process of its own, started anew for each measurement, with its log going to a file. CPU per decision is that of the " +
+			"service and of its Redis, by the kernel's clocks of the two processes; the load generator's is not in it. Decisions/s is what the machine reaches with the " +
+			"generator on the same CPUs. Velocity and the bare Fiber handler, which sends the same header and body and decides nothing, are asked over HTTP/1.1; " +
+			"envoyproxy/ratelimit over gRPC, with statistics off and only errors logged. It knows fixed windows only: 5 per second for the many clients. " +
+			"The latencies are of calls, so those of /v1/checks are of 100 decisions.",
+		Columns: []report.Column{
+			{Key: "rate", Title: "decisions/s"},
+			{Key: "p50", Title: "p50 us"},
+			{Key: "p99", Title: "p99 us"},
+			{Key: "service_cpu", Title: "service CPU us", Decimals: 2},
+			{Key: "redis_cpu", Title: "Redis CPU us", Decimals: 2},
+			{Key: "cpu", Title: "CPU us per decision", Decimals: 2, Chart: true, LowerIsBetter: true},
+			{Key: "scripts", Title: "scripts per decision", Decimals: 4},
+			{Key: "commands", Title: "commands per decision", Decimals: 3},
+			{Key: "allowed", Title: "% allowed", Decimals: 2},
+			{Key: "degraded", Title: "% decided by a fallback", Decimals: 3},
+		},
+		Ratio: &report.Ratio{Key: "cpu", Of: bareFiber, Title: "CPU x " + bareFiber},
+		Facts: []string{factOver, factPass, factSpent, factForm},
+	}
+	a := &arena{}
+	all := s.selected(section, s.serviceMeasurements(a))
+	if len(all) == 0 {
+		return nil
+	}
+	dir, err := os.MkdirTemp("", "velocity-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if a.binaries, err = service.Build(ctx, dir); err != nil {
+		return err
+	}
+	s.describeBinaries(a.binaries)
+	if a.redis, err = redisserver.Start(ctx, s.redisCPUs()); err != nil {
+		return err
+	}
+	defer a.redis.Close()
+	if a.answers, err = recordAnswers(ctx, a.binaries); err != nil {
+		return err
+	}
+	if err := s.interleave(ctx, section, all, s.cfg.Rounds); err != nil {
+		return err
+	}
+	s.describeServices(ctx, section, a)
+	return nil
+}
+
+// describeBinaries lists what the services were built from.
+func (s *Suite) describeBinaries(b *service.Binaries) {
+	for _, x := range []struct {
+		file    string
+		modules []string
+	}{
+		{b.BareFiber, []string{"github.com/gofiber/fiber/v2", "github.com/valyala/fasthttp"}},
+		{b.EnvoyRatelimit, []string{"github.com/envoyproxy/ratelimit"}},
+	} {
+		info, err := buildinfo.ReadFile(x.file)
+		if err != nil {
+			s.fail("versions of "+x.file, err)
+			continue
+		}
+		s.versions = append(s.versions, machine.Modules(info, x.modules...)...)
+	}
+}
+
+// velocityEnv are the settings of Velocity in these loads, beside its defaults.
+func velocityEnv(logDecisions, rate string, redis *redisserver.Server) []string {
+	env := []string{
+		"VELOCITY_LOG_DECISIONS=" + logDecisions, "VELOCITY_RATE=" + rate, "VELOCITY_CAPACITY=10",
+		"VELOCITY_HTTP_DRAIN_PERIOD=0s", // for the time after the measurement alone
+	}
+	if redis == nil {
+		return append(env, "VELOCITY_STORE=memory")
+	}
+	return append(env, "VELOCITY_STORE=redis", "VELOCITY_REDIS_ADDRS="+redis.Addr)
+}
+
+func (s *Suite) serviceMeasurements(a *arena) []measurement {
+	const few, hourly = "5/s", "1/h"
+	velocity := func(group, subject string, x httpLoad, env func() []string) measurement {
+		return measurement{group, subject, func(ctx context.Context) (report.Values, error) {
+			return s.measureHTTP(ctx, a, x, func() (*service.Service, error) {
+				return a.binaries.StartVelocity(ctx, env()...)
+			})
+		}}
+	}
+	onRedis := func(logging, rate string) func() []string {
+		return func() []string { return velocityEnv(logging, rate, a.redis) }
+	}
+	inMemory := func(logging, rate string) func() []string {
+		return func() []string { return velocityEnv(logging, rate, nil) }
+	}
+	bare := func(group string, x httpLoad) measurement {
+		return measurement{group, bareFiber, func(ctx context.Context) (report.Values, error) {
+			return s.measureHTTP(ctx, a, x, func() (*service.Service, error) {
+				return a.binaries.StartBareFiber(ctx, a.answers)
+			})
+		}}
+	}
+	grpc := func(group, subject, key string, client exchange.Client, o service.EnvoyOptions) measurement {
+		return measurement{group, subject, func(ctx context.Context) (report.Values, error) {
+			return s.measureEnvoy(ctx, a, key, client, o)
+		}}
+	}
+	anyone := func(rng *rand.Rand) string { return s.names[rng.IntN(len(s.names))] }
+	theOne := func(*rand.Rand) string { return s.names[0] }
+	many := httpLoad{exchange.Get(resourcePath, anyone), s.cfg.Connections}
+	one := httpLoad{exchange.Get(resourcePath, theOne), s.cfg.Connections}
+	denied := httpLoad{exchange.Get(deniedPath, theOne), s.cfg.Connections}
+	return []measurement{
+		velocity(groupRequests, velocityRedis, many, onRedis("blocked", few)),
+		velocity(groupRequests, velocityAll, many, onRedis("all", few)),
+		velocity(groupRequests, velocityNone, many, onRedis("none", few)),
+		velocity(groupRequests, velocityMemory, many, inMemory("blocked", few)),
+		bare(groupRequests, many),
+		grpc(groupRequests, envoy, service.EnvoyPerSecond, anyone, service.EnvoyOptions{}),
+		grpc(groupRequests, envoyGathered, service.EnvoyPerSecond, anyone, gathered),
+		grpc(groupRequests, envoyCached, service.EnvoyPerSecond, anyone, cached),
+
+		velocity(groupFlood, velocityRedis, one, onRedis("none", hourly)),
+		velocity(groupFlood, velocityMemory, one, inMemory("none", hourly)),
+		bare(groupFlood, denied),
+		grpc(groupFlood, envoy, service.EnvoyFlooded, theOne, service.EnvoyOptions{}),
+		grpc(groupFlood, envoyCached, service.EnvoyFlooded, theOne, cached),
+
+		velocity(groupAPI, velocityCheck, httpLoad{exchange.Check(anyone), s.cfg.Connections}, onRedis("blocked", few)),
+		velocity(groupAPI, velocityChecks, httpLoad{exchange.Checks(anyone, perCall), checksConnections}, onRedis("blocked", few)),
+	}
+}
+
+// run measures a service that has been started, and stops it.
+func (s *Suite) run(ctx context.Context, running *service.Service, servers []*redisserver.Server, cfg load.Config) (_ report.Values, err error) {
+	defer func() { err = errors.Join(err, running.Stop()) }()
+	m := newMeter(servers, running.CPUTime)
+	cfg.Seed, cfg.Warmup, cfg.Duration = s.cfg.Seed, s.cfg.Warmup, s.cfg.Duration
+	cfg.Started = func() error { return m.start(ctx) }
+	cfg.Ended = func() error { return m.stop(ctx) }
+	result, err := load.Run(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return m.values(result, "service_cpu")
+}
+
+// describeServices asks those that decide how they keep the law.
+func (s *Suite) describeServices(ctx context.Context, section *report.Section, a *arena) {
+	s.examine(section, map[string]examination{
+		velocityRedis: func() (map[string]string, error) { return s.examineVelocity(ctx, a) },
+		envoy:         func() (map[string]string, error) { return s.examineEnvoy(ctx, a, envoy, service.EnvoyOptions{}) },
+		envoyGathered: func() (map[string]string, error) { return s.examineEnvoy(ctx, a, envoyGathered, gathered) },
+		envoyCached:   func() (map[string]string, error) { return s.examineEnvoy(ctx, a, envoyCached, cached) },
+	})
+}
+
+func (s *Suite) examineVelocity(ctx context.Context, a *arena) (_ map[string]string, err error) {
+	running, err := a.binaries.StartVelocity(ctx, velocityEnv("none", "5/s", a.redis)...)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, running.Stop()) }()
+	take, closer, err := takeOverHTTP(running.Addr)
+	if err != nil {
+		return nil, err
+	}
+	defer closer()
+	finding, err := law.WorstAtTheEdge(ctx, take, "edge", usual, usual.Window(), s.cfg.LawTries)
+	return describeFinding(finding, ""), err
+}
+
+// perSecondWindow is EnvoyPerSecond as a limit.
+var perSecondWindow = peer.Limit{Tokens: 5, Per: time.Second, Capacity: 5}
+
+func (s *Suite) examineEnvoy(ctx context.Context, a *arena, client string, o service.EnvoyOptions) (_ map[string]string, err error) {
+	running, err := a.binaries.StartEnvoyRatelimit(ctx, a.redis.Addr, o)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, running.Stop()) }()
+	connections, err := dialEnvoy(running, 1)
+	if err != nil {
+		return nil, err
+	}
+	defer connections.Close()
+	finding, err := law.WorstAtTheEdge(ctx, connections.Take(service.EnvoyPerSecond), client, perSecondWindow,
+		perSecondWindow.Window(), s.cfg.LawTries)
+	if err != nil {
+		return nil, err
+	}
+	facts := describeFinding(finding, "fixed window, 5 per second")
+	spent, err := law.SpentByDenials(ctx, connections.Take(service.EnvoyWide, service.EnvoyNarrow),
+		connections.Take(service.EnvoyWide), client)
+	if err != nil {
+		return facts, err
+	}
+	facts[factSpent] = describeSpent(spent, true)
+	return facts, nil
+}
