@@ -1,0 +1,60 @@
+package memstore
+
+import (
+	"unsafe"
+
+	"github.com/velocity-limiter/velocity/internal/domain"
+)
+
+// MonotonicClock is the clock of a new store.
+var MonotonicClock = monotonicClock
+
+// SetClock replaces the store's clock, which every other part reads under a stripe's lock.
+func (s *Store) SetClock(now func() domain.Instant) {
+	for i := range s.stripes {
+		s.stripes[i].mu.Lock()
+		defer s.stripes[i].mu.Unlock()
+	}
+	s.now = now
+}
+
+// Holds reports whether the store keeps a bucket for key that is not full again.
+func (s *Store) Holds(key domain.BucketKey) bool {
+	st, tag := s.locate(key)
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	for i, slot := range st.slots {
+		if slot.tag == tag && st.buckets[i].fullAt > s.now() {
+			if k, _ := st.names.at(slot.name); k == key {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// StripeOf returns the number of a key's stripe.
+func (s *Store) StripeOf(key domain.BucketKey) int {
+	st, _ := s.locate(key)
+	for i := range s.stripes {
+		if st == &s.stripes[i] {
+			return i
+		}
+	}
+	return -1
+}
+
+// Bytes is the memory of the tables.
+func (s *Store) Bytes() int {
+	total := 0
+	for i := range s.stripes {
+		st := &s.stripes[i]
+		st.mu.Lock()
+		total += cap(st.slots)*int(unsafe.Sizeof(slot{})) + cap(st.buckets)*int(unsafe.Sizeof(held{})) + cap(st.names.bytes)
+		st.mu.Unlock()
+	}
+	return total
+}
+
+// Sweep sweeps every stripe now.
+func (s *Store) Sweep() { s.sweepStripes(0, len(s.stripes)) }

@@ -1,0 +1,101 @@
+package memstore_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/ports"
+)
+
+func TestTakeMany_evictsTheFullest(t *testing.T) {
+	store, clock := newStore(t, 1000)
+	l := mustLimit(t, "default", "1/h", 10)
+	for i := range 500 {
+		require.Equal(t, domain.Allowed, take(t, store, numbered("poor", i), 10, l))
+		require.Equal(t, domain.Allowed, take(t, store, numbered("rich", i), 1, l))
+	}
+	require.Equal(t, 1000, store.Stats().Buckets)
+	require.Zero(t, store.Stats().Evictions, "there was room for all")
+
+	clock.Advance(time.Minute)
+	for i := range 50 {
+		require.Equal(t, domain.Allowed, take(t, store, numbered("new", i), 2, l))
+	}
+	for i := range 500 {
+		require.Equal(t, domain.Denied, take(t, store, numbered("poor", i), 1, l), "client %d gained tokens", i)
+	}
+	stats := store.Stats()
+	assert.Equal(t, 1000, stats.Buckets)
+	assert.EqualValues(t, 50, stats.Evictions, "one for each that came")
+	assert.Contains(t, stats.LastEviction.Key, "rich")
+	assert.Equal(t, "default", stats.LastEviction.Limit)
+	assert.Equal(t, clock.Now(), stats.LastEviction.At)
+	assert.Equal(t, clock.Now().Add(59*time.Minute), stats.LastEviction.FullAt)
+}
+
+// A store full of clients that are all poorer than a newcomer still counts the newcomer.
+func TestTakeMany_countsANewClientWhenAllOthersArePoor(t *testing.T) {
+	store, _ := newStore(t, 500)
+	l := mustLimit(t, "default", "1/h", 10)
+	for i := range 500 {
+		take(t, store, numbered("poor", i), 10, l)
+	}
+	for range 10 {
+		require.Equal(t, domain.Allowed, take(t, store, "new", 1, l))
+	}
+	assert.Equal(t, domain.Denied, take(t, store, "new", 1, l))
+	assert.EqualValues(t, 1, store.Stats().Evictions)
+}
+
+func TestTakeMany_evictsNobodyWhileFullBucketsCanLeave(t *testing.T) {
+	store, clock := newStore(t, 1000)
+	l := mustLimit(t, "default", "1/s", 10)
+	for round := range 5 {
+		for i := range 1000 {
+			take(t, store, numbered("client", round*1000+i), 10, l)
+		}
+		clock.Advance(10 * time.Second)
+	}
+	stats := store.Stats()
+	assert.Zero(t, stats.Evictions)
+	assert.EqualValues(t, 5000, uint64(stats.Buckets)+stats.Expired)
+}
+
+func TestTakeMany_keepsTheBound(t *testing.T) {
+	const bound, clients = 10_000, 400_000
+	store, clock := newStore(t, bound)
+	l := mustLimit(t, "default", "1/h", 10)
+	reqs := []ports.TakeRequest{{Limits: []domain.Limit{l}, Cost: 1}}
+	results := make([]ports.TakeResult, 1)
+	for i := range clients {
+		reqs[0].Key = numbered("client", i)
+		store.TakeMany(t.Context(), reqs, results)
+		if i%1000 == 0 {
+			require.Equal(t, domain.Allowed, results[0].Verdict)
+			require.LessOrEqual(t, store.Stats().Buckets, bound)
+			clock.Advance(time.Millisecond)
+		}
+	}
+	stats := store.Stats()
+	assert.Equal(t, bound, stats.Buckets)
+	assert.EqualValues(t, clients-bound, stats.Evictions)
+	assert.Less(t, store.Bytes(), bound*200, "names of clients that left are no longer held")
+}
+
+// The largest group fits the smallest store, and leaves when others come.
+func TestTakeMany_holdsAGroupOfTheMostLimits(t *testing.T) {
+	store, _ := newStore(t, domain.MaxLimits)
+	limits := make([]domain.Limit, domain.MaxLimits)
+	for i := range limits {
+		limits[i] = mustLimit(t, string(numbered("l", i)), "1/h", domain.Tokens(i+1))
+	}
+	require.Equal(t, domain.Allowed, take(t, store, "a", 1, limits...))
+	assert.Equal(t, domain.Denied, take(t, store, "a", 1, limits...), "the first limit has one token")
+	assert.Equal(t, domain.MaxLimits, store.Stats().Buckets)
+	require.Equal(t, domain.Allowed, take(t, store, "b", 1, limits...))
+	assert.Equal(t, domain.MaxLimits, store.Stats().Buckets)
+}

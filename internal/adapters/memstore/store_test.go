@@ -1,0 +1,158 @@
+package memstore_test
+
+import (
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/velocity-limiter/velocity/internal/adapters/memstore"
+	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/ports"
+)
+
+func TestNew_refusesABoundOutOfRange(t *testing.T) {
+	for _, n := range []int{-1, 0, 31, 100_000_001} {
+		_, err := memstore.New(memstore.Config{MaxBuckets: n})
+		require.ErrorContains(t, err, "VELOCITY_MEMORY_MAX_BUCKETS")
+	}
+	for _, n := range []int{32, 100_000_000} {
+		assert.NoError(t, memstore.Config{MaxBuckets: n}.Validate())
+	}
+}
+
+func TestTakeMany_refusesKeysTooLongToKeep(t *testing.T) {
+	store, _ := newStore(t, 100)
+	limits := []domain.Limit{mustLimit(t, "default", "1/h", 10)}
+	reqs := []ports.TakeRequest{
+		{Key: domain.BucketKey(strings.Repeat("k", 4096)), Limits: limits, Cost: 1},
+		{Key: domain.BucketKey(strings.Repeat("k", 4097)), Limits: limits, Cost: 1},
+	}
+	results := make([]ports.TakeResult, len(reqs))
+	store.TakeMany(t.Context(), reqs, results)
+	require.NoError(t, results[0].Err)
+	require.ErrorIs(t, results[1].Err, ports.ErrInvalidTake)
+}
+
+func TestTakeMany_keepsNoMemoryOfTheCaller(t *testing.T) {
+	store, _ := newStore(t, 100)
+	limits := []domain.Limit{mustLimit(t, "default", "1/h", 10)}
+	buckets := make([]domain.Bucket, 1)
+	results := []ports.TakeResult{{Buckets: buckets}}
+	reqs := []ports.TakeRequest{{Key: "a", Limits: limits, Cost: 10}}
+	store.TakeMany(t.Context(), reqs, results)
+	require.Equal(t, domain.Allowed, results[0].Verdict)
+	assert.Same(t, &buckets[0], &results[0].Buckets[0], "the slot's memory is used again")
+	buckets[0] = limits[0].Full(results[0].Now)
+	assert.Equal(t, domain.Denied, take(t, store, "a", 1, limits...))
+}
+
+func TestTakeMany_allocatesNothingForKnownKeys(t *testing.T) {
+	store, _ := newStore(t, 100)
+	limits := []domain.Limit{mustLimit(t, "burst", "1/h", 1000), mustLimit(t, "daily", "1/h", 1000)}
+	reqs := []ports.TakeRequest{{Key: "a", Limits: limits, Cost: 1}, {Key: "b", Limits: limits[:1], Cost: 1}}
+	results := make([]ports.TakeResult, len(reqs))
+	store.TakeMany(t.Context(), reqs, results)
+	assert.Zero(t, testing.AllocsPerRun(100, func() { store.TakeMany(t.Context(), reqs, results) }))
+	assert.Equal(t, domain.Allowed, results[1].Verdict)
+}
+
+func TestStore_spreadsKeysOverItsStripes(t *testing.T) {
+	store, _ := newStore(t, memstore.DefaultConfig().MaxBuckets)
+	const keys = 256 * 400
+	spread := make(map[int]int)
+	for i := range keys {
+		spread[store.StripeOf(numbered("default:ip=10.0.0.", i))]++
+	}
+	require.Len(t, spread, 256)
+	for stripe, n := range spread { // a binomial spread has a standard deviation of 20
+		assert.InDelta(t, 400, n, 160, "stripe %d", stripe)
+	}
+}
+
+// One client is asked about while others make its stripe grow, shrink, evict and sweep under it.
+func TestTakeMany_concurrentTakesPassExactlyCapacity(t *testing.T) {
+	const capacity, askers, each = 500, 8, 200
+	store, clock := newStore(t, 20_000)
+	hot, cold := mustLimit(t, "hot", "1/24h", capacity), mustLimit(t, "cold", "1000/s", 10)
+	var allowed, next atomic.Int64
+	var done sync.WaitGroup
+	gun := make(chan struct{})
+	for range askers {
+		done.Go(func() {
+			<-gun
+			reqs := []ports.TakeRequest{
+				{Limits: []domain.Limit{cold}, Cost: 1},
+				{Key: "hot", Limits: []domain.Limit{hot}, Cost: 1},
+			}
+			results := make([]ports.TakeResult, len(reqs))
+			for range each {
+				for range 20 {
+					reqs[0].Key = numbered("cold", int(next.Add(1)))
+					store.TakeMany(t.Context(), reqs[:1], results[:1])
+				}
+				store.TakeMany(t.Context(), reqs, results)
+				if results[1].Verdict == domain.Allowed {
+					allowed.Add(1)
+				}
+				clock.Advance(10 * time.Microsecond)
+			}
+		})
+	}
+	close(gun)
+	done.Wait()
+	assert.EqualValues(t, capacity, allowed.Load())
+	assert.Positive(t, store.Stats().Expired, "there was something going on")
+}
+
+// Whatever the table does with its entries, the answers are those of a plain map that forgets nothing.
+func TestTakeMany_agreesWithAPlainMap(t *testing.T) {
+	type name struct {
+		key   domain.BucketKey
+		limit string
+	}
+	limits := []domain.Limit{
+		mustLimit(t, "a", "10/s", 10), mustLimit(t, "b", "3/s", 7), mustLimit(t, "c", "1/m", 5),
+	}
+	store, clock := newStore(t, 4000)
+	model := make(map[name]domain.Bucket)
+	random := rand.New(rand.NewPCG(1, 2))
+	ops := []domain.Op{domain.OpTake, domain.OpTake, domain.OpTake, domain.OpPeek, domain.OpRefund, domain.OpCharge, domain.OpReset}
+	for step := range 60_000 {
+		clients := 1000
+		if step/10_000%2 == 1 { // a busy time, then a quiet one
+			clients = 20
+		}
+		first := random.IntN(len(limits))
+		req := ports.TakeRequest{
+			Op: ops[random.IntN(len(ops))], Key: numbered("client", random.IntN(clients)),
+			Limits: limits[first : first+1+random.IntN(len(limits)-first)], Cost: domain.Tokens(1 + random.IntN(4)),
+		}
+		clock.Advance(time.Duration(random.IntN(2000)) * time.Microsecond)
+		got := ports.Take(t.Context(), store, req)
+		require.NoError(t, got.Err)
+
+		want := make([]domain.Bucket, len(req.Limits))
+		for i := range req.Limits {
+			want[i] = model[name{req.Key, req.Limits[i].Name()}]
+		}
+		verdict, write := domain.Apply(req.Op, req.Cost, req.Limits, want, clock.Now())
+		require.Equal(t, verdict, got.Verdict, "step %d: %v", step, req)
+		require.Equal(t, want, got.Buckets, "step %d: %v", step, req)
+		for i := range req.Limits {
+			if write {
+				model[name{req.Key, req.Limits[i].Name()}] = want[i]
+			}
+		}
+		if step%2500 == 0 {
+			store.Sweep()
+		}
+	}
+	require.Zero(t, store.Stats().Evictions, "else the map would know more")
+	assert.Positive(t, store.Stats().Expired)
+}
