@@ -151,6 +151,13 @@ local function store(key, set, found)
   end
 end
 
+local function spend(set, cost)
+  for i = 1, #set do
+    credits_now[i] = credits_now[i] - cost * set[i].p
+  end
+  return ALLOWED, true
+end
+
 -- take, charge and refund change the state of the group at hand, on every limit or on none, and return the verdict
 -- and whether there is something to store. Costs are compared before they are multiplied.
 local function take(set, cost)
@@ -160,10 +167,7 @@ local function take(set, cost)
       return DENIED, false
     end
   end
-  for i = 1, #set do
-    credits_now[i] = credits_now[i] - cost * set[i].p
-  end
-  return ALLOWED, true
+  return spend(set, cost)
 end
 
 local function charge(set, cost)
@@ -173,10 +177,7 @@ local function charge(set, cost)
       return DEBT_EXCEEDED, false
     end
   end
-  for i = 1, #set do
-    credits_now[i] = credits_now[i] - cost * set[i].p
-  end
-  return ALLOWED, true
+  return spend(set, cost)
 end
 
 local function refund(set, cost)
