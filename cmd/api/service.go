@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/velocity-limiter/velocity/internal/adapters/httpfiber"
+	"github.com/velocity-limiter/velocity/internal/adapters/telemetry"
+	"github.com/velocity-limiter/velocity/internal/app"
+	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/ports"
+)
+
+const (
+	// shutdownTimeout bounds the end: afterwards what is still in flight is cut off. Container platforms kill after
+	// 10 or 30 seconds.
+	shutdownTimeout = 9 * time.Second
+	// At the start the shards are asked until they answer, at most so long.
+	greetingTimeout  = time.Second
+	greetingInterval = 100 * time.Millisecond
+)
+
+// service is the whole, put together by Wire.
+type service struct {
+	API      *httpfiber.Server
+	Admin    *httpfiber.Admin
+	Store    *store
+	Local    localStore
+	Policies *app.SinglePolicy
+	Log      *zap.Logger
+}
+
+// serve runs the service until ctx ends, and returns the exit code. Logs go to stdout; what keeps it from starting
+// goes to stderr, too, as plain text.
+func serve(ctx context.Context, cfg config, stdout, stderr io.Writer) int {
+	fail := func(code int, err error) int {
+		for _, violation := range violations(err) {
+			_, _ = fmt.Fprintf(stderr, "api: %v\n", violation)
+		}
+		return code
+	}
+	log, err := telemetry.NewLogger(cfg.Log, stdout)
+	if err != nil {
+		return fail(exitUsage, err)
+	}
+	defer func() { _ = log.Close() }() // nobody is left to be told
+	s, cleanup, err := newService(cfg, log)
+	if err != nil {
+		return fail(exitUsage, err) // nothing is opened yet, so that only the settings can be wrong
+	}
+	defer cleanup()
+	if err := s.run(ctx, cfg); err != nil {
+		log.Error("Stopped by a failure", zap.Error(err))
+		return fail(exitFailed, err)
+	}
+	log.Info("Stopped")
+	return exitOK
+}
+
+// run serves both planes until ctx ends or one of them fails.
+func (s *service) run(ctx context.Context, cfg config) error {
+	api, admin, err := s.listen()
+	if err != nil {
+		return err
+	}
+	s.warnOfUnknownSettings()
+	s.logStart(cfg, api.Addr(), admin.Addr())
+	go s.greetShards(ctx)
+	go s.watchMemory(ctx)
+
+	failed := make(chan error, 2)
+	go func() { failed <- s.API.Serve(api) }()
+	go func() { failed <- s.Admin.Serve(admin) }()
+	select {
+	case <-ctx.Done():
+		s.Log.Info("Stopping: requests in flight are finished")
+	case err = <-failed:
+		if err == nil {
+			err = errors.New("a server stopped by itself")
+		}
+	}
+	return errors.Join(err, s.shutdown(context.WithoutCancel(ctx)))
+}
+
+// listen opens both ports before anything is served, so that a port that is taken stops the start.
+func (s *service) listen() (api, admin net.Listener, err error) {
+	if api, err = s.API.Listen(); err != nil {
+		return nil, nil, err
+	}
+	if admin, err = s.Admin.Listen(); err != nil {
+		return nil, nil, errors.Join(err, api.Close())
+	}
+	return api, admin, nil
+}
+
+// shutdown stops the data plane first: until it has finished, the admin plane tells that the service is draining.
+func (s *service) shutdown(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, shutdownTimeout)
+	defer cancel()
+	return errors.Join(s.API.Shutdown(ctx), s.Admin.Shutdown(ctx))
+}
+
+func (s *service) logStart(cfg config, api, admin net.Addr) {
+	policy := s.Policies.Match(&domain.Request{}) // there is one, for every request
+	s.Log.Info("Started",
+		zap.String("version", versionLine()),
+		zap.String("store", string(s.Store.Name)),
+		zap.Int("shards", len(s.Store.Shards)),
+		zap.String("policy", policy.Name),
+		zap.Stringer("limit", &policy.Limits[0]),
+		zap.Stringer("clientKey", policy.Key),
+		zap.String("onStoreFailure", string(policy.OnStoreFailure)),
+		zap.Stringer("addr", api),
+		zap.Stringer("adminAddr", admin),
+		zap.String("decisionAPI", decisionAPIAccess(cfg.HTTP)),
+	)
+	for _, shard := range s.Store.Shards {
+		s.Log.Info("Shard", zap.String("shard", shard.Name), zap.String("identity", shard.Identity),
+			zap.String("addr", shard.Addr))
+	}
+	if len(s.Store.Shards) == 0 {
+		s.Log.Warn("The buckets are in this process's memory: each process counts on its own, and a restart forgets. " +
+			"Set VELOCITY_REDIS_ADDRS to share them")
+	}
+	_ = s.Log.Sync() // whoever watches the start need not wait for the next flush
+}
+
+func decisionAPIAccess(cfg httpfiber.Config) string {
+	if cfg.APIToken == "" {
+		return "protected: loopback and trusted proxies only, until VELOCITY_API_TOKEN is set"
+	}
+	return "token"
+}
+
+// greetShards says which shards do not answer. The start does not wait for them: until they do, the failure policy
+// decides. They are asked for a while, since the first connections may take longer than one decision's budget.
+func (s *service) greetShards(ctx context.Context) {
+	var down []ports.ShardHealth
+	for began := time.Now(); time.Since(began) < greetingTimeout; {
+		down = slices.DeleteFunc(s.Store.Health.CheckHealth(ctx), func(h ports.ShardHealth) bool { return h.Err == nil })
+		if len(down) == 0 {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(greetingInterval):
+		}
+	}
+	for _, shard := range down {
+		s.Log.Error("A shard does not answer: the failure policy decides for its clients",
+			zap.String("shard", shard.Name), zap.Error(shard.Err))
+	}
+}
+
+func (s *service) warnOfUnknownSettings() {
+	for _, unknown := range unknownSettings(os.Environ(), settingsOf(&config{})) {
+		fields := []zap.Field{zap.String("variable", unknown.name)}
+		if unknown.nearest != "" {
+			fields = append(fields, zap.String("nearest", unknown.nearest))
+		}
+		s.Log.Warn("This environment variable is no setting", fields...)
+	}
+}

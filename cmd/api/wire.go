@@ -1,0 +1,46 @@
+//go:build wireinject
+
+package main
+
+import (
+	"github.com/google/wire"
+
+	"github.com/velocity-limiter/velocity/internal/adapters/httpfiber"
+	"github.com/velocity-limiter/velocity/internal/adapters/telemetry"
+	"github.com/velocity-limiter/velocity/internal/app"
+	"github.com/velocity-limiter/velocity/internal/ports"
+)
+
+// One set per room. What a room needs from another it gets as a port.
+var (
+	configSet = wire.NewSet(
+		wire.FieldsOf(new(config), "Policy", "HTTP", "Admin", "Store", "Redis", "Memory", "Log"),
+	)
+	telemetrySet = wire.NewSet(
+		provideZap,
+		telemetry.NewDecisionLog,
+		wire.Bind(new(ports.Observer), new(*telemetry.DecisionLog)),
+	)
+	storeSet = wire.NewSet(
+		provideStore,
+		provideLocalStore,
+		wire.FieldsOf(new(*store), "Health"),
+	)
+	appSet = wire.NewSet(
+		providePolicies,
+		provideLimiter,
+		wire.Bind(new(ports.PolicySource), new(*app.SinglePolicy)),
+		wire.Bind(new(ports.Limiter), new(*app.RateLimiter)),
+		wire.Bind(new(ports.Inspector), new(*app.RateLimiter)),
+	)
+	httpSet = wire.NewSet(
+		httpfiber.New,
+		httpfiber.NewAdmin,
+		provideServiceState,
+	)
+)
+
+// newService puts the rooms together. The cleanup closes what was opened, in the reverse order.
+func newService(cfg config, log *telemetry.Logger) (*service, func(), error) {
+	panic(wire.Build(configSet, telemetrySet, storeSet, appSet, httpSet, wire.Struct(new(service), "*")))
+}
