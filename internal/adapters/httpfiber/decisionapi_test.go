@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -21,6 +22,9 @@ func post(t testing.TB, addr, path, body string) answer {
 }
 
 func TestCheck_answersInTheDocumentedShape(t *testing.T) {
+	uneven := decided(t, 0, 1, false)
+	uneven.Limits[0].RetryAfter += time.Microsecond
+	uneven.Limits[0].ResetAfter += time.Microsecond
 	for name, c := range map[string]struct {
 		decision domain.Decision
 		want     string
@@ -31,6 +35,9 @@ func TestCheck_answersInTheDocumentedShape(t *testing.T) {
 		"denied": {decided(t, 0, 1, false), `{"allowed":false,"policy":"default","limit":10,"remaining":0,
 			"retry_after_ms":200,"reset_after_ms":2000,"mode":"enforce","store":"memory","limits":[{"name":"burst",
 			"allowed":false,"limit":10,"remaining":0,"retry_after_ms":200,"reset_after_ms":2000}]}`},
+		"waits round up": {uneven, `{"allowed":false,"policy":"default","limit":10,"remaining":0,
+			"retry_after_ms":201,"reset_after_ms":2001,"mode":"enforce","store":"memory","limits":[{"name":"burst",
+			"allowed":false,"limit":10,"remaining":0,"retry_after_ms":201,"reset_after_ms":2001}]}`},
 		"cost above capacity": {decided(t, 10, 11, false), `{"allowed":false,"policy":"default","limit":10,
 			"remaining":10,"retry_after_ms":-1,"reset_after_ms":0,"mode":"enforce","store":"memory","limits":[{
 			"name":"burst","allowed":false,"limit":10,"remaining":10,"retry_after_ms":-1,"reset_after_ms":0}]}`},

@@ -116,6 +116,8 @@ func FuzzRequestID(f *testing.F) {
 func FuzzProblem(f *testing.F) {
 	f.Add("/api/resource", "key: must not be empty")
 	f.Add("/<script>\xff\"", "\x00\"\\")
+	f.Add("/%", `"`)
+	f.Add("*", `\`)
 	f.Fuzz(func(t *testing.T, path, detail string) {
 		p := problem{status: 400, detail: detail}
 		var got map[string]any
