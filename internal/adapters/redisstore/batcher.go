@@ -27,14 +27,15 @@ const (
 type batcher struct {
 	name   string
 	budget time.Duration
-	// send carries groups out, in their order, and fills every group's result.
-	send func(ctx context.Context, groups []*group)
+	// send carries groups out, in their order, and fills every group's result, or returns why it could not.
+	send func(ctx context.Context, groups []*group) error
 
+	idle     sync.Pool // of *chunk
 	mu       sync.Mutex
 	queue    []*chunk
-	queued   int // groups in queue
-	inFlight int // batches under way; 0 only if the queue is empty
-	failing  bool
+	queued   int  // groups in queue
+	inFlight int  // batches under way; 0 only if the queue is empty
+	failing  bool // the last batch came back with an error
 }
 
 // group is one request and its answer. It belongs to the batcher from the moment that its chunk is queued until the
@@ -48,7 +49,8 @@ type group struct {
 type chunk struct {
 	groups []group
 	since  time.Time
-	done   chan struct{} // receives once, when every result is there
+	done   chan struct{} // receives once, when every result is there, or err
+	err    error         // of the whole chunk: the results then mean nothing
 	state  chunkState    // guarded by the batcher's mu
 }
 
@@ -59,8 +61,6 @@ const (
 	chunkSent
 	chunkAbandoned
 )
-
-var chunks = sync.Pool{New: func() any { return &chunk{done: make(chan struct{}, 1)} }}
 
 // size makes room for n groups and keeps what the old ones' results point to.
 func (c *chunk) size(n int) {
@@ -75,13 +75,16 @@ func (c *chunk) size(n int) {
 func (b *batcher) do(ctx context.Context, reqs []ports.TakeRequest, slots []int, results []ports.TakeResult) {
 	for len(slots) > 0 {
 		n := min(len(slots), maxGroups)
-		c := chunks.Get().(*chunk)
+		c, _ := b.idle.Get().(*chunk)
+		if c == nil {
+			c = &chunk{done: make(chan struct{}, 1)}
+		}
 		c.size(n)
 		for i, slot := range slots[:n] {
 			c.groups[i].req = reqs[slot]
 		}
 		if err := b.ride(ctx, c); err != nil {
-			// The chunk is left to the batcher, which may still be filling it.
+			// The chunk is not used again: the batcher may still be filling it. And no more is sent after it.
 			for _, slot := range slots {
 				fail(&results[slot], err)
 			}
@@ -94,17 +97,17 @@ func (b *batcher) do(ctx context.Context, reqs []ports.TakeRequest, slots []int,
 			results[slot].Buckets = kept
 			c.groups[i].req = ports.TakeRequest{}
 		}
-		chunks.Put(c)
+		b.idle.Put(c)
 		slots = slots[n:]
 	}
 }
 
-// ride queues a chunk and waits for it. An error means that the chunk's results are not to be read.
+// ride queues a chunk and waits for it.
 func (b *batcher) ride(ctx context.Context, c *chunk) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("%w: %s, %s: %w", ports.ErrUnavailable, b.name, notRun, err)
 	}
-	c.since, c.state = time.Now(), chunkQueued
+	c.since, c.state, c.err = time.Now(), chunkQueued, nil
 	b.mu.Lock()
 	if b.queued+len(c.groups) > maxQueued {
 		b.mu.Unlock()
@@ -124,13 +127,13 @@ func (b *batcher) ride(ctx context.Context, c *chunk) error {
 		// Nobody can call this caller away, so its own goroutine may wait for the server: no other need be woken.
 		b.sendOne()
 		<-c.done
-		return nil
+		return c.err
 	case start:
 		go b.sendAll()
 	}
 	select {
 	case <-c.done:
-		return nil
+		return c.err
 	case <-ctx.Done():
 		return b.abandon(ctx, c)
 	}
@@ -183,15 +186,15 @@ func (b *batcher) sendNext() bool {
 		return true
 	}
 	ctx, cancel := context.WithDeadline(context.Background(), batch.chunks[0].since.Add(b.budget))
-	b.send(ctx, batch.groups)
+	err := b.send(ctx, batch.groups)
 	cancel()
-	failing := batch.failed()
+	b.mu.Lock()
+	b.failing = err != nil
+	b.mu.Unlock()
 	for _, c := range batch.chunks {
+		c.err = err
 		c.done <- struct{}{}
 	}
-	b.mu.Lock()
-	b.failing = failing
-	b.mu.Unlock()
 	return true
 }
 
@@ -210,16 +213,6 @@ func (x *batch) putBack() {
 	clear(x.late)
 	x.chunks, x.groups, x.late = x.chunks[:0], x.groups[:0], x.late[:0]
 	batches.Put(x)
-}
-
-// failed reports whether the whole call failed: a single group's error is not the shard's.
-func (x *batch) failed() bool {
-	for _, g := range x.groups {
-		if g.result.Err == nil {
-			return false
-		}
-	}
-	return true
 }
 
 // fill moves chunks from the queue into a batch. A chunk that has waited for half of its budget is answered at once:
@@ -243,8 +236,8 @@ func (b *batcher) fill(x *batch) bool {
 		case c.state == chunkAbandoned:
 		case waited > b.budget/2:
 			c.state = chunkSent
+			c.err = b.lateError(waited)
 			x.late = append(x.late, c)
-			c.failAll(b.lateError(waited))
 		default:
 			c.state = chunkSent
 			x.chunks = append(x.chunks, c)
@@ -265,10 +258,4 @@ func (b *batcher) lateError(waited time.Duration) error {
 		sentinel = ports.ErrUnavailable
 	}
 	return fmt.Errorf("%w: %s, %s: waited %v of %v to be sent", sentinel, b.name, notRun, waited, b.budget)
-}
-
-func (c *chunk) failAll(err error) {
-	for i := range c.groups {
-		fail(&c.groups[i].result, err)
-	}
 }

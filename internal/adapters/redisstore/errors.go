@@ -4,13 +4,10 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"net"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
-
-	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
 // effect is what a failed call may have done at its server.
@@ -53,12 +50,4 @@ func effectOf(err error) effect {
 		}
 	}
 	return mayHaveRun
-}
-
-// scriptUnknown reports whether the server does not have the script, and so has run nothing.
-func scriptUnknown(err error) bool { return redis.HasErrorPrefix(err, "NOSCRIPT") }
-
-// unavailable wraps the failure of a call to one shard.
-func unavailable(s *shard, cause error) error {
-	return fmt.Errorf("%w: %s, %s: %w", ports.ErrUnavailable, s.Name, effectOf(cause), cause)
 }

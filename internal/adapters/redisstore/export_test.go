@@ -26,35 +26,44 @@ func SourceWithArgumentClock() string { return withClock("local now_us = tonumbe
 
 // NewWithClockKey makes a store whose script takes the time from a key of each server.
 func NewWithClockKey(cfg Config) (*Store, error) {
-	s, err := New(cfg)
-	if err == nil {
-		s.script = newScript(withClock("local now_us = tonumber(call('GET', '" + ClockKey + "'))"))
-	}
-	return s, err
+	return newStore(cfg, newScript(withClock("local now_us = tonumber(call('GET', '"+ClockKey+"'))")))
 }
 
 func withClock(line string) string { return strings.Replace(takeSource, ClockLine, line, 1) }
 
 // Encode is the command that decides all of reqs in one run of the script of that source.
 func Encode(source string, reqs []ports.TakeRequest) []any {
-	return newScript(source).encode(reqs, everySlot(reqs))
+	c, sha := &command{keys: make([]keyArgument, len(reqs))}, newScript(source).sha
+	return c.encode("evalsha", &sha, groupsOf(reqs, nil))
 }
 
 // DecodeReply decodes the reply to what Encode made.
 func DecodeReply(reply any, reqs []ports.TakeRequest, results []ports.TakeResult) error {
-	return decodeReply(reply, reqs, everySlot(reqs), results)
+	groups := groupsOf(reqs, results)
+	err := decodeReply(reply, groups)
+	for i, g := range groups {
+		results[i] = g.result
+	}
+	return err
 }
 
-func everySlot(reqs []ports.TakeRequest) []int {
-	slots := make([]int, len(reqs))
-	for i := range slots {
-		slots[i] = i
+func groupsOf(reqs []ports.TakeRequest, results []ports.TakeResult) []*group {
+	groups := make([]*group, len(reqs))
+	for i := range groups {
+		groups[i] = &group{req: reqs[i]}
+		if results != nil {
+			groups[i].result = results[i]
+		}
 	}
-	return slots
+	return groups
 }
 
 // RedisKey is where a group is kept.
-func RedisKey(key domain.BucketKey) string { return redisKey(key) }
+func RedisKey(key domain.BucketKey) string {
+	var k keyArgument
+	k.set(key)
+	return string(k.text)
+}
 
 // EffectOf is what a failed call may have done, as text.
 func EffectOf(err error) string { return string(effectOf(err)) }

@@ -193,21 +193,6 @@ func TestTakeMany_aCancelledCallerLeavesAtOnce(t *testing.T) {
 	assert.ErrorIs(t, r.Err, context.DeadlineExceeded)
 }
 
-// lateTimer is a context whose deadline has passed and whose timer has not fired yet.
-type lateTimer struct{ context.Context }
-
-func (lateTimer) Deadline() (time.Time, bool) { return time.Now().Add(-time.Nanosecond), true }
-
-func TestTakeMany_aSocketsDeadlineThatComesBeforeTheTimerIsStillTheCallers(t *testing.T) {
-	server := redistest.Start(t)
-	s := newStore(t, config(server.Addr))
-	l := limit(t, "burst", "1/h", 10)
-	takeOne(t, s, "a", 1, l)
-	r := ports.Take(lateTimer{t.Context()}, s, take("a", 1, l))
-	require.ErrorIs(t, r.Err, ports.ErrUnavailable)
-	assert.ErrorIs(t, r.Err, context.DeadlineExceeded)
-}
-
 func TestStore_startsWithoutRedisAndRecovers(t *testing.T) {
 	server := redistest.Start(t)
 	server.Kill()

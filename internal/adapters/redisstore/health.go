@@ -2,6 +2,7 @@ package redisstore
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/velocity-limiter/velocity/internal/domain"
@@ -16,18 +17,17 @@ const probeKey domain.BucketKey = "probe"
 // PAUSE WRITE, an ACL that lacks a command).
 func (s *Store) CheckHealth(ctx context.Context) []ports.ShardHealth {
 	list := s.manager.list.Load()
-	reqs := make([]ports.TakeRequest, len(list.shards))
-	results := make([]ports.TakeResult, len(list.shards))
-	lanes := make([]*lane, len(list.shards))
-	for i, owner := range list.shards {
-		reqs[i] = ports.TakeRequest{Op: domain.OpTake, Key: probeKey, Limits: probeLimits(), Cost: 1}
-		lanes[i] = s.lane(owner, reqs, []int{i})
-	}
-	s.dispatch(ctx, lanes, reqs, results)
 	health := make([]ports.ShardHealth, len(list.shards))
+	probe := []ports.TakeRequest{{Op: domain.OpTake, Key: probeKey, Limits: probeLimits(), Cost: 1}}
+	var wg sync.WaitGroup
 	for i, owner := range list.shards {
-		health[i] = ports.ShardHealth{Name: owner.Name, Err: results[i].Err}
+		wg.Go(func() {
+			var result [1]ports.TakeResult
+			owner.batcher.do(ctx, probe, theOnly, result[:])
+			health[i] = ports.ShardHealth{Name: owner.Name, Err: result[0].Err}
+		})
 	}
+	wg.Wait()
 	return health
 }
 

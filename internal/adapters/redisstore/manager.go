@@ -1,6 +1,7 @@
 package redisstore
 
 import (
+	"context"
 	"errors"
 	"strconv"
 	"sync/atomic"
@@ -24,7 +25,8 @@ type Shard struct {
 
 type shard struct {
 	Shard
-	client *redis.Client
+	client  *redis.Client
+	batcher *batcher
 }
 
 type shardList struct {
@@ -36,10 +38,10 @@ type shardList struct {
 // NewRedisShardManager makes a manager of these shards, each "host:port" or "name=host:port", with the defaults of
 // [DefaultConfig]. The error reports every address that is wrong.
 func NewRedisShardManager(addresses ...string) (*RedisShardManager, error) {
-	return newShardManager(DefaultConfig(addresses...))
+	return newShardManager(DefaultConfig(addresses...), newScript(takeSource))
 }
 
-func newShardManager(cfg Config) (*RedisShardManager, error) {
+func newShardManager(cfg Config, script *script) (*RedisShardManager, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
@@ -53,14 +55,22 @@ func newShardManager(cfg Config) (*RedisShardManager, error) {
 	}
 	list := &shardList{strategy: cfg.Strategy}
 	for i, a := range addresses {
-		list.shards = append(list.shards, &shard{
+		owner := &shard{
 			Shard: Shard{
 				Name:     "shard-" + strconv.Itoa(i),
 				Identity: a.identity(),
 				Addr:     a.hostPort,
 			},
 			client: redis.NewClient(cfg.clientOptions(a.hostPort, tlsConfig)),
-		})
+		}
+		owner.batcher = &batcher{
+			name:   owner.Name,
+			budget: cfg.TakeTimeout,
+			send: func(ctx context.Context, groups []*group) error {
+				return script.decide(ctx, owner.client, owner.Name, groups)
+			},
+		}
+		list.shards = append(list.shards, owner)
 		list.seeds = append(list.seeds, hash(a.identity()))
 	}
 	m := &RedisShardManager{}

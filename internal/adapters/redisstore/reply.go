@@ -15,9 +15,9 @@ const (
 	maxInstant  = 1<<53 - 1
 )
 
-// decodeReply reads the script's reply into the slots. It believes nothing: a reply that is not exactly as
-// take.lua describes it is an error that wraps ports.ErrUnavailable, and the slots then mean nothing.
-func decodeReply(reply any, reqs []ports.TakeRequest, slots []int, results []ports.TakeResult) error {
+// decodeReply reads the script's reply into the groups. It believes nothing: a reply that is not exactly as
+// take.lua describes it is an error that wraps ports.ErrUnavailable, and the results then mean nothing.
+func decodeReply(reply any, groups []*group) error {
 	elements, ok := reply.([]any)
 	if !ok {
 		return fmt.Errorf("%w: the script's reply is %T, not an array", ports.ErrUnavailable, reply)
@@ -25,8 +25,8 @@ func decodeReply(reply any, reqs []ports.TakeRequest, slots []int, results []por
 	r := reader{rest: elements}
 	r.integer("version", protocolVersion, protocolVersion)
 	now := domain.Instant(r.integer("time", 0, maxInstant))
-	for _, slot := range slots {
-		r.group(&reqs[slot], &results[slot], now)
+	for _, g := range groups {
+		r.group(&g.req, &g.result, now)
 	}
 	if r.err == nil && len(r.rest) > 0 {
 		r.fail("%d elements too many", len(r.rest))

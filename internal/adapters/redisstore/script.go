@@ -5,7 +5,9 @@ import (
 	"crypto/sha1" // the name by which Redis knows a script, no safeguard
 	_ "embed"
 	"encoding/hex"
+	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/redis/go-redis/v9"
 
@@ -33,67 +35,106 @@ func newScript(source string) *script {
 	return &script{source: source, sha: hex.EncodeToString(sum[:])}
 }
 
-// encode makes the command that decides the requests of these slots, in their order. It copies what it needs, so
-// the requests may change when it has returned.
-func (s *script) encode(reqs []ports.TakeRequest, slots []int) []any {
-	var sets [][]domain.Limit
-	setOf := make([]int, len(slots))
-	for i, slot := range slots {
-		setOf[i] = setIndex(&sets, reqs[slot].Limits)
-	}
-	args := make([]any, 0, 3+len(slots)*4+2+len(sets)*6)
-	args = append(args, "evalsha", s.sha, len(slots))
-	for _, slot := range slots {
-		args = append(args, redisKey(reqs[slot].Key))
-	}
-	args = append(args, protocolVersion, len(sets))
-	for _, limits := range sets {
-		args = append(args, len(limits))
-		for i := range limits {
-			l := &limits[i]
-			args = append(args, field(l), int64(l.Capacity()), int64(l.TokenCredits()), int64(l.TickCredits()), l.TickMicros())
-		}
-	}
-	for i, slot := range slots {
-		args = append(args, int(reqs[slot].Op), int64(reqs[slot].Cost), setOf[i]+1)
-	}
-	return args
+// processor carries out one command: a *redis.Client does.
+type processor interface {
+	Process(ctx context.Context, cmd redis.Cmder) error
 }
 
-// setIndex finds limits among the sets that are sent already, or adds them.
-func setIndex(sets *[][]domain.Limit, limits []domain.Limit) int {
-	for i, known := range *sets {
-		if len(known) != len(limits) {
-			continue
-		}
-		if &known[0] == &limits[0] || slices.Equal(known, limits) { // mostly they are the same slice
-			return i
-		}
+// decide sends a batch to one server, whose name stands in errors.
+func (s *script) decide(ctx context.Context, client processor, name string, groups []*group) error {
+	reply, err := s.run(ctx, client, groups)
+	if err != nil {
+		return fmt.Errorf("%w: %s, %s: %w", ports.ErrUnavailable, name, effectOf(err), err)
 	}
-	*sets = append(*sets, limits)
-	return len(*sets) - 1
+	return decodeReply(reply, groups)
 }
 
-// redisKey puts the text that decides the shard between braces, which is what Redis Cluster hashes, too.
-func redisKey(key domain.BucketKey) string { return "velocity:{" + string(key) + "}" }
-
-// field is the Hash field of a limit.
-func field(l *domain.Limit) string { return string(l.Kind()) + ":" + l.Name() }
-
-// run sends a command made by encode. A server that does not have the script has run nothing, so there, and only
+// run decides the groups in one run. A server that does not have the script has run nothing, so there, and only
 // there, it is sent once more, with its source.
-func (s *script) run(ctx context.Context, client *redis.Client, args []any) (any, error) {
-	reply, err := process(ctx, client, args)
+func (s *script) run(ctx context.Context, client processor, groups []*group) (any, error) {
+	c := commands.Get().(*command)
+	defer c.putBack()
+	reply, err := process(ctx, client, c.encode("evalsha", &s.sha, groups))
 	if err != nil && scriptUnknown(err) {
-		withSource := slices.Clone(args)
-		withSource[0], withSource[1] = "eval", s.source
-		return process(ctx, client, withSource)
+		return process(ctx, client, c.encode("eval", &s.source, groups))
 	}
 	return reply, err
 }
 
-func process(ctx context.Context, client *redis.Client, args []any) (any, error) {
+func process(ctx context.Context, client processor, args []any) (any, error) {
 	cmd := redis.NewCmd(ctx, args...)
 	_ = client.Process(ctx, cmd) // Result returns the same error
 	return cmd.Result()
 }
+
+// scriptUnknown reports whether the server does not have the script, and so has run nothing.
+func scriptUnknown(err error) bool { return redis.HasErrorPrefix(err, "NOSCRIPT") }
+
+// command is the memory of one encoded command, used again by later ones. Its arguments point into it, where that
+// keeps them from being allocated one by one.
+type command struct {
+	args []any
+	keys []keyArgument
+	sets [][]domain.Limit
+}
+
+var commands = sync.Pool{New: func() any { return &command{keys: make([]keyArgument, maxGroups)} }}
+
+func (c *command) putBack() {
+	clear(c.args)
+	clear(c.sets)
+	c.args, c.sets = c.args[:0], c.sets[:0]
+	commands.Put(c)
+}
+
+// encode makes the command that decides the groups in their order, at most maxGroups. It is valid until the next.
+func (c *command) encode(name string, script *string, groups []*group) []any {
+	c.args, c.sets = append(c.args[:0], name, script, len(groups)), c.sets[:0]
+	for i, g := range groups {
+		c.keys[i].set(g.req.Key)
+		c.args = append(c.args, &c.keys[i])
+	}
+	for _, g := range groups {
+		c.addSet(g.req.Limits)
+	}
+	c.args = append(c.args, protocolVersion, len(c.sets))
+	for _, limits := range c.sets {
+		c.args = append(c.args, len(limits))
+		for i := range limits {
+			l := &limits[i]
+			c.args = append(c.args, field(l), int64(l.Capacity()), int64(l.TokenCredits()), int64(l.TickCredits()), l.TickMicros())
+		}
+	}
+	for _, g := range groups {
+		c.args = append(c.args, int(g.req.Op), int64(g.req.Cost), c.addSet(g.req.Limits))
+	}
+	return c.args
+}
+
+// addSet returns the number of a limit set, counted from 1, adding it if it is not there yet: limits that repeat are
+// sent once.
+func (c *command) addSet(limits []domain.Limit) int {
+	for i, known := range c.sets {
+		if len(known) == len(limits) && (&known[0] == &limits[0] || slices.Equal(known, limits)) { // mostly the same slice
+			return i + 1
+		}
+	}
+	c.sets = append(c.sets, limits)
+	return len(c.sets)
+}
+
+// keyArgument writes a group's key. go-redis asks it for bytes when it sends the command.
+type keyArgument struct{ text []byte }
+
+// set puts the text that decides the shard between braces, which is what Redis Cluster hashes, too.
+func (k *keyArgument) set(key domain.BucketKey) {
+	k.text = append(k.text[:0], "velocity:{"...)
+	k.text = append(k.text, key...)
+	k.text = append(k.text, '}')
+}
+
+// MarshalBinary implements encoding.BinaryMarshaler.
+func (k *keyArgument) MarshalBinary() ([]byte, error) { return k.text, nil }
+
+// field is the Hash field of a limit.
+func field(l *domain.Limit) string { return string(l.Kind()) + ":" + l.Name() }

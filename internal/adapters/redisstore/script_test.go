@@ -1,6 +1,7 @@
 package redisstore_test
 
 import (
+	"encoding"
 	"fmt"
 	"strings"
 	"testing"
@@ -197,6 +198,11 @@ func TestEncode_sendsLimitsThatRepeatOnce(t *testing.T) {
 	})
 	var shown []string
 	for _, a := range args[2:] {
+		if m, ok := a.(encoding.BinaryMarshaler); ok {
+			text, err := m.MarshalBinary()
+			require.NoError(t, err)
+			a = string(text)
+		}
 		shown = append(shown, fmt.Sprint(a))
 	}
 	assert.Equal(t, "4 velocity:{a} velocity:{b} velocity:{c} velocity:{d} 1 2 "+
