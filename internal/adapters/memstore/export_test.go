@@ -58,3 +58,20 @@ func (s *Store) Bytes() int {
 
 // Sweep sweeps every stripe now.
 func (s *Store) Sweep() { s.sweepStripes(0, len(s.stripes)) }
+
+// Name is a bucket's.
+type Name struct {
+	Key   domain.BucketKey
+	Limit string
+}
+
+// FindWithOneTag reports which names are found in a table that holds one, if the tags of all are the same.
+func FindWithOneTag(holds Name, asked []Name) []bool {
+	t, found := newTable(minSlots), make([]bool, len(asked))
+	t.insert(1, holds.Key, holds.Limit, held{})
+	for i, n := range asked {
+		_, slot := t.find(1, n.Key, n.Limit)
+		found[i] = slot >= 0
+	}
+	return found
+}

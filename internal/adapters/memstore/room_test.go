@@ -65,6 +65,40 @@ func TestTakeMany_evictsNobodyWhileFullBucketsCanLeave(t *testing.T) {
 	assert.EqualValues(t, 5000, uint64(stats.Buckets)+stats.Expired)
 }
 
+// Clients come and go: as many as there are at a time decide the memory, not as many as there have been.
+func TestTakeMany_usesTheRoomOfFullBucketsAgain(t *testing.T) {
+	store, clock := newStore(t, 1_000_000)
+	l := mustLimit(t, "default", "1/s", 10)
+	var early int
+	for i := range 100_000 {
+		take(t, store, numbered("client", i), 1, l)
+		clock.Advance(time.Millisecond) // so 1000 are not full
+		if i == 10_000 {
+			early = store.Bytes()
+		}
+	}
+	assert.Less(t, store.Bytes(), 2*early)
+	assert.Zero(t, store.Stats().Evictions)
+}
+
+func TestTakeMany_storesNoFullBucket(t *testing.T) {
+	store, _ := newStore(t, 1000)
+	l, m := mustLimit(t, "burst", "1/h", 10), mustLimit(t, "daily", "1/24h", 10)
+	take(t, store, "a", 5, l)
+	r := ports.Take(t.Context(), store, ports.TakeRequest{Op: domain.OpRefund, Key: "a", Limits: []domain.Limit{l, m}, Cost: 1})
+	require.NoError(t, r.Err)
+	assert.Equal(t, 1, store.Stats().Buckets, "the refund touched a bucket that was full anyway")
+}
+
+// What is due to leave is gone at once, whether it has been swept or not.
+func TestTakeMany_forgetsAFullBucketBeforeItIsSwept(t *testing.T) {
+	store, clock := newStore(t, 1000)
+	take(t, store, "a", 10, mustLimit(t, "burst", "1/s", 10))
+	clock.Advance(10 * time.Second)
+	require.Equal(t, 1, store.Stats().Buckets)
+	assert.Equal(t, domain.Allowed, take(t, store, "a", 20, mustLimit(t, "burst", "1/h", 20)), "a larger limit starts full")
+}
+
 func TestTakeMany_keepsTheBound(t *testing.T) {
 	const bound, clients = 10_000, 400_000
 	store, clock := newStore(t, bound)
