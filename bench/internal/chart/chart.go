@@ -28,8 +28,8 @@ type Bar struct {
 	Value, Low, Hi float64
 	// Text stands at the end of the bar.
 	Text string
-	// Own marks the project's own bars.
-	Own bool
+	// Own marks the project's own bars, Bound those of what only bounds the others: they are drawn hollow.
+	Own, Bound bool
 }
 
 // Theme is a set of colours.
@@ -42,7 +42,7 @@ type Theme struct {
 // The themes. The ground is drawn, so that the picture reads on any page.
 var (
 	Light = Theme{"light", "#1f2328", "#59636e", "#0969da", "#afb8c1", "#1f2328", "#ffffff"}
-	Dark  = Theme{"dark", "#f0f6fc", "#9198a1", "#4493f8", "#4a525c", "#f0f6fc", "#0d1117"}
+	Dark  = Theme{"dark", "#f0f6fc", "#9198a1", "#4493f8", "#6e7681", "#f0f6fc", "#0d1117"}
 )
 
 // The picture's measures, in pixels.
@@ -110,7 +110,12 @@ func (d *drawing) bar(b Bar, y int) {
 	}
 	d.text(left-10, y+14, 12, weight, d.theme.text, "end", b.Label)
 	length := math.Max(b.Value*d.scale, 1)
-	d.line(`<rect x="%d" y="%d" width="%s" height="%d" rx="2" fill="%s"/>`, left, y, pixels(length), barHeight, colour)
+	opacity := "1"
+	if b.Bound {
+		opacity = "0.25"
+	}
+	d.line(`<rect x="%d" y="%d" width="%s" height="%d" rx="2" fill="%s" fill-opacity="%s" stroke="%s"/>`,
+		left, y, pixels(length), barHeight, colour, opacity, colour)
 	end := length
 	if b.Hi > b.Low {
 		from, to, middle := left+b.Low*d.scale, left+b.Hi*d.scale, y+barHeight/2

@@ -25,6 +25,7 @@ func example() *chart.Chart {
 			{Name: "64 goroutines", Bars: []chart.Bar{
 				{Label: "Velocity", Value: 140000, Low: 120000, Hi: 150000, Text: "140,000", Own: true},
 				{Label: "a peer <&> co", Value: 49000, Low: 49000, Hi: 49000, Text: "49,000"},
+				{Label: "PING", Value: 90000, Low: 90000, Hi: 90000, Text: "90,000", Bound: true},
 			}},
 			{Name: "512 goroutines", Bars: []chart.Bar{{Label: "nothing", Text: "0"}}},
 		},
@@ -61,11 +62,11 @@ func TestSVG_isWellFormed(t *testing.T) {
 }
 
 func TestSVG_scalesTheLongestToTheSameWidth(t *testing.T) {
-	// The longest, its whisker included, takes the 380 pixels that labels and values leave.
+	// The longest, its whisker included, takes the 348 pixels that labels and values leave.
 	c := chart.Chart{Groups: []chart.Group{{Bars: []chart.Bar{{Value: 2, Low: 2, Hi: 2}, {Value: 1, Low: 0.5, Hi: 4}}}}}
 	svg := c.SVG(chart.Light)
-	assert.Contains(t, svg, `width="190.0"`)
-	assert.Contains(t, svg, `width="95.0"`)
+	assert.Contains(t, svg, `width="174.0"`)
+	assert.Contains(t, svg, `width="87.0"`)
 }
 
 func TestSVG_ofNothing(t *testing.T) {

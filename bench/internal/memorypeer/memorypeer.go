@@ -23,10 +23,10 @@ type Peer struct {
 	// Form says how the limit is expressed, where the peer knows no token bucket.
 	Form string
 	// Open opens it for so many clients: those that bound their memory get room for all of them.
-	Open func(limit peer.Limit, clients []string) (*peer.Limiter, error)
+	Open func(limit peer.Limit, clients int) (*peer.Limiter, error)
 	// OpenGroup opens it for several limits that are taken together, and a second way in to the first of them alone;
 	// nil if it has no such groups.
-	OpenGroup func(limits []peer.Limit, clients []string) (all, first *peer.Limiter, err error)
+	OpenGroup func(limits []peer.Limit, clients int) (all, first *peer.Limiter, err error)
 }
 
 // All returns Velocity first and then its peers.
@@ -39,9 +39,9 @@ func All() []Peer {
 	}
 }
 
-func openGoLimiter(l peer.Limit, clients []string) (*peer.Limiter, error) {
+func openGoLimiter(l peer.Limit, clients int) (*peer.Limiter, error) {
 	store, err := memorystore.New(&memorystore.Config{
-		Tokens: uint64(l.Capacity), Interval: l.Window(), InitialAlloc: len(clients),
+		Tokens: uint64(l.Capacity), Interval: l.Window(), InitialAlloc: clients,
 	})
 	if err != nil {
 		return nil, err
@@ -58,7 +58,7 @@ func takeGoLimiter(store limiter.Store) peer.Take {
 }
 
 // openThrottled leaves the store without a bound: its least-recently-used list, which a bound would add, costs it more.
-func openThrottled(l peer.Limit, _ []string) (*peer.Limiter, error) {
+func openThrottled(l peer.Limit, _ int) (*peer.Limiter, error) {
 	store, err := throttledmem.NewCtx(0)
 	if err != nil {
 		return nil, err
@@ -76,7 +76,7 @@ func openThrottled(l peer.Limit, _ []string) (*peer.Limiter, error) {
 }
 
 // openXTimeRate is what is often written by hand. It forgets nobody, ever.
-func openXTimeRate(l peer.Limit, _ []string) (*peer.Limiter, error) {
+func openXTimeRate(l peer.Limit, _ int) (*peer.Limiter, error) {
 	var limiters sync.Map
 	perSecond := rate.Limit(float64(l.Tokens) * float64(time.Second) / float64(l.Per))
 	return peer.Shared(func(_ context.Context, client string) (bool, error) {

@@ -13,7 +13,7 @@ import (
 func velocity() Peer {
 	return Peer{
 		Name: "Velocity", Module: "github.com/velocity-limiter/velocity",
-		Open: func(l peer.Limit, clients []string) (*peer.Limiter, error) {
+		Open: func(l peer.Limit, clients int) (*peer.Limiter, error) {
 			limiter, _, err := openVelocity([]peer.Limit{l}, clients)
 			return limiter, err
 		},
@@ -21,13 +21,13 @@ func velocity() Peer {
 	}
 }
 
-func openVelocity(limits []peer.Limit, clients []string) (all, first *peer.Limiter, err error) {
+func openVelocity(limits []peer.Limit, clients int) (all, first *peer.Limiter, err error) {
 	rules, err := rule.All(limits)
 	if err != nil {
 		return nil, nil, err
 	}
 	cfg := memstore.DefaultConfig()
-	cfg.MaxBuckets = max(cfg.MaxBuckets, 2*len(clients)*len(limits))
+	cfg.MaxBuckets = max(cfg.MaxBuckets, 2*clients*len(limits))
 	store, err := memstore.New(cfg)
 	if err != nil {
 		return nil, nil, err

@@ -25,14 +25,17 @@ type Peer struct {
 	Floor bool
 	// Open opens it on one server.
 	Open func(addr string, limit peer.Limit) (*peer.Limiter, error)
-	// OpenGroup opens it for two limits that are taken together, where it offers that; nil if it does not.
-	OpenGroup func(addr string, limits []peer.Limit) (*peer.Limiter, error)
+	// OpenGroup opens it for several limits that are taken together, and a second way in to the first of them alone;
+	// nil if it has no such groups.
+	OpenGroup func(addr string, limits []peer.Limit) (all, first *peer.Limiter, err error)
 }
 
-// Velocity is the product, and RedisRate the peer that it is compared with first.
+// Velocity is the product, RedisRate the peer that it is compared with first; Script and Ping bound them all.
 const (
 	Velocity  = "Velocity"
 	RedisRate = "redis_rate"
+	Script    = "EVALSHA alone"
+	Ping      = "PING"
 )
 
 // DefaultPoolSize is how many connections a peer has. Of 16, 20 (go-redis's default on two CPUs), 64 and 512 it is the
@@ -49,13 +52,13 @@ func All(poolSize int) []Peer {
 			Open: func(addr string, l peer.Limit) (*peer.Limiter, error) {
 				return OpenVelocity([]string{addr}, []peer.Limit{l})
 			},
-			OpenGroup: func(addr string, l []peer.Limit) (*peer.Limiter, error) { return OpenVelocity([]string{addr}, l) },
+			OpenGroup: openVelocityGroup,
 		},
 		{Name: RedisRate, Module: "github.com/go-redis/redis_rate/v10", Open: pool.openRedisRate},
 		{Name: "throttled", Module: "github.com/throttled/throttled/v2", Open: pool.openThrottled},
 		{Name: "ulule/limiter", Module: "github.com/ulule/limiter/v3", Form: "fixed window", Open: pool.openUlule},
-		{Name: "EVALSHA alone", Form: "fixed window", Floor: true, Open: pool.openPlain},
-		{Name: "PING", Form: "no limit", Floor: true, Open: pool.openPing},
+		{Name: Script, Form: "fixed window", Floor: true, Open: pool.openPlain},
+		{Name: Ping, Form: "no limit", Floor: true, Open: pool.openPing},
 	}
 }
 

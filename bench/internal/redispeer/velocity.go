@@ -28,6 +28,15 @@ func OpenVelocity(addrs []string, limits []peer.Limit) (*peer.Limiter, error) {
 	return &peer.Limiter{NewTake: func() peer.Take { return newTake(store, rules) }, Close: store.Close}, nil
 }
 
+// openVelocityGroup opens it twice: the first limit has the same name in both, and so the same bucket.
+func openVelocityGroup(addr string, limits []peer.Limit) (all, first *peer.Limiter, err error) {
+	if all, err = OpenVelocity([]string{addr}, limits); err != nil {
+		return nil, nil, err
+	}
+	first, err = OpenVelocity([]string{addr}, limits[:1])
+	return all, first, err
+}
+
 // BucketKey is the key of a client under the policy of the benchmark.
 func BucketKey(client string) domain.BucketKey {
 	return domain.NewBucketKey(domain.DefaultPolicyName, domain.KeySource{Kind: domain.SourceHeader, Name: "x-client-id"}, client)

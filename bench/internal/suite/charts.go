@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/velocity-limiter/velocity/bench/internal/chart"
+	"github.com/velocity-limiter/velocity/bench/internal/redispeer"
 	"github.com/velocity-limiter/velocity/bench/internal/report"
 )
 
@@ -55,8 +56,13 @@ func bars(r *report.Row, column report.Column) []chart.Bar {
 	median := r.Median(column.Key)
 	return []chart.Bar{{
 		Label: r.Subject, Value: median, Low: low, Hi: high,
-		Text: report.Number(median, decimals(median, column.Decimals)), Own: isOwn(r.Subject),
+		Text: report.Number(median, decimals(median, column.Decimals)), Own: isOwn(r.Subject), Bound: isBound(r.Subject),
 	}}
+}
+
+// isBound reports whether a subject decides nothing, and only bounds those that do.
+func isBound(subject string) bool {
+	return subject == redispeer.Script || subject == redispeer.Ping || subject == bareFiber
 }
 
 // decimals leaves out what no eye needs behind three digits.

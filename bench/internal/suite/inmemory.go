@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/velocity-limiter/velocity/bench/internal/law"
 	"github.com/velocity-limiter/velocity/bench/internal/memorypeer"
 	"github.com/velocity-limiter/velocity/bench/internal/peer"
 	"github.com/velocity-limiter/velocity/bench/internal/report"
@@ -46,27 +45,21 @@ func (s *Suite) inMemory(ctx context.Context) error {
 			}
 		}
 	}
-	all = s.selected(section, all)
-	if len(all) == 0 {
-		return nil
-	}
-	// The time of testing.Benchmark is a flag of the testing package.
-	testing.Init()
-	if err := flag.Set("test.benchtime", s.cfg.Duration.String()); err != nil {
-		return err
-	}
-	if err := s.interleave(ctx, section, all, s.cfg.Rounds); err != nil {
-		return err
-	}
-	s.describeMemoryPeers(ctx, section)
-	return nil
+	return s.measure(ctx, section, all, s.cfg.Rounds, stage{
+		setUp: func(context.Context) (func(), error) {
+			// The time of testing.Benchmark is a flag of the testing package.
+			testing.Init()
+			return func() {}, flag.Set("test.benchtime", s.cfg.Duration.String())
+		},
+		describe: func(ctx context.Context) { s.describeMemoryPeers(ctx, section) },
+	})
 }
 
 func inMemoryGroup(load string, cpus int) string { return fmt.Sprintf("%s, GOMAXPROCS %d", load, cpus) }
 
 func (s *Suite) benchmark(ctx context.Context, p memorypeer.Peer, limit peer.Limit, cpus int) (values report.Values, err error) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(cpus))
-	limiter, err := p.Open(limit, s.names)
+	limiter, err := p.Open(limit, len(s.names))
 	if err != nil {
 		return nil, err
 	}
@@ -103,50 +96,14 @@ func (s *Suite) benchmark(ctx context.Context, p memorypeer.Peer, limit peer.Lim
 }
 
 func (s *Suite) describeMemoryPeers(ctx context.Context, section *report.Section) {
+	const few = 100 // of clients
 	examinations := make(map[string]examination)
 	for _, p := range memorypeer.All() {
-		examinations[p.Name] = func() (map[string]string, error) { return s.examineMemoryPeer(ctx, p) }
+		o := opener{form: p.Form, open: func(l peer.Limit) (*peer.Limiter, error) { return p.Open(l, few) }}
+		if p.OpenGroup != nil {
+			o.group = func(l []peer.Limit) (all, first *peer.Limiter, err error) { return p.OpenGroup(l, few) }
+		}
+		examinations[p.Name] = s.examineLimiter(ctx, o)
 	}
 	s.examine(section, examinations)
-}
-
-func (s *Suite) examineMemoryPeer(ctx context.Context, p memorypeer.Peer) (map[string]string, error) {
-	clients := []string{"edge", "denied"} // about as many as there will be
-	limiter, err := p.Open(usual, clients)
-	if err != nil {
-		return nil, err
-	}
-	defer limiter.Shut()
-	finding, err := law.WorstAtTheEdge(ctx, limiter.NewTake(), "edge", usual, usual.Window(), s.cfg.LawTries)
-	if err != nil {
-		return nil, err
-	}
-	facts := describeFinding(finding, p.Form)
-	var both, wide *peer.Limiter
-	if p.OpenGroup != nil {
-		both, wide, err = p.OpenGroup([]peer.Limit{law.Wide, law.Narrow}, clients)
-	} else {
-		both, wide, err = openTwoInMemory(p, clients)
-	}
-	if err != nil {
-		return facts, err
-	}
-	defer both.Shut()
-	spent, err := law.SpentByDenials(ctx, both.NewTake(), wide.NewTake(), "denied")
-	if err != nil {
-		return facts, err
-	}
-	facts[factSpent] = describeSpent(spent, p.OpenGroup != nil)
-	return facts, nil
-}
-
-func openTwoInMemory(p memorypeer.Peer, clients []string) (both, wide *peer.Limiter, err error) {
-	if wide, err = p.Open(law.Wide, clients); err != nil {
-		return nil, nil, err
-	}
-	narrow, err := p.Open(law.Narrow, clients)
-	if err != nil {
-		return nil, nil, err
-	}
-	return peer.Both(wide, narrow), wide, nil
 }

@@ -8,21 +8,12 @@ import (
 	"sync"
 	"time"
 
-	"github.com/velocity-limiter/velocity/bench/internal/law"
 	"github.com/velocity-limiter/velocity/bench/internal/load"
 	"github.com/velocity-limiter/velocity/bench/internal/peer"
 	"github.com/velocity-limiter/velocity/bench/internal/process"
 	"github.com/velocity-limiter/velocity/bench/internal/redispeer"
 	"github.com/velocity-limiter/velocity/bench/internal/redisserver"
 	"github.com/velocity-limiter/velocity/bench/internal/report"
-)
-
-// The columns of text that tell how a subject keeps the law.
-const (
-	factOver  = "over the law, tokens"
-	factPass  = "most in 1 s"
-	factSpent = "lost to 10 denials"
-	factForm  = "kind"
 )
 
 func goroutines(n int) string {
@@ -41,14 +32,8 @@ func (s *Suite) inProcess(ctx context.Context) error {
 			"The law: a client asks once, waits until the window of its limit is nearly over and asks as fast as it can across the edge; and ten denials by one " +
 			"limit of two should take no token from the other.",
 		Columns: []report.Column{
-			{Key: "rate", Title: "decisions/s", Chart: true},
-			{Key: "p50", Title: "p50 us"},
-			{Key: "p99", Title: "p99 us", Chart: true, LowerIsBetter: true},
-			{Key: "client_cpu", Title: "client CPU us", Decimals: 1},
-			{Key: "redis_cpu", Title: "Redis CPU us", Decimals: 1},
-			{Key: "cpu", Title: "CPU us per decision", Decimals: 1, Chart: true, LowerIsBetter: true},
-			{Key: "scripts", Title: "scripts per decision", Decimals: 3},
-			{Key: "commands", Title: "commands per decision", Decimals: 2},
+			charted(columnRate), columnP50, charted(columnP99), columnClientCPU, columnRedisCPU, charted(columnCPU),
+			columnScripts, columnCommands,
 			{Key: "bytes", Title: "Redis bytes per client"},
 		},
 		Ratio: &report.Ratio{Key: "rate", Of: redispeer.RedisRate, Title: "x " + redispeer.RedisRate},
@@ -65,23 +50,10 @@ func (s *Suite) inProcess(ctx context.Context) error {
 			}})
 		}
 	}
-	all = s.selected(section, all)
-	if len(all) == 0 {
-		return nil
-	}
-	server, err := redisserver.Start(ctx, s.redisCPUs())
-	if err != nil {
-		return err
-	}
-	defer server.Close()
-	if version, err := server.Version(ctx); err == nil {
-		s.versions = append(s.versions, report.Fact{Name: "Redis", Value: version})
-	}
-	if err := s.interleave(ctx, section, all, s.cfg.Rounds); err != nil {
-		return err
-	}
-	s.describeRedisPeers(ctx, section, server)
-	return nil
+	return s.measure(ctx, section, all, s.cfg.Rounds, stage{
+		setUp:    s.oneRedis(&server),
+		describe: func(ctx context.Context) { s.describeRedisPeers(ctx, section, server) },
+	})
 }
 
 // measureRedis measures a limiter that runs in this process against its servers.
@@ -140,43 +112,10 @@ func (s *Suite) describeRedisPeers(ctx context.Context, section *report.Section,
 			}
 		}
 		if !p.Floor {
-			examinations[p.Name] = func() (map[string]string, error) { return s.examineRedisPeer(ctx, server.Addr, p) }
+			examinations[p.Name] = s.examineLimiter(ctx, redisPeerOn(p, server.Addr))
 		}
 	}
 	s.examine(section, examinations)
-}
-
-// examination asks a subject how it keeps the law.
-type examination func() (map[string]string, error)
-
-// examine examines those subjects that were measured, all at once: each waits most of the time.
-func (s *Suite) examine(section *report.Section, examinations map[string]examination) {
-	var mu sync.Mutex
-	var wg sync.WaitGroup
-	for subject, examine := range examinations {
-		if !measured(section, subject) {
-			continue
-		}
-		wg.Go(func() {
-			facts, err := examine()
-			mu.Lock()
-			defer mu.Unlock()
-			if err != nil {
-				s.fail(section.ID+"/law/"+subject, err)
-			}
-			section.Describe(subject, facts)
-		})
-	}
-	wg.Wait()
-}
-
-func measured(section *report.Section, subject string) bool {
-	for _, r := range section.Rows {
-		if r.Subject == subject {
-			return true
-		}
-	}
-	return false
 }
 
 // lasting is a limit whose buckets stay for as long as a test takes.
@@ -227,62 +166,10 @@ func takeEach(ctx context.Context, limiter *peer.Limiter, names []string) error 
 	return errors.Join(errs...)
 }
 
-func (s *Suite) examineRedisPeer(ctx context.Context, addr string, p redispeer.Peer) (map[string]string, error) {
-	limiter, err := p.Open(addr, usual)
-	if err != nil {
-		return nil, err
-	}
-	defer limiter.Shut()
-	finding, err := law.WorstAtTheEdge(ctx, limiter.NewTake(), "edge", usual, usual.Window(), s.cfg.LawTries)
-	if err != nil {
-		return nil, err
-	}
-	facts := describeFinding(finding, p.Form)
-	both, wide, err := openTwo(addr, p)
-	if err != nil {
-		return facts, err
-	}
-	defer both.Shut()
-	spent, err := law.SpentByDenials(ctx, both.NewTake(), wide.NewTake(), "denied")
-	if err != nil {
-		return facts, err
-	}
-	facts[factSpent] = describeSpent(spent, p.OpenGroup != nil)
-	return facts, nil
-}
-
-// openTwo opens the wide and the narrow limit: as a group where the peer has groups, else one after the other.
-func openTwo(addr string, p redispeer.Peer) (both, wide *peer.Limiter, err error) {
+func redisPeerOn(p redispeer.Peer, addr string) opener {
+	o := opener{form: p.Form, open: func(l peer.Limit) (*peer.Limiter, error) { return p.Open(addr, l) }}
 	if p.OpenGroup != nil {
-		if both, err = p.OpenGroup(addr, []peer.Limit{law.Wide, law.Narrow}); err != nil {
-			return nil, nil, err
-		}
-		// The wide limit alone is the same bucket, since it has the same key and name.
-		wide, err = p.OpenGroup(addr, []peer.Limit{law.Wide})
-		return both, wide, err
+		o.group = func(l []peer.Limit) (all, first *peer.Limiter, err error) { return p.OpenGroup(addr, l) }
 	}
-	if wide, err = p.Open(addr, law.Wide); err != nil {
-		return nil, nil, err
-	}
-	narrow, err := p.Open(addr, law.Narrow)
-	if err != nil {
-		return nil, nil, err
-	}
-	return peer.Both(wide, narrow), wide, nil
-}
-
-func describeFinding(f law.Finding, form string) map[string]string {
-	if form == "" {
-		form = "token bucket"
-	}
-	return map[string]string{
-		factOver: fmt.Sprintf("%.1f", f.Over), factPass: fmt.Sprint(f.InOneSecond), factForm: form,
-	}
-}
-
-func describeSpent(spent int, group bool) string {
-	if group {
-		return fmt.Sprintf("%d, one call", spent)
-	}
-	return fmt.Sprintf("%d, two calls", spent)
+	return o
 }

@@ -52,6 +52,24 @@ func (m *meter) stop(ctx context.Context) error {
 	return nil
 }
 
+// The columns of what a meter measures.
+var (
+	columnRate       = report.Column{Key: "rate", Title: "decisions/s"}
+	columnP50        = report.Column{Key: "p50", Title: "p50 us", LowerIsBetter: true}
+	columnP99        = report.Column{Key: "p99", Title: "p99 us", LowerIsBetter: true}
+	columnClientCPU  = report.Column{Key: "client_cpu", Title: "client CPU us", Decimals: 2, LowerIsBetter: true}
+	columnServiceCPU = report.Column{Key: "service_cpu", Title: "service CPU us", Decimals: 2, LowerIsBetter: true}
+	columnRedisCPU   = report.Column{Key: "redis_cpu", Title: "Redis CPU us", Decimals: 2, LowerIsBetter: true}
+	columnCPU        = report.Column{Key: "cpu", Title: "CPU us per decision", Decimals: 2, LowerIsBetter: true}
+	columnScripts    = report.Column{Key: "scripts", Title: "scripts per decision", Decimals: 4, LowerIsBetter: true}
+	columnCommands   = report.Column{Key: "commands", Title: "commands per decision", Decimals: 2, LowerIsBetter: true}
+)
+
+func charted(c report.Column) report.Column {
+	c.Chart = true
+	return c
+}
+
 // maxDegraded is how many of the decisions may be a fallback's.
 const maxDegraded = 0.001
 

@@ -35,12 +35,8 @@ func (s *Suite) shards(ctx context.Context) error {
 		About: "Velocity's store in process over several redis-servers on this one machine, which adds no CPU with a shard: what should stay flat is the CPU time of " +
 			"a decision. The imbalance is how far the busiest shard lies above the mean, in script calls.",
 		Columns: []report.Column{
-			{Key: "rate", Title: "decisions/s"},
-			{Key: "p99", Title: "p99 us"},
-			{Key: "client_cpu", Title: "client CPU us", Decimals: 2},
-			{Key: "redis_cpu", Title: "Redis CPU us", Decimals: 2},
-			{Key: "cpu", Title: "CPU us per decision", Decimals: 2, Chart: true, LowerIsBetter: true},
-			{Key: "scripts", Title: "scripts per decision", Decimals: 3},
+			columnRate, columnP99, columnClientCPU, columnRedisCPU, charted(columnCPU),
+			columnScripts,
 			{Key: "imbalance", Title: "imbalance %", Decimals: 1},
 		},
 		Ratio: &report.Ratio{Key: "cpu", Of: shardsSubject(1), Title: "CPU x 1 shard"},
@@ -55,16 +51,10 @@ func (s *Suite) shards(ctx context.Context) error {
 			})
 		}})
 	}
-	all = s.selected(section, all)
-	if len(all) == 0 {
-		return nil
-	}
-	servers, stop, err := startServers(ctx, most)
-	if err != nil {
-		return err
-	}
-	defer stop()
-	return s.interleave(ctx, section, all, s.cfg.Rounds)
+	return s.measure(ctx, section, all, s.cfg.Rounds, stage{setUp: func(ctx context.Context) (stop func(), err error) {
+		servers, stop, err = startServers(ctx, most)
+		return stop, err
+	}})
 }
 
 // startServers starts them unpinned: pinned to one CPU, the shards would wait for each other.
@@ -100,11 +90,7 @@ func (s *Suite) limits(ctx context.Context) error {
 		ID: "limits", Title: "A policy of eight limits",
 		About: "Velocity's store in process. The limits of a policy are taken together or not at all, in one script; eight have eight rates, from seconds to a day.",
 		Columns: []report.Column{
-			{Key: "rate", Title: "decisions/s"},
-			{Key: "p99", Title: "p99 us"},
-			{Key: "client_cpu", Title: "client CPU us", Decimals: 2},
-			{Key: "redis_cpu", Title: "Redis CPU us", Decimals: 2},
-			{Key: "cpu", Title: "CPU us per decision", Decimals: 2, Chart: true, LowerIsBetter: true},
+			columnRate, columnP99, columnClientCPU, columnRedisCPU, charted(columnCPU),
 		},
 		Ratio: &report.Ratio{Key: "cpu", Of: "Velocity, 1 limit", Title: "CPU x 1 limit"},
 	}
@@ -120,16 +106,7 @@ func (s *Suite) limits(ctx context.Context) error {
 			})
 		}})
 	}
-	all = s.selected(section, all)
-	if len(all) == 0 {
-		return nil
-	}
-	server, err := redisserver.Start(ctx, s.redisCPUs())
-	if err != nil {
-		return err
-	}
-	defer server.Close()
-	return s.interleave(ctx, section, all, s.cfg.Rounds)
+	return s.measure(ctx, section, all, s.cfg.Rounds, stage{setUp: s.oneRedis(&server)})
 }
 
 func eightLimits() []peer.Limit {
@@ -167,12 +144,11 @@ func (s *Suite) manyClients(ctx context.Context) error {
 			return fillMemory(ctx, p, names)
 		}})
 	}
-	all = s.selected(section, all)
-	if len(all) == 0 {
-		return nil
-	}
-	names = load.Clients(s.cfg.ManyClients)
-	return s.interleave(ctx, section, all, 1) // it counts bytes, which do not vary
+	// One round: it counts bytes, which do not vary.
+	return s.measure(ctx, section, all, 1, stage{setUp: func(context.Context) (func(), error) {
+		names = load.Clients(s.cfg.ManyClients)
+		return func() {}, nil
+	}})
 }
 
 func (s *Suite) fillRedis(ctx context.Context, p redispeer.Peer, names []string) (_ report.Values, err error) {
@@ -188,7 +164,7 @@ func (s *Suite) fillRedis(ctx context.Context, p redispeer.Peer, names []string)
 
 func fillMemory(ctx context.Context, p memorypeer.Peer, names []string) (_ report.Values, err error) {
 	before := heapBytes()
-	limiter, err := p.Open(lasting, names)
+	limiter, err := p.Open(lasting, len(names))
 	if err != nil {
 		return nil, err
 	}
@@ -231,11 +207,7 @@ func (s *Suite) movedKeys(ctx context.Context) error {
 				func(context.Context) (report.Values, error) { return s.countMoved(strategy, n) }})
 		}
 	}
-	all = s.selected(section, all)
-	if len(all) == 0 {
-		return nil
-	}
-	return s.interleave(ctx, section, all, 1) // it counts, and would count the same again
+	return s.measure(ctx, section, all, 1, stage{}) // it counts, and would count the same again
 }
 
 func (s *Suite) countMoved(strategy redisstore.Strategy, n int) (report.Values, error) {

@@ -27,8 +27,8 @@ const (
 
 	velocityRedis  = "Velocity, Redis"
 	velocityMemory = "Velocity, memory"
-	velocityAll    = "Velocity, Redis, every decision logged"
-	velocityNone   = "Velocity, Redis, no decision logged"
+	velocityAll    = "Velocity, Redis, all logged"
+	velocityNone   = "Velocity, Redis, none logged"
 	velocityCheck  = "Velocity, Redis, /v1/check"
 	velocityChecks = "Velocity, Redis, /v1/checks of 100"
 	bareFiber      = "bare Fiber"
@@ -60,14 +60,7 @@ func (s *Suite) services(ctx context.Context) error {
 			"envoyproxy/ratelimit over gRPC, with statistics off and only errors logged. It knows fixed windows only: 5 per second for the many clients. " +
 			"The latencies are of calls, so those of /v1/checks are of 100 decisions.",
 		Columns: []report.Column{
-			{Key: "rate", Title: "decisions/s"},
-			{Key: "p50", Title: "p50 us"},
-			{Key: "p99", Title: "p99 us"},
-			{Key: "service_cpu", Title: "service CPU us", Decimals: 2},
-			{Key: "redis_cpu", Title: "Redis CPU us", Decimals: 2},
-			{Key: "cpu", Title: "CPU us per decision", Decimals: 2, Chart: true, LowerIsBetter: true},
-			{Key: "scripts", Title: "scripts per decision", Decimals: 4},
-			{Key: "commands", Title: "commands per decision", Decimals: 3},
+			columnRate, columnP50, columnP99, columnServiceCPU, columnRedisCPU, charted(columnCPU), columnScripts, columnCommands,
 			{Key: "allowed", Title: "% allowed", Decimals: 2},
 			{Key: "degraded", Title: "% decided by a fallback", Decimals: 3},
 		},
@@ -75,31 +68,35 @@ func (s *Suite) services(ctx context.Context) error {
 		Facts: []string{factOver, factPass, factSpent, factForm},
 	}
 	a := &arena{}
-	all := s.selected(section, s.serviceMeasurements(a))
-	if len(all) == 0 {
-		return nil
-	}
+	return s.measure(ctx, section, s.serviceMeasurements(a), s.cfg.Rounds, stage{
+		setUp:    func(ctx context.Context) (func(), error) { return s.setUpServices(ctx, a) },
+		describe: func(ctx context.Context) { s.describeServices(ctx, section, a) },
+	})
+}
+
+func (s *Suite) setUpServices(ctx context.Context, a *arena) (stop func(), err error) {
 	dir, err := os.MkdirTemp("", "velocity-bench-")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer os.RemoveAll(dir)
+	remove := func() { _ = os.RemoveAll(dir) } // what is left over lies in the folder for temporary files
+	defer func() {
+		if err != nil {
+			remove()
+		}
+	}()
 	if a.binaries, err = service.Build(ctx, dir); err != nil {
-		return err
+		return nil, err
 	}
 	s.describeBinaries(a.binaries)
-	if a.redis, err = redisserver.Start(ctx, s.redisCPUs()); err != nil {
-		return err
-	}
-	defer a.redis.Close()
 	if a.answers, err = recordAnswers(ctx, a.binaries); err != nil {
-		return err
+		return nil, err
 	}
-	if err := s.interleave(ctx, section, all, s.cfg.Rounds); err != nil {
-		return err
+	stopRedis, err := s.oneRedis(&a.redis)(ctx)
+	if err != nil {
+		return nil, err
 	}
-	s.describeServices(ctx, section, a)
-	return nil
+	return func() { stopRedis(); remove() }, nil
 }
 
 // describeBinaries lists what the services were built from.

@@ -8,12 +8,14 @@ import (
 	"math"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/velocity-limiter/velocity/bench/internal/load"
 	"github.com/velocity-limiter/velocity/bench/internal/peer"
+	"github.com/velocity-limiter/velocity/bench/internal/redisserver"
 	"github.com/velocity-limiter/velocity/bench/internal/report"
 )
 
@@ -118,6 +120,59 @@ func (s *Suite) selected(section *report.Section, all []measurement) []measureme
 		}
 	}
 	return some
+}
+
+// stage is what a section needs: setUp starts it and returns how to stop it, describe adds what is not measured in
+// rounds. Either may be nil.
+type stage struct {
+	setUp    func(context.Context) (stop func(), err error)
+	describe func(context.Context)
+}
+
+// measure takes those measurements of a section that are selected, and nothing if none is.
+func (s *Suite) measure(ctx context.Context, section *report.Section, all []measurement, rounds int, on stage) error {
+	all = s.selected(section, all)
+	if len(all) == 0 {
+		return nil
+	}
+	if on.setUp != nil {
+		stop, err := on.setUp(ctx)
+		if err != nil {
+			return err
+		}
+		defer stop()
+	}
+	if err := s.interleave(ctx, section, all, rounds); err != nil {
+		return err
+	}
+	if on.describe != nil {
+		on.describe(ctx)
+	}
+	return nil
+}
+
+// oneRedis is a stage with a server of its own, which it puts where the measurements find it.
+func (s *Suite) oneRedis(server **redisserver.Server) func(context.Context) (func(), error) {
+	return func(ctx context.Context) (func(), error) {
+		started, err := redisserver.Start(ctx, s.redisCPUs())
+		if err != nil {
+			return nil, err
+		}
+		*server = started
+		s.describeRedis(ctx, started)
+		return func() { _ = started.Close() }, nil // nothing that was measured depends on how it ends
+	}
+}
+
+// describeRedis adds the version to those of the run, once.
+func (s *Suite) describeRedis(ctx context.Context, server *redisserver.Server) {
+	const name = "Redis"
+	if slices.ContainsFunc(s.versions, func(f report.Fact) bool { return f.Name == name }) {
+		return
+	}
+	if version, err := server.Version(ctx); err == nil {
+		s.versions = append(s.versions, report.Fact{Name: name, Value: version})
+	}
 }
 
 // interleave takes every measurement once per round. The subjects of a group follow each other directly, so that a
