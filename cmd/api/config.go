@@ -10,17 +10,19 @@ import (
 	"github.com/velocity-limiter/velocity/internal/adapters/memstore"
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore"
 	"github.com/velocity-limiter/velocity/internal/adapters/telemetry"
+	"github.com/velocity-limiter/velocity/internal/app"
 )
 
 // config is all that can be set. Each room owns its part, and says itself what is wrong with it.
 type config struct {
-	Policy policyConfig
-	HTTP   httpfiber.Config
-	Admin  httpfiber.AdminConfig
-	Store  storeConfig
-	Redis  redisstore.Config
-	Memory memstore.Config
-	Log    telemetry.Config
+	Policy   policyConfig
+	HTTP     httpfiber.Config
+	Admin    httpfiber.AdminConfig
+	Store    storeConfig
+	Redis    redisstore.Config
+	Shortcut app.ShortcutConfig
+	Memory   memstore.Config
+	Log      telemetry.Config
 }
 
 // loadConfig reads the environment. The error reports every violation.
@@ -32,6 +34,7 @@ func loadConfig() (config, error) {
 		cfg.Store.validate(&cfg.Redis),
 		cfg.HTTP.Validate(),
 		cfg.Admin.Validate(),
+		cfg.Shortcut.Validate(),
 		cfg.Memory.Validate(),
 		cfg.Log.Validate(),
 	}

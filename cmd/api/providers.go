@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"io"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -27,10 +29,10 @@ type store struct {
 
 // provideStore makes the store that the settings ask for.
 func provideStore(
-	cfg storeConfig, redis redisstore.Config, memory memstore.Config, log *zap.Logger,
+	cfg storeConfig, redis redisstore.Config, shortcut app.ShortcutConfig, memory memstore.Config, log *zap.Logger,
 ) (*store, func(), error) {
 	if cfg.usesRedis(&redis) {
-		return newRedisStore(redis, log)
+		return newRedisStore(redis, shortcut, log)
 	}
 	buckets, err := memstore.New(memory)
 	if err != nil {
@@ -40,14 +42,26 @@ func provideStore(
 	return s, closing("memory", buckets, log), nil
 }
 
-func newRedisStore(cfg redisstore.Config, log *zap.Logger) (*store, func(), error) {
+func newRedisStore(cfg redisstore.Config, shortcut app.ShortcutConfig, log *zap.Logger) (*store, func(), error) {
 	redisstore.SetLogger(func(msg string) { log.Debug("Redis client", zap.String("message", msg)) })
 	buckets, err := redisstore.New(cfg)
 	if err != nil {
 		return nil, nil, err
 	}
 	s := &store{Name: domain.StoreRedis, Buckets: buckets, Health: buckets, Shards: buckets.Manager().Shards()}
-	return s, closing("Redis", buckets, log), nil
+	if shortcut.MaxEntries == 0 {
+		return s, closing("Redis", buckets, log), nil
+	}
+	start := time.Now()
+	inFront, err := app.NewShortcut(shortcut, buckets, func() time.Duration { return time.Since(start) })
+	if err != nil {
+		return nil, nil, errors.Join(err, buckets.Close())
+	}
+	s.Buckets = inFront
+	return s, func() {
+		inFront.Close()
+		closing("Redis", buckets, log)()
+	}, nil
 }
 
 // closing is a cleanup, which has nobody to return an error to.

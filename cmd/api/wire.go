@@ -14,7 +14,7 @@ import (
 // One set per room. What a room needs from another it gets as a port.
 var (
 	configSet = wire.NewSet(
-		wire.FieldsOf(new(config), "Policy", "HTTP", "Admin", "Store", "Redis", "Memory", "Log"),
+		wire.FieldsOf(new(config), "Policy", "HTTP", "Admin", "Store", "Redis", "Shortcut", "Memory", "Log"),
 	)
 	telemetrySet = wire.NewSet(
 		provideZap,

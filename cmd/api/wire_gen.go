@@ -21,9 +21,10 @@ func newService(cfg config, log *telemetry.Logger) (*service, func(), error) {
 	httpfiberConfig := cfg.HTTP
 	mainStoreConfig := cfg.Store
 	redisstoreConfig := cfg.Redis
+	shortcutConfig := cfg.Shortcut
 	memstoreConfig := cfg.Memory
 	logger := provideZap(log)
-	mainStore, cleanup, err := provideStore(mainStoreConfig, redisstoreConfig, memstoreConfig, logger)
+	mainStore, cleanup, err := provideStore(mainStoreConfig, redisstoreConfig, shortcutConfig, memstoreConfig, logger)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -75,7 +76,7 @@ func newService(cfg config, log *telemetry.Logger) (*service, func(), error) {
 
 // One set per room. What a room needs from another it gets as a port.
 var (
-	configSet    = wire.NewSet(wire.FieldsOf(new(config), "Policy", "HTTP", "Admin", "Store", "Redis", "Memory", "Log"))
+	configSet    = wire.NewSet(wire.FieldsOf(new(config), "Policy", "HTTP", "Admin", "Store", "Redis", "Shortcut", "Memory", "Log"))
 	telemetrySet = wire.NewSet(
 		provideZap, telemetry.NewDecisionLog, wire.Bind(new(ports.Observer), new(*telemetry.DecisionLog)),
 	)
