@@ -72,8 +72,9 @@ func TestJudge_ofAStatus(t *testing.T) {
 		{"allowed", httpload.Answer{Status: 200}, load.Outcome{Decisions: 1, Allowed: 1}},
 		{"denied", httpload.Answer{Status: 429}, load.Outcome{Decisions: 1}},
 		{
-			"by a fallback", httpload.Answer{Status: 200, Head: []byte("HTTP/1.1 200 OK\r\nX-Ratelimit-Store: fallback")},
-			load.Outcome{Decisions: 1, Allowed: 1, Degraded: 1},
+			name:   "by a fallback",
+			answer: httpload.Answer{Status: 200, Head: []byte("HTTP/1.1 200 OK\r\nX-Ratelimit-Store: fallback")},
+			want:   load.Outcome{Decisions: 1, Allowed: 1, Degraded: 1},
 		},
 	}
 	for _, c := range cases {

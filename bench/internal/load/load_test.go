@@ -74,17 +74,22 @@ func TestRun_drawsTheSameClientsForEverySubject(t *testing.T) {
 }
 
 func TestRun_endsAtTheFirstError(t *testing.T) {
-	broken := errors.New("connection refused")
-	_, err := load.Run(t.Context(), load.Config{
-		Workers: 8, Duration: time.Hour,
-		NewCall: func(worker int) (load.Call, error) {
-			return func(*rand.Rand) (load.Outcome, error) {
-				if worker == 3 {
-					return load.Outcome{}, broken
-				}
-				return load.Outcome{Decisions: 1}, nil
-			}, nil
-		},
+	synctest.Test(t, func(t *testing.T) {
+		broken := errors.New("connection refused")
+		began := time.Now()
+		_, err := load.Run(t.Context(), load.Config{
+			Workers: 8, Duration: time.Hour,
+			NewCall: func(worker int) (load.Call, error) {
+				return func(*rand.Rand) (load.Outcome, error) {
+					time.Sleep(time.Second)
+					if worker == 3 {
+						return load.Outcome{}, broken
+					}
+					return load.Outcome{Decisions: 1}, nil
+				}, nil
+			},
+		})
+		assert.ErrorIs(t, err, broken)
+		assert.LessOrEqual(t, time.Since(began), 2*time.Second)
 	})
-	assert.ErrorIs(t, err, broken)
 }

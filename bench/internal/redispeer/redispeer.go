@@ -3,6 +3,7 @@ package redispeer
 
 import (
 	"context"
+	"errors"
 
 	"github.com/go-redis/redis_rate/v10"
 	"github.com/redis/go-redis/v9"
@@ -127,7 +128,7 @@ func (p pool) openPlain(addr string, l peer.Limit) (*peer.Limiter, error) {
 	capacity, window := l.Capacity, l.Window().Milliseconds()
 	return peer.Shared(func(ctx context.Context, name string) (bool, error) {
 		allowed, err := plainScript.Run(ctx, client, []string{"plain:" + name}, capacity, window).Bool()
-		if err == redis.Nil { // Lua's false
+		if errors.Is(err, redis.Nil) { // Lua's false
 			return false, nil
 		}
 		return allowed, err

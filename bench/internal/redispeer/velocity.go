@@ -2,7 +2,6 @@ package redispeer
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/velocity-limiter/velocity/bench/internal/peer"
@@ -58,9 +57,6 @@ func newTake(store ports.BucketStore, rules []domain.Limit) peer.Take {
 		allowed := r.Verdict == domain.Allowed
 		for i := range rules {
 			statuses[i] = rules[i].Status(r.Buckets[i], r.Now, 1, allowed)
-			if statuses[i].Capacity == 0 {
-				return false, fmt.Errorf("limit %d has no capacity", i)
-			}
 		}
 		return allowed, nil
 	}

@@ -80,6 +80,13 @@ func TestRatioTo_isOfEachRound(t *testing.T) {
 	assert.True(t, math.IsNaN(velocity.RatioTo(nil, "rate")))
 }
 
+func TestRatioTo_leavesOutARoundThatFailed(t *testing.T) {
+	s := &report.Section{}
+	s.Row("g", "a").Rounds = []report.Values{{"rate": 10}, {}, {"rate": 30}}
+	s.Row("g", "b").Rounds = []report.Values{{"rate": 10}, {"rate": 10}, {"rate": 10}}
+	assert.InDelta(t, 2, s.Find("g", "a").RatioTo(s.Find("g", "b"), "rate"), 1e-12, "the median of 1 and 3")
+}
+
 func TestBar_met(t *testing.T) {
 	cases := []struct {
 		name string

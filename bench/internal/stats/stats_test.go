@@ -10,9 +10,9 @@ import (
 )
 
 func TestMedian(t *testing.T) {
-	assert.Equal(t, 2.0, stats.Median([]float64{3, 1, 2}), "odd: the middle")
-	assert.Equal(t, 2.5, stats.Median([]float64{4, 1, 2, 3}), "even: the mean of the two in the middle")
-	assert.Equal(t, 7.0, stats.Median([]float64{7}))
+	assert.InDelta(t, 2.0, stats.Median([]float64{3, 1, 2}), 1e-12, "odd: the middle")
+	assert.InDelta(t, 2.5, stats.Median([]float64{4, 1, 2, 3}), 1e-12, "even: the mean of the two in the middle")
+	assert.InDelta(t, 7.0, stats.Median([]float64{7}), 1e-12)
 	assert.True(t, math.IsNaN(stats.Median(nil)))
 }
 
@@ -54,10 +54,10 @@ func TestSpread(t *testing.T) {
 }
 
 func TestPairedRatio_pairsTheRounds(t *testing.T) {
-	// The machine ran at half speed in round two; the ratio is 3 all the same.
-	assert.Equal(t, 3.0, stats.PairedRatio([]float64{300, 150, 330}, []float64{100, 50, 110}))
-	assert.Equal(t, 2.0, stats.PairedRatio([]float64{2, 9}, []float64{1, 0}), "a zero divisor is left out")
-	assert.Equal(t, 2.0, stats.PairedRatio([]float64{2, math.NaN()}, []float64{1, 1}), "a missing round is left out")
+	// The machine ran at half speed in round one; the ratio is 3 all the same.
+	assert.InDelta(t, 3.0, stats.PairedRatio([]float64{150, 300, 330}, []float64{50, 100, 110}), 1e-12)
+	assert.InDelta(t, 2.0, stats.PairedRatio([]float64{2, 9}, []float64{1, 0}), 1e-12, "a zero divisor is left out")
+	assert.InDelta(t, 2.0, stats.PairedRatio([]float64{2, math.NaN()}, []float64{1, 1}), 1e-12, "a missing round is left out")
 	assert.True(t, math.IsNaN(stats.PairedRatio(nil, []float64{1})))
 }
 

@@ -123,12 +123,12 @@ var lasting = peer.Limit{Tokens: 10, Per: 24 * time.Hour, Capacity: 10}
 
 // bytesPerClient lets every client take once under a limit that keeps them all, and divides what Redis has allocated
 // since by the keys that are new. 0 if the subject keeps nothing. Connections and scripts are there before.
-func (s *Suite) bytesPerClient(ctx context.Context, server *redisserver.Server, p redispeer.Peer, names []string) (float64, error) {
+func (s *Suite) bytesPerClient(ctx context.Context, server *redisserver.Server, p redispeer.Peer, names []string) (_ float64, err error) {
 	limiter, err := p.Open(server.Addr, lasting)
 	if err != nil {
 		return 0, err
 	}
-	defer limiter.Shut() // nothing is lost if it complains
+	defer func() { err = errors.Join(err, limiter.Shut()) }()
 	if err := takeEach(ctx, limiter, names[:min(len(names), 1000)]); err != nil {
 		return 0, err
 	}

@@ -203,8 +203,10 @@ func (s *Suite) movedKeys(ctx context.Context) error {
 	var all []measurement
 	for _, n := range []int{1, 2, 3, 4, 8} {
 		for _, strategy := range []redisstore.Strategy{redisstore.StrategyRendezvous, redisstore.StrategyModulo} {
-			all = append(all, measurement{fmt.Sprintf("from %d to %d", n, n+1), "Velocity, " + string(strategy),
-				func(context.Context) (report.Values, error) { return s.countMoved(strategy, n) }})
+			all = append(all, measurement{
+				fmt.Sprintf("from %d to %d", n, n+1), "Velocity, " + string(strategy),
+				func(context.Context) (report.Values, error) { return s.countMoved(strategy, n) },
+			})
 		}
 	}
 	return s.measure(ctx, section, all, 1, stage{}) // it counts, and would count the same again

@@ -101,7 +101,7 @@ func recordAnswers(ctx context.Context, b *service.Binaries) (_ []replay.Answer,
 			return nil, err
 		}
 		if answer.Status != x.status {
-			return nil, fmt.Errorf("Velocity answers %d and not %d: %s", answer.Status, x.status, answer.Body)
+			return nil, fmt.Errorf("the recorded answer is %d and not %d: %s", answer.Status, x.status, answer.Body)
 		}
 		answers = append(answers, replay.Record(x.path, answer))
 	}

@@ -216,7 +216,7 @@ func (s *Suite) examineVelocity(ctx context.Context, a *arena) (_ map[string]str
 	if err != nil {
 		return nil, err
 	}
-	defer closer()
+	defer func() { err = errors.Join(err, closer()) }()
 	finding, err := law.WorstAtTheEdge(ctx, take, "edge", usual, usual.Window(), s.cfg.LawTries)
 	return describeFinding(finding, ""), err
 }

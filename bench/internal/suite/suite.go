@@ -46,9 +46,6 @@ type Settings struct {
 // seldom denied.
 var usual = peer.Limit{Tokens: 5, Per: time.Second, Capacity: 10}
 
-// The limit of a flood: after ten requests everything is denied.
-var flooded = peer.Limit{Tokens: 1, Per: time.Hour, Capacity: 10}
-
 // Suite collects what was measured.
 type Suite struct {
 	cfg      Settings
@@ -138,7 +135,8 @@ func (s *Suite) measure(ctx context.Context, section *report.Section, all []meas
 	if on.setUp != nil {
 		stop, err := on.setUp(ctx)
 		if err != nil {
-			return err
+			s.fail(section.ID, fmt.Errorf("set up: %w", err))
+			return ctx.Err()
 		}
 		defer stop()
 	}
@@ -221,7 +219,7 @@ func (s *Suite) take(ctx context.Context, section *report.Section, m measurement
 
 func (s *Suite) fail(name string, err error) {
 	s.failures = append(s.failures, name+": "+err.Error())
-	fmt.Fprintf(s.cfg.Progress, ": FAILED: %v", err)
+	fmt.Fprintf(s.cfg.Progress, "\n%s FAILED: %v\n", name, err)
 }
 
 // perDecision divides a time by a number of decisions, in microseconds.

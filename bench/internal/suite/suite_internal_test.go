@@ -49,6 +49,32 @@ func TestInterleave_goesOnAfterAFailure(t *testing.T) {
 	assert.Equal(t, []float64{7}, row.Measured("n"))
 }
 
+func TestMeasure_goesOnWithoutASectionThatCannotBeSetUp(t *testing.T) {
+	s := New(Settings{Clients: 1, Progress: io.Discard})
+	never := []measurement{{"g", "subject", func(context.Context) (report.Values, error) {
+		t.Error("measured without what it needs")
+		return nil, nil
+	}}}
+	err := s.measure(t.Context(), &report.Section{ID: "x"}, never, 1, stage{
+		setUp: func(context.Context) (func(), error) { return nil, errors.New("no redis-server") },
+	})
+	require.NoError(t, err)
+	assert.Equal(t, []string{"x: set up: no redis-server"}, s.failures)
+}
+
+func TestMeasure_stopsWhatItStartedAndDescribesBefore(t *testing.T) {
+	var order []string
+	s := New(Settings{Clients: 1, Progress: io.Discard})
+	step := func(name string) { order = append(order, name) }
+	require.NoError(t, s.measure(t.Context(), &report.Section{ID: "x"}, []measurement{
+		{"g", "subject", func(context.Context) (report.Values, error) { step("measure"); return nil, nil }},
+	}, 1, stage{
+		setUp:    func(context.Context) (func(), error) { step("start"); return func() { step("stop") }, nil },
+		describe: func(context.Context) { step("describe") },
+	}))
+	assert.Equal(t, []string{"start", "measure", "describe", "stop"}, order)
+}
+
 func TestSelected(t *testing.T) {
 	section := &report.Section{ID: "inprocess"}
 	all := []measurement{{group: "1 goroutine", subject: "PING"}, {group: "64 goroutines", subject: "PING"}}
@@ -71,7 +97,7 @@ func TestCountMoved_rendezvousMovesTheLeast(t *testing.T) {
 	rendezvous, err := s.countMoved("rendezvous", 3)
 	require.NoError(t, err)
 	assert.InDelta(t, 25, rendezvous["moved"], 1.5)
-	assert.Equal(t, 25.0, rendezvous["least"])
+	assert.InDelta(t, 25, rendezvous["least"], 1e-12)
 	assert.Less(t, rendezvous["imbalance"], 5.0)
 	modulo, err := s.countMoved("modulo", 3)
 	require.NoError(t, err)
