@@ -83,7 +83,7 @@ func (m *meter) values(r *load.Result, ownKey string) (report.Values, error) {
 	var perServer []float64
 	for _, c := range m.counters {
 		redis = redis.Add(c)
-		perServer = append(perServer, float64(c.Scripts))
+		perServer = append(perServer, float64(c.Commands)) // not scripts: one may decide many
 	}
 	v := report.Values{
 		"rate":    r.PerSecond(),
