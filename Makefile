@@ -35,6 +35,12 @@ race: test-needs ## every test, under the race detector
 test-doors: test-needs ## the doors, with the real third-party programs in front of them
 	go test -tags doors -timeout 10m ./test/...
 
+.PHONY: test-long
+test-long: test-needs ## ten million differential steps, 20,000 histories of the law, long fuzzing (FUZZTIME=5m)
+	go test -count=1 -timeout 1h -run TestDifferential -v ./internal/adapters/redisstore -differential.steps=10000000
+	go test -count=1 -timeout 1h -run TestLaw_holds -v ./internal/domain -rapid.checks=20000
+	scripts/fuzz.sh $(if $(filter file,$(origin FUZZTIME)),5m,$(FUZZTIME))
+
 .PHONY: bench
 bench: test-needs ## benchmarks beside the code (BENCHTIME=1s)
 	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...

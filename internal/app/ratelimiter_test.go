@@ -135,8 +135,13 @@ func TestDecide_keepsNoStringOfTheRequest(t *testing.T) {
 func TestDecide_sharesOneCallAmongMany(t *testing.T) {
 	s := newStage(t, byHeader, domain.FailOpen)
 	reqs := []domain.Request{
-		take("a"), {Key: "a", Cost: -1}, take("a"), take("b"), {Key: "a", Cost: 2},
-		{Key: "a", Cost: 1, Op: domain.OpRefund}, {Key: "a", Cost: 2}, {Key: "a", Op: domain.OpPeek},
+		take("a"),
+		{Key: "a", Cost: -1},
+		take("a"), take("b"),
+		{Key: "a", Cost: 2},
+		{Key: "a", Cost: 1, Op: domain.OpRefund},
+		{Key: "a", Cost: 2},
+		{Key: "a", Op: domain.OpPeek},
 	}
 	answers := make([]ports.Answer, len(reqs))
 	s.DecideMany(t.Context(), reqs, answers)

@@ -107,7 +107,7 @@ func TestShortcut_givesTheVerdictOfTheStore(t *testing.T) {
 				Cost:   domain.Tokens(rapid.IntRange(1, 12).Draw(t, "cost")),
 			}
 			before := far.asked
-			result := ports.Take(context.Background(), s, req)
+			result := ports.Take(t.Context(), s, req)
 			require.NoError(t, result.Err)
 			total++
 			if far.asked > before {

@@ -19,6 +19,9 @@ import (
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
+// endless is the context of a caller that nobody can call away; a test's own context ends.
+var endless = context.Background()
+
 // fakeShard answers each group with its own cost as the time, so that a mixed-up answer shows. It takes a while.
 type fakeShard struct {
 	takes time.Duration
@@ -107,7 +110,7 @@ func TestBatcher_fillsTheNextBatchWhileOneIsUnderWay(t *testing.T) {
 
 func TestBatcher_aLoneCallWaitsForNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		for _, ctx := range []context.Context{context.Background(), t.Context()} {
+		for _, ctx := range []context.Context{endless, t.Context()} {
 			f, b := newFakeBatcher(time.Millisecond)
 			start := time.Now()
 			requireOwn(t, ask(ctx, b, 1, 1), 1)
@@ -204,7 +207,7 @@ func TestBatcher_waitingTooLongIsOverloadUnlessTheShardFails(t *testing.T) {
 func TestBatcher_theBudgetEndsABatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, b := newFakeBatcher(time.Hour)
-		for _, ctx := range []context.Context{context.Background(), t.Context()} {
+		for _, ctx := range []context.Context{endless, t.Context()} {
 			start := time.Now()
 			r := ask(ctx, b, 1, 300)
 			for _, slot := range r {
@@ -251,7 +254,7 @@ func TestBatcher_answersAreNeverMixedUp(t *testing.T) {
 		wg.Go(func() {
 			r := rand.New(rand.NewPCG(uint64(g), 1))
 			for i := range 200 {
-				ctx, cancel := context.Background(), func() {}
+				ctx, cancel := endless, func() {}
 				if r.IntN(3) == 0 {
 					ctx, cancel = context.WithTimeout(ctx, time.Duration(r.IntN(300))*time.Microsecond)
 				}
@@ -272,5 +275,5 @@ func TestBatcher_answersAreNeverMixedUp(t *testing.T) {
 	assert.NotZero(t, left.Load())
 	assert.NotZero(t, served.Load())
 	assert.Less(t, len(f.sent()), int(served.Load()), "calls rode together")
-	requireOwn(t, ask(context.Background(), b, 7, 3), 7)
+	requireOwn(t, ask(endless, b, 7, 3), 7)
 }
