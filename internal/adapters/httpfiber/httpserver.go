@@ -114,7 +114,7 @@ func (s *httpServer) entry(next fasthttp.RequestHandler) fasthttp.RequestHandler
 // leave ends every request, also one whose handler panicked: the reason goes to the log, never to the client.
 func (s *httpServer) leave(ctx *fasthttp.RequestCtx) {
 	if reason := recover(); reason != nil {
-		s.log.Error("a handler panicked", zap.Any("reason", reason), zap.String("request_id", requestID(ctx)),
+		s.log.Error("a handler panicked", zap.Any("reason", reason), zap.String("requestID", requestID(ctx)),
 			zap.Stack("stack"))
 		writeError(ctx, errPanic)
 	}
