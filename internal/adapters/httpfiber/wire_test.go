@@ -178,7 +178,7 @@ func TestWire_panicIsA500AndALogLine(t *testing.T) {
 	assert.NotContains(t, got.body, ".go")
 	require.Len(t, logged.All(), 1)
 	line := logged.All()[0].ContextMap()
-	assert.Equal(t, "find-me", line["request_id"])
+	assert.Equal(t, "find-me", line["requestID"])
 	assert.Equal(t, "secret reason", line["reason"])
 	assert.Contains(t, line["stack"], "httpfiber")
 	assert.Equal(t, 404, call(t, "GET", "http://"+addr+"/nope", "").status, "the server goes on")
