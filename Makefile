@@ -4,7 +4,7 @@ SHELL := /bin/bash
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 20s
-BENCHTIME ?= 1s
+BENCH_FLAGS ?=
 TOOL := go tool -modfile=tools/go.mod
 
 .PHONY: help
@@ -42,8 +42,12 @@ test-long: test-needs ## ten million differential steps, 20,000 histories of the
 	scripts/fuzz.sh $(if $(filter file,$(origin FUZZTIME)),5m,$(FUZZTIME))
 
 .PHONY: bench
-bench: test-needs ## benchmarks beside the code (BENCHTIME=1s)
-	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
+bench: test-needs ## Velocity beside its peers in one run, some 20 minutes (BENCH_FLAGS=-quick: one)
+	cd bench && go run . $(BENCH_FLAGS)
+
+.PHONY: bench-test
+bench-test: ## the benchmark's own arithmetic; bench/ is a module of its own, which ./... passes over
+	cd bench && go vet ./... && go test ./...
 
 .PHONY: fuzz
 fuzz: test-needs ## each fuzz target in turn (FUZZTIME=20s)
@@ -52,6 +56,7 @@ fuzz: test-needs ## each fuzz target in turn (FUZZTIME=20s)
 .PHONY: lint
 lint: ## golangci-lint, the rooms included
 	$(TOOL) golangci-lint run ./...
+	cd bench && go tool -modfile=../tools/go.mod golangci-lint run --config ../.golangci.yml ./...
 
 .PHONY: lint-prove
 lint-prove: ## break every rule of the rooms in a copy, and see it reported
