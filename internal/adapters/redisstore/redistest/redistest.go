@@ -32,12 +32,13 @@ type Server struct {
 	// Dir is the server's working directory, where it keeps its data and its log (redis.log).
 	Dir string
 
-	t    testing.TB
-	port int
-	args []string
-	tls  bool
-	cmd  *exec.Cmd
-	exit chan struct{} // closed when the process has been reaped
+	t      testing.TB
+	port   int
+	config string // path of a configuration file, where one is needed
+	args   []string
+	tls    bool
+	cmd    *exec.Cmd
+	exit   chan struct{} // closed when the process has been reaped
 }
 
 // Option changes how a server is started.
@@ -120,6 +121,9 @@ func (s *Server) launch(binary string) bool {
 		"--dir", s.Dir, "--logfile", filepath.Join(s.Dir, "redis.log"),
 		"--save", "", "--appendonly", "no", "--daemonize", "no",
 	}
+	if s.config != "" {
+		args = append([]string{s.config}, args...)
+	}
 	s.cmd = exec.Command(binary, append(args, s.args...)...) // no context: Kill ends it
 	s.cmd.SysProcAttr = dieWithParent()
 	if err := s.cmd.Start(); err != nil {
@@ -169,6 +173,16 @@ func (s *Server) Restart() {
 
 // PID is the process's id.
 func (s *Server) PID() int { return s.cmd.Process.Pid }
+
+// exited reports whether the process is gone.
+func (s *Server) exited() bool {
+	select {
+	case <-s.exit:
+		return true
+	default:
+		return false
+	}
+}
 
 func (s *Server) signal(sig os.Signal) {
 	s.t.Helper()
