@@ -46,20 +46,30 @@ func loadConfig() (config, error) {
 type storeKind string
 
 const (
-	storeAuto   storeKind = "auto"
-	storeMemory storeKind = "memory"
-	storeRedis  storeKind = "redis"
+	storeAuto     storeKind = "auto"
+	storeMemory   storeKind = "memory"
+	storeRedis    storeKind = "redis"
+	storeCluster  storeKind = "redis-cluster"
+	storeSentinel storeKind = "redis-sentinel"
 )
 
+// topologies of the kinds that are in Redis.
+var topologies = map[storeKind]redisstore.Topology{
+	storeAuto:     redisstore.TopologyShards,
+	storeRedis:    redisstore.TopologyShards,
+	storeCluster:  redisstore.TopologyCluster,
+	storeSentinel: redisstore.TopologySentinel,
+}
+
 type storeConfig struct {
-	Kind storeKind `envconfig:"STORE" default:"auto" desc:"where the buckets are: redis, memory, or auto: redis if an address is set, else memory"`
+	Kind storeKind `envconfig:"STORE" default:"auto" desc:"where the buckets are: redis, redis-cluster, redis-sentinel, memory, or auto: redis if an address is set, else memory"`
 	// Addr is the one variable without our prefix: hosting platforms and compose files call it that.
 	Addr string `envconfig:"REDIS_ADDR" unprefixed:"" desc:"the same as VELOCITY_REDIS_ADDRS; set one of them"`
 }
 
 // usesRedis reports where the buckets are; redis has the addresses of both settings.
 func (c *storeConfig) usesRedis(redis *redisstore.Config) bool {
-	return c.Kind == storeRedis || c.Kind == storeAuto && len(redis.Addrs) > 0
+	return c.Kind != storeMemory && (c.Kind != storeAuto || len(redis.Addrs) > 0)
 }
 
 // mergeAddr moves REDIS_ADDR to where the store looks.
@@ -78,12 +88,14 @@ func (c *storeConfig) mergeAddr(redis *redisstore.Config) error {
 	return nil
 }
 
-// validate looks at the settings of Redis only if it is used.
+// validate looks at the settings of Redis only if it is used, and tells them what the addresses are.
 func (c *storeConfig) validate(redis *redisstore.Config) error {
+	topology, inRedis := topologies[c.Kind]
 	switch {
-	case c.Kind != storeAuto && c.Kind != storeMemory && c.Kind != storeRedis:
-		return fmt.Errorf("%sSTORE: %q: must be auto, memory or redis", prefix, c.Kind)
+	case !inRedis && c.Kind != storeMemory:
+		return fmt.Errorf("%sSTORE: %q: must be auto, memory, redis, redis-cluster or redis-sentinel", prefix, c.Kind)
 	case c.usesRedis(redis):
+		redis.Topology = topology
 		return redis.Validate()
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/velocity-limiter/velocity/internal/adapters/redisstore"
 	"github.com/velocity-limiter/velocity/internal/adapters/telemetry"
 	"github.com/velocity-limiter/velocity/internal/domain"
 )
@@ -118,12 +119,36 @@ func TestLoadConfig_whereTheBucketsAre(t *testing.T) {
 	}
 }
 
+func TestLoadConfig_whatTheAddressesAre(t *testing.T) {
+	for store, want := range map[string]redisstore.Topology{
+		"auto":           redisstore.TopologyShards,
+		"redis":          redisstore.TopologyShards,
+		"redis-cluster":  redisstore.TopologyCluster,
+		"redis-sentinel": redisstore.TopologySentinel,
+	} {
+		vars := map[string]string{"VELOCITY_STORE": store, "VELOCITY_REDIS_ADDRS": "a:1,b:2"}
+		if want == redisstore.TopologySentinel {
+			vars["VELOCITY_REDIS_SENTINEL_MASTER"] = "main"
+		}
+		setenv(t, vars)
+		cfg, err := loadConfig()
+		require.NoError(t, err, store)
+		assert.True(t, cfg.Store.usesRedis(&cfg.Redis), store)
+		assert.Equal(t, want, cfg.Redis.Topology, store)
+	}
+}
+
 func TestLoadConfig_violationsOfTheStore(t *testing.T) {
 	tests := []struct {
 		vars map[string]string
 		want string
 	}{
-		{map[string]string{"VELOCITY_STORE": "disk"}, `VELOCITY_STORE: "disk": must be auto, memory or redis`},
+		{map[string]string{"VELOCITY_STORE": "disk"}, `VELOCITY_STORE: "disk": must be auto, memory, redis, redis-cluster or redis-sentinel`},
+		{
+			map[string]string{"VELOCITY_STORE": "redis-sentinel", "VELOCITY_REDIS_ADDRS": "a:1"},
+			`VELOCITY_REDIS_SENTINEL_MASTER: "": must be the name of the primary in the sentinels' configuration`,
+		},
+		{map[string]string{"VELOCITY_STORE": "redis-cluster"}, "VELOCITY_REDIS_ADDRS: 0 addresses: there must be from 1 to 1024"},
 		{map[string]string{"VELOCITY_STORE": "redis"}, "VELOCITY_REDIS_ADDRS: 0 addresses: there must be from 1 to 1024"},
 		{
 			map[string]string{"REDIS_ADDR": "a:1", "VELOCITY_REDIS_ADDRS": "b:1"},

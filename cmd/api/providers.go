@@ -58,6 +58,7 @@ func newRedisStore(cfg redisstore.Config, shortcut app.ShortcutConfig, log *zap.
 		return nil, nil, errors.Join(err, buckets.Close())
 	}
 	s.Buckets = inFront
+	buckets.Manager().OnFailover(inFront.Forget)
 	return s, func() {
 		inFront.Close()
 		closing("Redis", buckets, log)()

@@ -24,7 +24,7 @@ type setting struct {
 }
 
 // settingsOf lists the settings of a configuration: every field of it, and of the structs within, that has an
-// envconfig tag, in order.
+// envconfig tag, in order. The tag "-" is for fields that another setting decides.
 func settingsOf(cfg any) []setting {
 	var list []setting
 	v := reflect.ValueOf(cfg).Elem()
@@ -33,6 +33,9 @@ func settingsOf(cfg any) []setting {
 		name, tagged := tag.Lookup("envconfig")
 		if !tagged {
 			list = append(list, settingsOf(v.Field(i).Addr().Interface())...)
+			continue
+		}
+		if name == "-" {
 			continue
 		}
 		if _, whole := tag.Lookup("unprefixed"); !whole {

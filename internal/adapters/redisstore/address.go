@@ -24,6 +24,15 @@ func (a address) identity() string {
 	return a.hostPort
 }
 
+// hostPorts are the addresses without their names.
+func hostPorts(list []address) []string {
+	out := make([]string, len(list))
+	for i, a := range list {
+		out[i] = a.hostPort
+	}
+	return out
+}
+
 // parseAddresses reads the whole list and reports every entry that is wrong. Two entries with one identity would
 // own the same clients; two with one server would count every client's bucket in one place under two shards.
 func parseAddresses(entries []string) ([]address, error) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -13,14 +14,21 @@ const envPrefix = "VELOCITY_"
 // Config is where the servers are and how they are spoken to. The tags are envconfig's.
 // The zero value is not valid: start from [DefaultConfig].
 type Config struct {
+	// Topology says what Addrs are; empty is TopologyShards. Who composes the service sets it.
+	Topology Topology `envconfig:"-"`
 	// Addrs has one entry per shard: "host:port" or "name=host:port". What decides which clients a shard owns is
 	// its name, else its address: with a name, a dead host can be replaced without moving anyone.
-	Addrs []string `envconfig:"REDIS_ADDRS" desc:"comma list of host:port or name=host:port, one shard each; empty: buckets in memory"`
+	Addrs []string `envconfig:"REDIS_ADDRS" desc:"comma list of host:port or name=host:port, one shard each, or seeds of a cluster, or sentinels; empty: buckets in memory"`
 	// Strategy maps clients to shards.
 	Strategy Strategy `envconfig:"SHARD_STRATEGY" default:"rendezvous" desc:"how clients are spread over shards: rendezvous moves few of them when the list changes, modulo most"`
 
 	Username string `envconfig:"REDIS_USERNAME" desc:"ACL user; empty: the default user"`
 	Password Secret `envconfig:"REDIS_PASSWORD" desc:"its password"`
+
+	// SentinelMaster is the name under which the sentinels know the primary.
+	SentinelMaster   string `envconfig:"REDIS_SENTINEL_MASTER" desc:"name of the primary that the sentinels watch"`
+	SentinelUsername string `envconfig:"REDIS_SENTINEL_USERNAME" desc:"ACL user of the sentinels; empty: their default user"`
+	SentinelPassword Secret `envconfig:"REDIS_SENTINEL_PASSWORD" desc:"its password"`
 
 	// TLS turns encryption on. Without a CA file the system's certificate authorities are trusted.
 	TLS         bool   `envconfig:"REDIS_TLS" default:"false" desc:"speak TLS to Redis"`
@@ -42,6 +50,7 @@ type Config struct {
 // DefaultConfig returns the defaults for these addresses.
 func DefaultConfig(addrs ...string) Config {
 	return Config{
+		Topology:    TopologyShards,
 		Addrs:       addrs,
 		Strategy:    StrategyRendezvous,
 		PoolSize:    16,
@@ -62,12 +71,10 @@ func (c *Config) Validate() error {
 	bad := func(setting, value, rule string) {
 		errs = append(errs, fmt.Errorf("%s%s: %s: %s", envPrefix, setting, value, rule))
 	}
-	if _, err := parseAddresses(c.Addrs); err != nil {
+	if _, err := c.addresses(); err != nil {
 		errs = append(errs, err)
 	}
-	if !c.Strategy.valid() {
-		bad("SHARD_STRATEGY", strconv.Quote(string(c.Strategy)), "must be rendezvous or modulo")
-	}
+	c.validateTopology(bad)
 	if c.Username != "" && c.Password == "" {
 		bad("REDIS_USERNAME", strconv.Quote(c.Username), "needs "+envPrefix+"REDIS_PASSWORD")
 	}
@@ -98,4 +105,57 @@ func (c *Config) Validate() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// validateTopology refuses what the topology would ignore: a setting without effect is a mistake.
+func (c *Config) validateTopology(bad func(setting, value, rule string)) {
+	switch {
+	case !c.topology().valid():
+		bad("STORE", strconv.Quote(string(c.Topology)), "is no topology")
+	case !c.Strategy.valid():
+		bad("SHARD_STRATEGY", strconv.Quote(string(c.Strategy)), "must be rendezvous or modulo")
+	case c.topology() != TopologyShards && c.Strategy != StrategyRendezvous:
+		bad("SHARD_STRATEGY", strconv.Quote(string(c.Strategy)), "has no effect: there is no list of shards")
+	}
+	if c.topology() == TopologySentinel {
+		if c.SentinelMaster == "" || strings.ContainsAny(c.SentinelMaster, " \t\r\n") {
+			bad("REDIS_SENTINEL_MASTER", strconv.Quote(c.SentinelMaster), "must be the name of the primary in the sentinels' configuration")
+		}
+		if c.SentinelUsername != "" && c.SentinelPassword == "" {
+			bad("REDIS_SENTINEL_USERNAME", strconv.Quote(c.SentinelUsername), "needs "+envPrefix+"REDIS_SENTINEL_PASSWORD")
+		}
+		return
+	}
+	for _, s := range []struct{ setting, value string }{
+		{"REDIS_SENTINEL_MASTER", c.SentinelMaster},
+		{"REDIS_SENTINEL_USERNAME", c.SentinelUsername},
+		{"REDIS_SENTINEL_PASSWORD", c.SentinelPassword.String()},
+	} {
+		if s.value != "" {
+			bad(s.setting, strconv.Quote(s.value), "has no effect without "+envPrefix+"STORE=redis-sentinel")
+		}
+	}
+}
+
+func (c *Config) topology() Topology {
+	if c.Topology == "" {
+		return TopologyShards
+	}
+	return c.Topology
+}
+
+// addresses parses Addrs and reports every entry that is wrong. Names place clients on shards, which neither a
+// cluster nor Sentinel lets us do.
+func (c *Config) addresses() ([]address, error) {
+	list, err := parseAddresses(c.Addrs)
+	if c.topology() == TopologyShards {
+		return list, err
+	}
+	errs := []error{err}
+	for _, a := range list {
+		if a.name != "" {
+			errs = append(errs, fmt.Errorf(envPrefix+"REDIS_ADDRS: %q: a name has no effect: there is no list of shards", a.name+"="+a.hostPort))
+		}
+	}
+	return list, errors.Join(errs...)
 }

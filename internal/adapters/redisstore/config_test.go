@@ -71,6 +71,46 @@ func TestConfig_reportsAllViolationsAtOnce(t *testing.T) {
 	assert.ErrorContains(t, err, "0 addresses")
 }
 
+func TestConfig_refusesWhatTheTopologyWouldIgnore(t *testing.T) {
+	shards := redisstore.DefaultConfig("a:1")
+	shards.SentinelMaster, shards.SentinelPassword = "main", "hunter2"
+	cluster := redisstore.DefaultConfig("a:1", "n=b:1", "c")
+	cluster.Topology, cluster.Strategy, cluster.SentinelUsername = redisstore.TopologyCluster, redisstore.StrategyModulo, "watcher"
+	sentinel := redisstore.DefaultConfig("n=a:1")
+	sentinel.Topology, sentinel.SentinelUsername = redisstore.TopologySentinel, "watcher"
+	unknown := redisstore.DefaultConfig("a:1")
+	unknown.Topology = "ring"
+	for _, c := range []struct {
+		cfg  redisstore.Config
+		want []string
+	}{
+		{shards, []string{
+			`VELOCITY_REDIS_SENTINEL_MASTER: "main": has no effect without VELOCITY_STORE=redis-sentinel`,
+			`VELOCITY_REDIS_SENTINEL_PASSWORD: "[redacted]": has no effect without`,
+		}},
+		{cluster, []string{
+			`VELOCITY_REDIS_ADDRS: "n=b:1": a name has no effect`,
+			`VELOCITY_REDIS_ADDRS: entry 3: "c": must be host:port`,
+			`VELOCITY_SHARD_STRATEGY: "modulo": has no effect`,
+			`VELOCITY_REDIS_SENTINEL_USERNAME: "watcher": has no effect without`,
+		}},
+		{sentinel, []string{
+			`VELOCITY_REDIS_ADDRS: "n=a:1": a name has no effect`,
+			`VELOCITY_REDIS_SENTINEL_MASTER: "": must be the name`,
+			`VELOCITY_REDIS_SENTINEL_USERNAME: "watcher": needs VELOCITY_REDIS_SENTINEL_PASSWORD`,
+		}},
+		{unknown, []string{`VELOCITY_STORE: "ring": is no topology`}},
+	} {
+		err := c.cfg.Validate()
+		require.Error(t, err)
+		assert.Len(t, strings.Split(err.Error(), "\n"), len(c.want), "%v", err)
+		for _, want := range c.want {
+			assert.ErrorContains(t, err, want)
+		}
+		assert.NotContains(t, err.Error(), "hunter2")
+	}
+}
+
 func TestConfig_unreadableTLSFilesStopTheStart(t *testing.T) {
 	for _, change := range []func(*redisstore.Config){
 		func(c *redisstore.Config) { c.TLSCAFile = "/nowhere/ca.pem" },

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -21,24 +22,31 @@ import (
 // slack is what a busy machine may add to a budget.
 const slack = time.Second
 
+// tampering is what may become of an answer on its way.
+var tampering = map[string]func([]byte) ([]byte, bool){
+	"cut before the first byte":  func([]byte) ([]byte, bool) { return nil, false },
+	"cut in the middle":          func(a []byte) ([]byte, bool) { return a[:len(a)/2], false },
+	"never sent":                 func([]byte) ([]byte, bool) { return nil, true },
+	"never finished":             func(a []byte) ([]byte, bool) { return a[:len(a)-1], true },
+	"not the protocol":           func([]byte) ([]byte, bool) { return []byte("HTTP/1.1 400 Bad Request\r\n\r\n"), false },
+	"another type":               func([]byte) ([]byte, bool) { return []byte("+OK\r\n"), true },
+	"an empty array":             func([]byte) ([]byte, bool) { return []byte("*0\r\n"), true },
+	"somebody else's answer":     func([]byte) ([]byte, bool) { return []byte("*2\r\n:1\r\n:7\r\n"), true },
+	"an error that may be later": func([]byte) ([]byte, bool) { return []byte("-ERR Error running script\r\n"), true },
+}
+
 func TestTakeMany_aLostOrGarbledAnswerIsNeverAskedForAgain(t *testing.T) {
 	server := redistest.Start(t)
-	c := plainClient(t, server.Addr)
+	lostAnswers(t, server.Addr, plainClient(t, server.Addr), config)
+}
+
+// lostAnswers tampers with the answers of the server at upstream, to a store that configure makes for a proxy before it.
+func lostAnswers(t *testing.T, upstream string, c *redis.Client, configure func(addrs ...string) redisstore.Config) {
 	l := limit(t, "burst", "1/h", 10)
-	for name, tamper := range map[string]func([]byte) ([]byte, bool){
-		"cut before the first byte":  func([]byte) ([]byte, bool) { return nil, false },
-		"cut in the middle":          func(a []byte) ([]byte, bool) { return a[:len(a)/2], false },
-		"never sent":                 func([]byte) ([]byte, bool) { return nil, true },
-		"never finished":             func(a []byte) ([]byte, bool) { return a[:len(a)-1], true },
-		"not the protocol":           func([]byte) ([]byte, bool) { return []byte("HTTP/1.1 400 Bad Request\r\n\r\n"), false },
-		"another type":               func([]byte) ([]byte, bool) { return []byte("+OK\r\n"), true },
-		"an empty array":             func([]byte) ([]byte, bool) { return []byte("*0\r\n"), true },
-		"somebody else's answer":     func([]byte) ([]byte, bool) { return []byte("*2\r\n:1\r\n:7\r\n"), true },
-		"an error that may be later": func([]byte) ([]byte, bool) { return []byte("-ERR Error running script\r\n"), true },
-	} {
+	for name, tamper := range tampering {
 		t.Run(name, func(t *testing.T) {
-			p := startProxy(t, server.Addr)
-			cfg := config(p.addr)
+			p := startProxy(t, upstream)
+			cfg := configure(p.addr)
 			cfg.TakeTimeout = 500 * time.Millisecond
 			s := newStore(t, cfg)
 			takeOne(t, s, name, 1, l) // connects, and caches the script

@@ -1,6 +1,7 @@
 package redisstore
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"time"
@@ -16,26 +17,38 @@ const probeKey domain.BucketKey = "probe"
 // a server can answer PING and yet refuse or delay every script that writes (a full or read-only server, CLIENT
 // PAUSE WRITE, an ACL that lacks a command).
 func (s *Store) CheckHealth(ctx context.Context) []ports.ShardHealth {
-	list := s.manager.list.Load()
-	health := make([]ports.ShardHealth, len(list.shards))
-	probe := []ports.TakeRequest{{Op: domain.OpTake, Key: probeKey, Limits: probeLimits(), Cost: 1}}
+	probes, limits := s.manager.topology().probes(ctx), probeLimits()
+	health := make([]ports.ShardHealth, len(probes))
 	var wg sync.WaitGroup
-	for i, owner := range list.shards {
+	for i, p := range probes {
+		health[i] = ports.ShardHealth{Name: p.name, Err: p.err}
+		if p.err != nil {
+			continue
+		}
 		wg.Go(func() {
-			var result [1]ports.TakeResult
-			owner.batcher.do(ctx, probe, theOnly, result[:])
-			health[i] = ports.ShardHealth{Name: owner.Name, Err: result[0].Err}
+			// One limit and several are read by different commands.
+			reqs := []ports.TakeRequest{
+				{Op: domain.OpTake, Key: p.key, Limits: limits[:1], Cost: 1},
+				{Op: domain.OpTake, Key: p.key, Limits: limits, Cost: 1},
+			}
+			var results [2]ports.TakeResult
+			p.batcher.do(ctx, reqs, []int{0, 1}, results[:])
+			health[i].Err = cmp.Or(results[0].Err, results[1].Err)
 		})
 	}
 	wg.Wait()
 	return health
 }
 
-// probeLimits refills within a microsecond, so that a probe leaves nothing behind.
+// probeLimits refill within microseconds, so that a probe leaves nothing behind.
 func probeLimits() []domain.Limit {
-	l, err := domain.NewLimit("probe", 1, 1, time.Microsecond)
-	if err != nil {
-		panic("redisstore: the probe's limit: " + err.Error())
+	limits := make([]domain.Limit, 2)
+	for i, name := range []string{"probe", "probe-2"} {
+		l, err := domain.NewLimit(name, 2, 1, time.Microsecond)
+		if err != nil {
+			panic("redisstore: the probe's limit: " + err.Error())
+		}
+		limits[i] = l
 	}
-	return []domain.Limit{l}
+	return limits
 }

@@ -4,16 +4,21 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
 
 // RedisShardManager holds one client per shard and maps every user to one of them, always the same as long as the
-// list of shards does not change. It connects to nothing until a client is used. Safe for concurrent use.
+// list of shards does not change; in a Redis Cluster, as long as the cluster moves no slot. It connects to nothing
+// until a client is used. Safe for concurrent use.
 type RedisShardManager struct {
 	// list is immutable and swapped whole, so that a decision sees one list from beginning to end.
-	list atomic.Pointer[shardList]
+	list       atomic.Pointer[shardList]
+	cluster    *cluster // instead of a list
+	onFailover atomic.Pointer[func()]
 }
 
 // Shard describes one shard of the list.
@@ -45,7 +50,7 @@ func newShardManager(cfg Config, script *script) (*RedisShardManager, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	addresses, err := parseAddresses(cfg.Addrs)
+	addresses, err := cfg.addresses()
 	if err != nil {
 		return nil, err
 	}
@@ -53,57 +58,109 @@ func newShardManager(cfg Config, script *script) (*RedisShardManager, error) {
 	if err != nil {
 		return nil, err
 	}
-	list := &shardList{strategy: cfg.Strategy}
-	for i, a := range addresses {
-		owner := &shard{
-			Shard: Shard{
-				Name:     "shard-" + strconv.Itoa(i),
-				Identity: a.identity(),
-				Addr:     a.hostPort,
-			},
-			client: redis.NewClient(cfg.clientOptions(a.hostPort, tlsConfig)),
-		}
-		owner.batcher = &batcher{
-			name:   owner.Name,
-			budget: cfg.TakeTimeout,
-			send: func(ctx context.Context, groups []*group) error {
-				return script.decide(ctx, owner.client, owner.Name, groups)
-			},
-		}
-		list.shards = append(list.shards, owner)
-		list.seeds = append(list.seeds, hash(a.identity()))
-	}
 	m := &RedisShardManager{}
+	if cfg.Topology == TopologyCluster {
+		m.cluster = newCluster(&cfg, addresses, tlsConfig, script, m.failedOver)
+		return m, nil
+	}
+	list := &shardList{strategy: cfg.Strategy}
+	if cfg.Topology == TopologySentinel {
+		primary := Shard{Name: shardName(0), Identity: cfg.SentinelMaster, Addr: strings.Join(hostPorts(addresses), ",")}
+		list.add(primary, cfg.newFailoverClient(addresses, tlsConfig, m.failedOver), script, cfg.TakeTimeout)
+	} else {
+		for i, a := range addresses {
+			list.add(Shard{Name: shardName(i), Identity: a.identity(), Addr: a.hostPort},
+				redis.NewClient(cfg.clientOptions(a.hostPort, tlsConfig)), script, cfg.TakeTimeout)
+		}
+	}
 	m.list.Store(list)
 	return m, nil
 }
 
-// GetClient returns the client of the shard that owns userID. For a bucket that is the text of its key,
-// domain.BucketKey, which in Redis stands between the braces: "default:ip=192.0.2.7" is kept under
-// "velocity:{default:ip=192.0.2.7}".
-func (m *RedisShardManager) GetClient(userID string) *redis.Client {
-	return m.list.Load().owner(userID).client
+func shardName(i int) string { return "shard-" + strconv.Itoa(i) }
+
+func (l *shardList) add(s Shard, client *redis.Client, script *script, budget time.Duration) {
+	added := &shard{Shard: s, client: client}
+	added.batcher = &batcher{
+		name:   s.Name,
+		budget: budget,
+		send: func(ctx context.Context, groups []*group) error {
+			return script.decide(ctx, client, s.Name, groups)
+		},
+	}
+	l.shards = append(l.shards, added)
+	l.seeds = append(l.seeds, hash(s.Identity))
 }
 
-// Shards describes the shards, in the configured order.
-func (m *RedisShardManager) Shards() []Shard {
-	list := m.list.Load()
-	out := make([]Shard, len(list.shards))
-	for i, s := range list.shards {
+// topology is what the shards are now.
+func (m *RedisShardManager) topology() topology {
+	if m.cluster != nil {
+		return m.cluster
+	}
+	return m.list.Load()
+}
+
+// OnFailover has f called whenever another server is found in the place of a primary: it may know less than the old
+// one did, so what was learned from that one is not to be relied upon. Behind Sentinel f has returned before the
+// new primary decides anything; in a Cluster it is called soon after. It must not block.
+func (m *RedisShardManager) OnFailover(f func()) { m.onFailover.Store(&f) }
+
+func (m *RedisShardManager) failedOver() {
+	if f := m.onFailover.Load(); f != nil {
+		(*f)()
+	}
+}
+
+// GetClient returns the client of the shard that owns userID. For a bucket that is the text of its key,
+// domain.BucketKey, which in Redis stands between the braces: "default:ip=192.0.2.7" is kept under
+// "velocity:{default:ip=192.0.2.7}". In a cluster it is the owner as far as is known, which may take a round trip to
+// find out the first time; a command for a key that has moved is redirected, and following that is the caller's.
+func (m *RedisShardManager) GetClient(userID string) *redis.Client {
+	return m.topology().clientFor(userID)
+}
+
+// Shards describes the shards, in the configured order. Behind Sentinel there is one, at the addresses of the
+// sentinels; of a Cluster these are the seeds.
+func (m *RedisShardManager) Shards() []Shard { return m.topology().describe() }
+
+// Close closes every client. Calls that are under way fail.
+func (m *RedisShardManager) Close() error { return m.topology().Close() }
+
+var _ topology = (*shardList)(nil)
+
+func (l *shardList) owner(text string) *shard {
+	return l.shards[l.strategy.place(text, l.seeds)]
+}
+
+// batcherFor implements topology.
+func (l *shardList) batcherFor(text string) *batcher { return l.owner(text).batcher }
+
+// clientFor implements topology.
+func (l *shardList) clientFor(text string) *redis.Client { return l.owner(text).client }
+
+// describe implements topology.
+func (l *shardList) describe() []Shard {
+	out := make([]Shard, len(l.shards))
+	for i, s := range l.shards {
 		out[i] = s.Shard
 	}
 	return out
 }
 
-// Close closes every client. Calls that are under way fail.
-func (m *RedisShardManager) Close() error {
+// probes implements topology. Any shard has room for the probe's key.
+func (l *shardList) probes(context.Context) []probe {
+	out := make([]probe, len(l.shards))
+	for i, s := range l.shards {
+		out[i] = probe{name: s.Name, key: probeKey, batcher: s.batcher}
+	}
+	return out
+}
+
+// Close implements topology.
+func (l *shardList) Close() error {
 	var errs []error
-	for _, s := range m.list.Load().shards {
+	for _, s := range l.shards {
 		errs = append(errs, s.client.Close())
 	}
 	return errors.Join(errs...)
-}
-
-func (l *shardList) owner(text string) *shard {
-	return l.shards[l.strategy.place(text, l.seeds)]
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -139,7 +140,11 @@ func TestGetClient_settingsOfTheConnections(t *testing.T) {
 	m, err := redisstore.NewRedisShardManager("127.0.0.1:1")
 	require.NoError(t, err)
 	defer func() { assert.NoError(t, m.Close()) }()
-	o := m.GetClient("anyone").Options()
+	assertSettings(t, m.GetClient("anyone").Options())
+}
+
+func assertSettings(t *testing.T, o *redis.Options) {
+	t.Helper()
 	assert.Zero(t, o.MaxRetries, "go-redis makes 0 out of -1: no retries")
 	assert.True(t, o.ContextTimeoutEnabled)
 	assert.Equal(t, 1, o.DialerRetries)

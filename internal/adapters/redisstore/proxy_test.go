@@ -1,6 +1,7 @@
 package redisstore_test
 
 import (
+	"bytes"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -13,8 +14,9 @@ import (
 // what it was asked by then.
 type proxy struct {
 	addr string
-	// tamper says what becomes of the next answer: the bytes that are passed on, and whether the connection stays
-	// open. It is used up by that answer, so that a request which is sent again reaches the server and is seen there.
+	// tamper says what becomes of the script's next answer: the bytes that are passed on, and whether the connection
+	// stays open. It is used up by that answer, so that a request which is sent again reaches the server and is seen
+	// there.
 	tamper atomic.Pointer[func(answer []byte) (instead []byte, open bool)]
 	mu     sync.Mutex
 	conns  []net.Conn
@@ -68,7 +70,7 @@ func (p *proxy) copy(to, from net.Conn, tamper *atomic.Pointer[func([]byte) ([]b
 			return
 		}
 		answer, open := buffer[:n], true
-		if tamper != nil {
+		if tamper != nil && isDecision(answer) {
 			if once := tamper.Swap(nil); once != nil {
 				answer, open = (*once)(answer)
 			}
@@ -77,4 +79,10 @@ func (p *proxy) copy(to, from net.Conn, tamper *atomic.Pointer[func([]byte) ([]b
 			return
 		}
 	}
+}
+
+// isDecision tells the script's answers, which begin with their version, from others.
+func isDecision(answer []byte) bool {
+	_, elements, _ := bytes.Cut(answer, []byte("\r\n"))
+	return answer[0] == '*' && bytes.HasPrefix(elements, []byte(":1\r\n"))
 }

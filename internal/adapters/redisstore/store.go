@@ -2,6 +2,7 @@ package redisstore
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"github.com/velocity-limiter/velocity/internal/domain"
@@ -42,37 +43,44 @@ var theOnly = []int{0}
 // TakeMany implements ports.BucketStore. Each shard is asked concurrently, for at most 128 groups at a time, so
 // that equal keys keep their order. The budget is each batch's own: a call of many groups may take several.
 func (s *Store) TakeMany(ctx context.Context, reqs []ports.TakeRequest, results []ports.TakeResult) {
-	list := s.manager.list.Load()
+	topology := s.manager.topology()
 	if len(reqs) == 1 {
 		if err := reqs[0].Check(); err != nil {
 			fail(&results[0], err)
 			return
 		}
-		list.owner(string(reqs[0].Key)).batcher.do(ctx, reqs, theOnly, results)
+		topology.batcherFor(string(reqs[0].Key)).do(ctx, reqs, theOnly, results)
 		return
 	}
 	var wg sync.WaitGroup
-	slots := list.sort(reqs, results)
-	for i, mine := range slots {
-		if len(mine) > 0 {
-			wg.Go(func() { list.shards[i].batcher.do(ctx, reqs, mine, results) })
-		}
+	for _, p := range sortByOwner(topology, reqs, results) {
+		wg.Go(func() { p.batcher.do(ctx, reqs, p.slots, results) })
 	}
 	wg.Wait()
 }
 
-// sort refuses the requests that cannot be carried out, and returns the slots of the others by shard.
-func (l *shardList) sort(reqs []ports.TakeRequest, results []ports.TakeResult) [][]int {
-	slots := make([][]int, len(l.shards))
+// part is what one call asks of one server.
+type part struct {
+	batcher *batcher
+	slots   []int
+}
+
+// sortByOwner refuses the requests that cannot be carried out, and sorts the others by who decides them.
+func sortByOwner(topology topology, reqs []ports.TakeRequest, results []ports.TakeResult) []part {
+	var parts []part
 	for i := range reqs {
 		if err := reqs[i].Check(); err != nil {
 			fail(&results[i], err)
 			continue
 		}
-		owner := l.strategy.place(string(reqs[i].Key), l.seeds)
-		slots[owner] = append(slots[owner], i)
+		b := topology.batcherFor(string(reqs[i].Key))
+		at := slices.IndexFunc(parts, func(p part) bool { return p.batcher == b })
+		if at < 0 {
+			at, parts = len(parts), append(parts, part{batcher: b})
+		}
+		parts[at].slots = append(parts[at].slots, i)
 	}
-	return slots
+	return parts
 }
 
 // fail makes a slot an error, keeping its memory.

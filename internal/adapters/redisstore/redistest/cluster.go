@@ -42,6 +42,9 @@ func StartCluster(t testing.TB, primaries, replicasEach int) *Cluster {
 		c.clients[s] = client
 	}
 	for i, s := range c.Nodes {
+		c.must(s, "cluster", "set-config-epoch", i+1) // nodes of one epoch quarrel about slots until they have others
+	}
+	for i, s := range c.Nodes {
 		if i > 0 {
 			c.must(c.Nodes[0], "cluster", "meet", "127.0.0.1", s.port, ports[s])
 		}
@@ -191,15 +194,24 @@ func (c *Cluster) MoveKeys(slot int, from, to *Server) {
 	}
 }
 
-// CloseSlot ends the move of a slot: all primaries are told whose it is.
+// CloseSlot ends the move of a slot: all primaries are told whose it is, the new owner first, which claims it with a
+// new epoch.
 func (c *Cluster) CloseSlot(slot int, to *Server) {
 	c.t.Helper()
 	from := c.Owner(slot)
 	c.must(to, "cluster", "setslot", slot, "node", c.ID(to))
 	c.must(from, "cluster", "setslot", slot, "node", c.ID(to))
+	told := map[string]bool{to.Addr: true, from.Addr: true}
+	for _, r := range c.table(from) {
+		if primary := r.Nodes[0].Addr; !told[primary] {
+			told[primary] = true
+			c.must(c.server(primary), "cluster", "setslot", slot, "node", c.ID(to))
+		}
+	}
 }
 
-// MoveSlot moves a slot with its keys.
+// MoveSlot moves a slot with its keys. Moves in two directions at once may leave a slot without an owner: a claim that
+// is still under way counts for more than a newer one of a lower epoch. So AwaitWhole between them.
 func (c *Cluster) MoveSlot(slot int, to *Server) {
 	c.t.Helper()
 	from := c.Owner(slot)

@@ -1,0 +1,473 @@
+package redisstore_test
+
+import (
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/velocity-limiter/velocity/internal/adapters/redisstore"
+	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/redistest"
+	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/ports"
+	"github.com/velocity-limiter/velocity/internal/ports/porttest"
+)
+
+func clusterConfig(addrs ...string) redisstore.Config {
+	cfg := config(addrs...)
+	cfg.Topology = redisstore.TopologyCluster
+	return cfg
+}
+
+// TestCluster is one test because a cluster takes seconds to start. Each part leaves it whole.
+func TestCluster(t *testing.T) {
+	c := redistest.StartCluster(t, 3, 1)
+	for _, part := range []struct {
+		name string
+		run  func(*testing.T, *redistest.Cluster)
+	}{
+		{"contract", clusterContract},
+		{"slots are those of the server", slotsAreTheServers},
+		{"a batch may be of any keys", anyKeys},
+		{"health is that of each primary", clusterHealth},
+		{"redirects are followed, and nothing is debited twice", redirectsAreFollowed},
+		{"slots move under load", slotsMoveUnderLoad},
+		{"only a node without the script is sent it", scriptIsSentWhereUnknown},
+		{"a replica takes over from a primary that lives", plannedFailover},
+		{"a replica takes over from a primary that died", primaryDies},
+		{"a dead primary costs its own slots alone", deadPrimaryIsAlone},
+	} {
+		t.Run(part.name, func(t *testing.T) {
+			part.run(t, c)
+			c.AwaitWhole()
+		})
+		if t.Failed() {
+			return
+		}
+	}
+}
+
+func clusterContract(t *testing.T, c *redistest.Cluster) {
+	porttest.TestBucketStore(t, porttest.Harness{
+		New: func(t *testing.T) porttest.Fixture {
+			now := domain.InstantOf(time.Date(2040, 1, 1, 0, 0, 0, 0, time.UTC))
+			for _, node := range primaries(t, c) {
+				require.NoError(t, c.Client(node).FlushAll(t.Context()).Err())
+			}
+			s, setNow, err := redisstore.NewWithWrittenClock(clusterConfig(c.Addrs()...), now)
+			require.NoError(t, err)
+			t.Cleanup(func() { _ = s.Close() })
+			return porttest.Fixture{
+				Store: s,
+				Advance: func(d time.Duration) {
+					now = now.Add(d)
+					setNow(now)
+				},
+				Holds: func(k domain.BucketKey) bool {
+					at, err := s.Manager().GetClient(string(k)).PExpireTime(t.Context(), redisstore.RedisKey(k)).Result()
+					require.NoError(t, err)
+					return at > 0 && domain.Instant(at.Microseconds()) >= now
+				},
+			}
+		},
+		Unreachable: func(t *testing.T) (ports.BucketStore, time.Duration) {
+			frozen, addrs := redistest.StartN(t, 3)
+			for _, server := range frozen {
+				server.Pause()
+			}
+			cfg := redisstore.DefaultConfig(addrs...)
+			cfg.Topology = redisstore.TopologyCluster
+			return newStore(t, cfg), cfg.TakeTimeout
+		},
+	})
+}
+
+// primaries are the nodes that own slots, in the order of the slots.
+func primaries(t *testing.T, c *redistest.Cluster) []*redistest.Server {
+	t.Helper()
+	var list []*redistest.Server
+	for slot := 0; slot < 1<<14; slot += 1 << 11 {
+		if owner := c.Owner(slot); len(list) == 0 || list[len(list)-1] != owner {
+			list = append(list, owner)
+		}
+	}
+	require.Len(t, list, 3)
+	return list
+}
+
+// clientAt is the name of a client whose bucket the node keeps. Names with one prefix are distinct by their number.
+func clientAt(c *redistest.Cluster, node *redistest.Server, prefix string, number int) string {
+	for i, found := 0, 0; ; i++ {
+		name := prefix + strconv.Itoa(i)
+		if c.Owner(redisstore.SlotOf(key(name))) != node {
+			continue
+		}
+		if found++; found > number {
+			return name
+		}
+	}
+}
+
+func sum(t *testing.T, c *redistest.Cluster, command string, nodes ...*redistest.Server) int {
+	t.Helper()
+	total := 0
+	for _, node := range nodes {
+		n, err := strconv.Atoi(calls(t, c.Client(node), command))
+		require.NoError(t, err)
+		total += n
+	}
+	return total
+}
+
+// redirected is how often the node has answered with an error that starts with this word.
+func redirected(t *testing.T, client *redis.Client, word string) int {
+	t.Helper()
+	for line := range strings.Lines(client.Info(t.Context(), "errorstats").Val()) {
+		if count, ok := strings.CutPrefix(strings.TrimSpace(line), "errorstat_"+word+":count="); ok {
+			n, err := strconv.Atoi(count)
+			require.NoError(t, err)
+			return n
+		}
+	}
+	return 0
+}
+
+func slotsAreTheServers(t *testing.T, c *redistest.Cluster) {
+	assert.Equal(t, 0x31c3, redisstore.SlotOf("123456789"), "the check value of CRC-16/XMODEM")
+	for i := range 100 {
+		k := key(fmt.Sprintf("client-%d", i))
+		assert.Equal(t, c.Slot(redisstore.RedisKey(k)), redisstore.SlotOf(k), "%s", k)
+	}
+}
+
+func anyKeys(t *testing.T, c *redistest.Cluster) {
+	s := newStore(t, clusterConfig(c.Addrs()[0]))
+	l := limit(t, "burst", "1/h", 10)
+	var reqs []ports.TakeRequest
+	for i := range 300 { // each of 100 clients is asked for three times, in one call
+		reqs = append(reqs, take("any-"+strconv.Itoa(i%100), domain.Tokens(i/100+3), l))
+	}
+	results := make([]ports.TakeResult, len(reqs))
+	s.TakeMany(t.Context(), reqs, results)
+	for i, r := range results {
+		require.NoError(t, r.Err)
+		want := []domain.Tokens{7, 3, 3}[i/100] // 3, then 4, and then there are not 5 left
+		require.Equal(t, want, l.Remaining(r.Buckets[0]), "request %d", i)
+	}
+	for _, node := range primaries(t, c) {
+		assert.Equal(t, node.Addr, s.Manager().GetClient(string(key(clientAt(c, node, "any-", 0)))).Options().Addr)
+	}
+	assert.Len(t, s.Manager().Shards(), 1)
+}
+
+func clusterHealth(t *testing.T, c *redistest.Cluster) {
+	s := newStore(t, clusterConfig(c.Addrs()...))
+	for range 2 {
+		health := s.CheckHealth(t.Context())
+		require.Len(t, health, 3)
+		for i, h := range health {
+			assert.Equal(t, "shard-"+strconv.Itoa(i), h.Name)
+			assert.NoError(t, h.Err)
+		}
+	}
+	before := sum(t, c, "evalsha", c.Nodes...)
+	s.CheckHealth(t.Context())
+	for _, node := range primaries(t, c) {
+		assert.NotZero(t, sum(t, c, "evalsha", node))
+	}
+	assert.Equal(t, before+3, sum(t, c, "evalsha", c.Nodes...), "each primary is asked once")
+
+	dead := newStore(t, clusterConfig(net.JoinHostPort("127.0.0.1", strconv.Itoa(redistest.FreePort(t)))))
+	health := dead.CheckHealth(t.Context())
+	require.Len(t, health, 1)
+	assert.ErrorIs(t, health[0].Err, ports.ErrUnavailable)
+	assert.NotNil(t, dead.Manager().GetClient("anybody"))
+}
+
+func redirectsAreFollowed(t *testing.T, c *redistest.Cluster) {
+	s := newStore(t, clusterConfig(c.Addrs()...))
+	l := limit(t, "burst", "1/h", 10)
+	nodes := primaries(t, c)
+	from, to := nodes[0], nodes[1]
+	name, neighbour := clientAt(c, from, "moving-", 0), clientAt(c, from, "moving-", 1)
+	slot := redisstore.SlotOf(key(name))
+	require.NotEqual(t, slot, redisstore.SlotOf(key(neighbour)))
+	// Each story takes two of name's tokens, in two groups of one batch, and two of the neighbour's.
+	both := func(left domain.Tokens) {
+		t.Helper()
+		results := make([]ports.TakeResult, 4)
+		s.TakeMany(t.Context(), []ports.TakeRequest{
+			take(name, 1, l), take(neighbour, 1, l), take(name, 1, l), take(neighbour, 1, l),
+		}, results)
+		for i, want := range []domain.Tokens{left - 1, left - 1, left - 2, left - 2} {
+			require.NoError(t, results[i].Err)
+			assert.Equal(t, want, l.Remaining(results[i].Buckets[0]), "group %d", i)
+		}
+	}
+	both(10)
+	moved, asked, ran := redirected(t, c.Client(from), "MOVED"), redirected(t, c.Client(from), "ASK"), sum(t, c, "evalsha", from, to)+sum(t, c, "eval", from, to)
+
+	c.OpenSlot(slot, to)
+	both(8)
+	assert.Equal(t, asked, redirected(t, c.Client(from), "ASK"), "what the slot's owner has, it decides")
+	c.MoveKeys(slot, from, to)
+	both(6)
+	assert.Greater(t, redirected(t, c.Client(from), "ASK"), asked)
+	assert.Equal(t, moved, redirected(t, c.Client(from), "MOVED"))
+	c.CloseSlot(slot, to)
+	both(4)
+	assert.Greater(t, redirected(t, c.Client(from), "MOVED"), moved)
+
+	assert.NotEmpty(t, level(t, c.Client(to), name, "burst"))
+	assert.Equal(t, domain.Tokens(2), l.Remaining(takePeek(t, s, name, l).Buckets[0]))
+	ran++ // the peek
+	assert.Equal(t, 6, sum(t, c, "evalsha", from, to)+sum(t, c, "eval", from, to)-ran, "three runs for each of two clients")
+	c.AwaitWhole()
+	c.MoveSlot(slot, from)
+}
+
+func slotsMoveUnderLoad(t *testing.T, c *redistest.Cluster) {
+	s := newStore(t, clusterConfig(c.Addrs()...))
+	l := limit(t, "burst", "1/h", 10)
+	nodes := primaries(t, c)
+	names := make([]string, 24)
+	admitted := make([]atomic.Int64, len(names))
+	for i := range names {
+		names[i] = clientAt(c, nodes[i%3], "load-", i/3)
+	}
+	var running sync.WaitGroup
+	stop := make(chan struct{})
+	for worker := range 8 {
+		running.Go(func() {
+			for i := worker; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				who := i % len(names)
+				r := ports.Take(t.Context(), s, take(names[who], 1, l))
+				if !assert.NoError(t, r.Err) {
+					return
+				}
+				if r.Verdict == domain.Allowed {
+					admitted[who].Add(1)
+				}
+				if r.Verdict == domain.Allowed && i%4 != 0 { // so that tokens are debited during all of the moves
+					back := take(names[who], 1, l)
+					back.Op = domain.OpRefund
+					if r := ports.Take(t.Context(), s, back); assert.NoError(t, r.Err) {
+						admitted[who].Add(-1)
+					}
+				}
+			}
+		})
+	}
+	for i, name := range names {
+		if i%3 != 2 {
+			c.MoveSlot(redisstore.SlotOf(key(name)), nodes[2])
+		}
+	}
+	close(stop)
+	running.Wait()
+	for i, name := range names {
+		left := l.Remaining(takePeek(t, s, name, l).Buckets[0])
+		assert.Equal(t, int64(10), admitted[i].Load()+int64(left), "%s: what was spent and what is left", name)
+	}
+	for home := range 2 {
+		c.AwaitWhole()
+		for i := home; i < len(names); i += 3 {
+			c.MoveSlot(redisstore.SlotOf(key(names[i])), nodes[home])
+		}
+	}
+}
+
+func takePeek(t *testing.T, s ports.BucketStore, client string, l domain.Limit) ports.TakeResult {
+	t.Helper()
+	req := take(client, 0, l)
+	req.Op = domain.OpPeek
+	r := ports.Take(t.Context(), s, req)
+	require.NoError(t, r.Err)
+	return r
+}
+
+func scriptIsSentWhereUnknown(t *testing.T, c *redistest.Cluster) {
+	s := newStore(t, clusterConfig(c.Addrs()...))
+	l := limit(t, "burst", "1/h", 10)
+	nodes := primaries(t, c)
+	names := []string{clientAt(c, nodes[0], "script-", 0), clientAt(c, nodes[1], "script-", 0), clientAt(c, nodes[2], "script-", 0)}
+	var reqs []ports.TakeRequest
+	for i := range 9 {
+		reqs = append(reqs, take(names[i%3], 1, l))
+	}
+	results := make([]ports.TakeResult, len(reqs))
+	s.TakeMany(t.Context(), reqs, results)
+	require.NoError(t, c.Client(nodes[1]).ScriptFlush(t.Context()).Err())
+	before := make([]int, 3)
+	for i, node := range nodes {
+		before[i] = sum(t, c, "eval", node)
+	}
+	s.TakeMany(t.Context(), reqs, results)
+	for i, r := range results {
+		require.NoError(t, r.Err)
+		assert.Equal(t, domain.Tokens(6-i/3), l.Remaining(r.Buckets[0]), "group %d: equal keys in their order", i)
+	}
+	for i, node := range nodes {
+		want := before[i]
+		if node == nodes[1] {
+			want++
+		}
+		assert.Equal(t, want, sum(t, c, "eval", node), "node %d", i)
+	}
+}
+
+func plannedFailover(t *testing.T, c *redistest.Cluster) {
+	s := newStore(t, clusterConfig(c.Addrs()...))
+	l := limit(t, "burst", "1/h", 10)
+	old := primaries(t, c)[0]
+	name := clientAt(c, old, "planned-", 0)
+	var told atomic.Int64
+	s.Manager().OnFailover(func() { told.Add(1) })
+	require.Len(t, s.CheckHealth(t.Context()), 3)
+	assert.Equal(t, domain.Tokens(9), l.Remaining(takeOne(t, s, name, 1, l).Buckets[0]))
+	require.Eventually(t, func() bool { return redisstore.ClusterBatchers(s) == 3 }, patient, time.Millisecond)
+	require.Zero(t, told.Load())
+
+	next := c.Failover(old)
+	require.Zero(t, sum(t, c, "eval", next), "scripts are not replicated")
+	assert.Equal(t, domain.Tokens(8), l.Remaining(takeOne(t, s, name, 1, l).Buckets[0]), "redirected by the old primary")
+	assert.Equal(t, 1, sum(t, c, "eval", next))
+	require.Eventually(t, func() bool {
+		takeOne(t, s, name, 0, l)
+		return told.Load() == 1 && redisstore.ClusterBatchers(s) == 3
+	}, 5*time.Second, 10*time.Millisecond, "the failover is told of, and the old primary's batcher vanishes")
+	assert.Equal(t, next.Addr, s.Manager().GetClient(string(key(name))).Options().Addr)
+}
+
+// recoverTimeout is how soon after a failover the store must decide again, with what a busy machine adds.
+const recoverTimeout = 2*time.Second + slack
+
+func primaryDies(t *testing.T, c *redistest.Cluster) {
+	s := newStore(t, clusterConfig(c.Addrs()...))
+	l := limit(t, "burst", "1/h", 10)
+	old := primaries(t, c)[1]
+	replica := c.Replica(old)
+	name := clientAt(c, old, "dies-", 0)
+	var told atomic.Int64
+	s.Manager().OnFailover(func() { told.Add(1) })
+	takeOne(t, s, name, 1, l)
+	require.NoError(t, c.Client(old).Wait(t.Context(), 1, patient).Err(), "the replica has it")
+
+	old.Kill()
+	r := ports.Take(t.Context(), s, take(name, 1, l))
+	require.ErrorIs(t, r.Err, ports.ErrUnavailable)
+	c.AwaitPrimary(replica)
+	promoted := time.Now()
+	require.Eventually(t, func() bool { return ports.Take(t.Context(), s, take(name, 1, l)).Err == nil }, patient, 5*time.Millisecond)
+	assert.Less(t, time.Since(promoted), recoverTimeout)
+	assert.Equal(t, domain.Tokens(8), l.Remaining(takePeek(t, s, name, l).Buckets[0]), "no take that failed was carried out")
+	require.Eventually(t, func() bool { return told.Load() == 1 }, patient, time.Millisecond)
+	old.Restart()
+}
+
+func deadPrimaryIsAlone(t *testing.T, c *redistest.Cluster) {
+	l := limit(t, "burst", "1/h", 10)
+	dead := primaries(t, c)[2]
+	replica := c.Replica(dead)
+	for name, end := range map[string][2]func(*redistest.Server){
+		"frozen": {(*redistest.Server).Pause, (*redistest.Server).Resume},
+		"killed": {(*redistest.Server).Kill, (*redistest.Server).Restart},
+	} {
+		cfg := clusterConfig(c.Addrs()...)
+		cfg.TakeTimeout, cfg.DialTimeout = time.Second, time.Second
+		s := newStore(t, cfg)
+		var reqs []ports.TakeRequest
+		var lost []bool
+		for i := range 30 {
+			client := fmt.Sprintf("%s-%d", name, i)
+			reqs, lost = append(reqs, take(client, 1, l)), append(lost, c.Owner(redisstore.SlotOf(key(client))) == dead)
+		}
+		results := make([]ports.TakeResult, len(reqs))
+		s.TakeMany(t.Context(), reqs, results)
+		for _, r := range results {
+			require.NoError(t, r.Err)
+		}
+		end[0](replica) // first, or it would take over
+		end[0](dead)
+		for round := range 3 {
+			var wg sync.WaitGroup
+			for i := range reqs {
+				wg.Go(func() {
+					start := time.Now()
+					r := ports.Take(t.Context(), s, reqs[i])
+					if lost[i] {
+						assert.ErrorIs(t, r.Err, ports.ErrUnavailable, "%s: %d", name, i)
+						return
+					}
+					assert.NoError(t, r.Err, "%s: %d", name, i)
+					assert.Less(t, time.Since(start), cfg.TakeTimeout, "%s, round %d: it waited for nobody", name, round)
+				})
+			}
+			wg.Wait()
+		}
+		s.TakeMany(t.Context(), reqs, results)
+		for i, r := range results {
+			assert.Equal(t, lost[i], r.Err != nil, "%s, in one call: %d: %v", name, i, r.Err)
+		}
+		assert.Contains(t, lost, true)
+		end[1](dead)
+		end[1](replica)
+		c.AwaitWhole()
+		require.Eventually(t, func() bool {
+			health := s.CheckHealth(t.Context())
+			return len(health) == 3 && health[0].Err == nil && health[1].Err == nil && health[2].Err == nil
+		}, patient, 5*time.Millisecond)
+	}
+}
+
+func TestCluster_aLostOrGarbledAnswerIsNeverAskedForAgain(t *testing.T) {
+	c := redistest.StartCluster(t, 1, 0)
+	node := c.Nodes[0]
+	client := c.Client(node)
+	lostAnswers(t, node.Addr, client, func(addrs ...string) redisstore.Config {
+		_, port, err := net.SplitHostPort(addrs[0])
+		require.NoError(t, err)
+		require.NoError(t, client.ConfigSet(t.Context(), "cluster-announce-port", port).Err()) // so that nobody goes past the proxy
+		return clusterConfig(addrs...)
+	})
+}
+
+func TestOnceCmd_ofSeveralAttemptsTheLastOneCounts(t *testing.T) {
+	moved := answer("MOVED 1 127.0.0.1:1")
+	lost := fmt.Errorf("read: %w", net.ErrClosed)
+	cmd, outcome := redisstore.OnceCmd(t.Context(), "evalsha")
+	assert.True(t, cmd.NoRetry())
+
+	cmd.SetErr(moved)
+	_, err := outcome()
+	assert.Equal(t, moved, err, "redirects that do not end")
+	assert.NoError(t, cmd.Err(), "or else go-redis would not set what comes")
+
+	cmd.SetErr(lost)
+	_, err = outcome()
+	assert.Equal(t, lost, err)
+	assert.Equal(t, "may have been carried out", redisstore.EffectOf(err))
+
+	cmd, outcome = redisstore.OnceCmd(t.Context(), "evalsha")
+	cmd.SetErr(moved)
+	cmd.SetErr(nil)
+	cmd.(interface{ SetVal(any) }).SetVal("answer")
+	cmd.SetErr(t.Context().Err())
+	cmd.SetErr(redis.ErrPoolTimeout)
+	reply, err := outcome()
+	require.NoError(t, err, "an answer that came stands")
+	assert.Equal(t, "answer", reply)
+}
