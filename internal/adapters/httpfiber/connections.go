@@ -18,7 +18,7 @@ type connections struct {
 	mu   sync.Mutex
 	open map[*conn]struct{}
 	// until caps every read deadline once it is set.
-	until time.Time
+	until atomic.Pointer[time.Time]
 }
 
 func newConnections(most int) *connections {
@@ -29,9 +29,9 @@ func newConnections(most int) *connections {
 func (s *connections) readUntil(t time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.until = t
+	s.until.Store(&t)
 	for c := range s.open {
-		_ = c.Conn.SetReadDeadline(t)
+		_ = c.SetReadDeadline(t)
 	}
 }
 
@@ -109,30 +109,64 @@ func (l *listener) Close() error {
 type conn struct {
 	net.Conn
 	conns     *connections
+	read      deadline
+	write     deadline
 	closed    atomic.Bool
 	lingering atomic.Bool
 }
 
 func (s *connections) add(c net.Conn) *conn {
-	tracked := &conn{Conn: c, conns: s}
+	now := time.Now()
+	tracked := &conn{
+		Conn: c, conns: s,
+		read:  deadline{set: c.SetReadDeadline, start: now},
+		write: deadline{set: c.SetWriteDeadline, start: now},
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.open[tracked] = struct{}{}
-	if !s.until.IsZero() {
-		_ = c.SetReadDeadline(s.until)
+	if until := s.until.Load(); until != nil {
+		_ = tracked.SetReadDeadline(*until)
 	}
 	return tracked
 }
 
+// Read implements net.Conn.
+func (c *conn) Read(p []byte) (int, error) {
+	for {
+		n, err := c.Conn.Read(p)
+		if err == nil || n > 0 || !c.read.endedEarly(err) {
+			return n, err
+		}
+	}
+}
+
+// Write implements net.Conn.
+func (c *conn) Write(p []byte) (int, error) {
+	written := 0
+	for {
+		n, err := c.Conn.Write(p[written:])
+		written += n
+		if err == nil || !c.write.endedEarly(err) {
+			return written, err
+		}
+	}
+}
+
 // SetReadDeadline never passes the deadline that the server's end has set.
 func (c *conn) SetReadDeadline(t time.Time) error {
-	c.conns.mu.Lock()
-	defer c.conns.mu.Unlock()
-	if until := c.conns.until; !until.IsZero() && (t.IsZero() || t.After(until)) {
-		t = until
+	if err := c.read.want(t); err != nil {
+		return err
 	}
-	return c.Conn.SetReadDeadline(t)
+	// Looked at afterwards, so that readUntil, which comes between, is not overwritten.
+	if until := c.conns.until.Load(); until != nil && (t.IsZero() || t.After(*until)) {
+		return c.read.want(*until)
+	}
+	return nil
 }
+
+// SetWriteDeadline implements net.Conn.
+func (c *conn) SetWriteDeadline(t time.Time) error { return c.write.want(t) }
 
 // SetDeadline is both deadlines.
 func (c *conn) SetDeadline(t time.Time) error {
