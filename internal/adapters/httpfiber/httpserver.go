@@ -69,6 +69,7 @@ func newHTTPServer(log *zap.Logger, l limits) *httpServer {
 	})
 	server := s.app.Server()
 	server.CloseOnShutdown = true
+	server.LazyRequestTime = true // nothing here asks when a request came in
 	server.ErrorHandler = s.connectionError
 	server.HeaderReceived = func(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
 		return fasthttp.RequestConfig{MaxRequestBodySize: bodyLimit(h, l.body)}

@@ -104,7 +104,11 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return s.http.shutdown(ctx)
 }
 
-// bodyLimit is asked for each request before its body is read.
+// bodyLimit is asked for each request before its body is read. No route reads more than the usual of anything but a
+// POST.
 func bodyLimit(h *fasthttp.RequestHeader, limit func(target string) int) int {
+	if !h.IsPost() {
+		return maxBody
+	}
 	return limit(utils.UnsafeString(h.RequestURI()))
 }
