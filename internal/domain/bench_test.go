@@ -38,3 +38,18 @@ func BenchmarkApply(b *testing.B) {
 		})
 	}
 }
+
+func TestNewBucketKey_allocatesTheKeyAlone(t *testing.T) {
+	source := domain.KeySource{Kind: domain.SourceHeader, Name: "x-client-id"}
+	require.LessOrEqual(t, testing.AllocsPerRun(1000, func() {
+		_ = domain.NewBucketKey("default", source, "client-000042")
+	}), 1.0)
+}
+
+func BenchmarkNewBucketKey(b *testing.B) {
+	source := domain.KeySource{Kind: domain.SourceHeader, Name: "x-client-id"}
+	b.ReportAllocs()
+	for b.Loop() {
+		_ = domain.NewBucketKey("default", source, "client-000042")
+	}
+}

@@ -41,7 +41,7 @@ func ParseKeySource(s string) (KeySource, error) {
 
 const keyRule = "must be ip or header:NAME, with a name of letters, digits and hyphens"
 
-// valid reports whether [ParseKeySource] could have made s: the tag of such a source holds no separator.
+// valid reports whether [ParseKeySource] could have made s: the name of such a source holds no separator.
 func (s KeySource) valid() bool {
 	switch s.Kind {
 	case SourceIP:
@@ -76,14 +76,6 @@ func (s KeySource) String() string {
 	return "ip"
 }
 
-// tag is the source as it stands in a bucket's key.
-func (s KeySource) tag() string {
-	if s.Kind == SourceHeader {
-		return "h:" + s.Name
-	}
-	return "ip"
-}
-
 // BucketKey names the bucket group of one client under one policy: "<policy>:<source>=<value>". Values are
 // escaped, and the names of policies and sources hold no separator, so that different clients, sources and policies
 // never share a key, and no key holds a brace, which a store may use to mark what decides the shard.
@@ -95,33 +87,46 @@ const maxKeyValue = 256
 // NewBucketKey builds the key. A value over 256 bytes is replaced by its SHA-256 (not by a faster hash, whose
 // collisions could be made), marked so that no other value can look like it.
 func NewBucketKey(policy string, source KeySource, value string) BucketKey {
-	tag := source.tag()
-	if len(value) > maxKeyValue {
+	switch {
+	case len(value) > maxKeyValue:
 		sum := sha256.Sum256([]byte(value))
-		return BucketKey(policy + ":" + tag + "=%sha256-" + hex.EncodeToString(sum[:]))
+		value = "%sha256-" + hex.EncodeToString(sum[:])
+	case needsEscape(value):
+		value = string(appendEscaped(make([]byte, 0, len(value)+16), value))
 	}
-	key := make([]byte, 0, len(policy)+len(tag)+len(value)+2+16)
-	key = append(key, policy...)
-	key = append(key, ':')
-	key = append(key, tag...)
-	key = append(key, '=')
-	return BucketKey(appendEscaped(key, value))
+	if source.Kind == SourceHeader {
+		return BucketKey(policy + ":h:" + source.Name + "=" + value)
+	}
+	return BucketKey(policy + ":ip=" + value)
 }
 
-// appendEscaped percent-encodes the separators, braces, the percent sign and control characters.
+// needsEscape reports whether appendEscaped would change s.
+func needsEscape(s string) bool {
+	for i := range len(s) {
+		if escaped(s[i]) {
+			return true
+		}
+	}
+	return false
+}
+
+// escaped are the separators, braces, the percent sign and control characters.
+func escaped(c byte) bool {
+	switch c {
+	case '{', '}', ':', '=', '&', '%', 0x7f:
+		return true
+	}
+	return c < 0x20
+}
+
+// appendEscaped percent-encodes.
 func appendEscaped(dst []byte, s string) []byte {
 	const hexDigits = "0123456789ABCDEF"
 	for i := range len(s) {
-		c := s[i]
-		switch c {
-		case '{', '}', ':', '=', '&', '%', 0x7f:
+		if c := s[i]; escaped(c) {
 			dst = append(dst, '%', hexDigits[c>>4], hexDigits[c&15])
-		default:
-			if c < 0x20 {
-				dst = append(dst, '%', hexDigits[c>>4], hexDigits[c&15])
-			} else {
-				dst = append(dst, c)
-			}
+		} else {
+			dst = append(dst, c)
 		}
 	}
 	return dst
