@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 
 	"github.com/velocity-limiter/velocity/internal/domain"
@@ -62,15 +63,18 @@ func (r *RateLimiter) DecideMany(ctx context.Context, reqs []domain.Request, ans
 
 func (r *RateLimiter) decide(ctx context.Context, w *round, reqs []domain.Request, answers []ports.Answer) {
 	for i := range reqs {
-		answers[i] = ports.Answer{}
-		p, err := r.plan(&reqs[i])
-		switch {
+		a := &answers[i]
+		*a = ports.Answer{Decision: domain.Decision{Limits: a.Decision.Limits[:0]}}
+		p := w.nextPlan(i)
+		switch err := r.plan(&reqs[i], p); {
 		case err != nil:
-			answers[i].Err = err
+			a.Err = err
+			w.dropPlan()
 		case p.policy == nil:
-			answers[i].Decision = domain.Decision{Outcome: domain.OutcomeAllowed}
+			a.Decision.Outcome = domain.OutcomeAllowed
+			w.dropPlan()
 		default:
-			w.add(i, p, &reqs[i])
+			w.add(p, &reqs[i])
 		}
 	}
 	if len(w.takes) == 0 {
@@ -80,65 +84,57 @@ func (r *RateLimiter) decide(ctx context.Context, w *round, reqs []domain.Reques
 	r.store.TakeMany(ctx, w.takes, results)
 	for j := range w.takes {
 		i := w.plans[j].index
-		answers[i] = r.conclude(ctx, &reqs[i], &w.plans[j].plan, &w.takes[j], &results[j])
+		r.conclude(ctx, &reqs[i], &w.plans[j], &w.takes[j], &results[j], &answers[i])
 	}
 }
 
-// plan is what a request comes to before any store is asked.
-type plan struct {
-	policy     *domain.Policy // nil: no policy applies
-	key        domain.BucketKey
-	client     string
-	keyMissing bool
-}
-
-func (r *RateLimiter) plan(req *domain.Request) (plan, error) {
+// plan finds out what a request comes to before any store is asked.
+func (r *RateLimiter) plan(req *domain.Request, p *plan) error {
 	if req.Op != domain.OpPeek && req.Op != domain.OpReset {
 		if err := req.Op.CheckCost(req.Cost); err != nil {
-			return plan{}, err
+			return err
 		}
 	}
-	p := plan{policy: r.policies.Match(req)}
-	if req.Policy != "" {
-		var err error
-		if p.policy, err = r.policies.Named(req.Policy); err != nil {
-			return plan{}, err
-		}
+	var err error
+	if req.Policy == "" {
+		p.policy = r.policies.Match(req)
+	} else if p.policy, err = r.policies.Named(req.Policy); err != nil {
+		return err
 	}
 	if p.policy == nil {
-		return p, nil
+		return nil
 	}
 	source, value, err := clientOf(req, p.policy.Key)
 	if err != nil {
-		return plan{}, err
+		return err
 	}
 	p.key = domain.NewBucketKey(p.policy.Name, source, value)
-	p.client = value
+	p.client = keep(value, p.key)
 	p.keyMissing = source != p.policy.Key
-	return p, nil
+	return nil
 }
 
 // conclude turns the store's result into the answer.
 func (r *RateLimiter) conclude(ctx context.Context, req *domain.Request, p *plan, take *ports.TakeRequest,
-	result *ports.TakeResult,
-) ports.Answer {
-	d := domain.Decision{Policy: p.policy.Name, Client: p.client, KeyMissing: p.keyMissing}
-	err := result.Err
-	if err != nil {
-		err = r.fail(ctx, p.policy, take, result.Err, &d)
+	result *ports.TakeResult, a *ports.Answer,
+) {
+	d := &a.Decision
+	d.Policy, d.Client, d.KeyMissing = p.policy.Name, p.client, p.keyMissing
+	if result.Err != nil {
+		a.Err = r.fail(ctx, p.policy, take, result.Err, d)
 	} else {
-		describe(&d, take, result)
+		describe(d, take, result)
 		if result.Verdict == domain.DebtExceeded {
-			err = domain.ErrDebtExceeded
+			a.Err = domain.ErrDebtExceeded
 		}
 	}
-	if err != nil {
-		return ports.Answer{Err: err}
+	if a.Err != nil {
+		*d = domain.Decision{Limits: d.Limits[:0]}
+		return
 	}
 	if take.Op == domain.OpTake && take.Cost > 0 {
-		r.observer.Decided(req, &d)
+		r.observer.Decided(req, d)
 	}
-	return ports.Answer{Decision: d}
 }
 
 // describe fills in a decision that a store made.
@@ -150,9 +146,9 @@ func describe(d *domain.Decision, take *ports.TakeRequest, result *ports.TakeRes
 	}
 	d.Store = result.Store
 	d.LevelKnown = true
-	d.Limits = make([]domain.LimitStatus, len(take.Limits))
+	d.Limits = slices.Grow(d.Limits, len(take.Limits))
 	for i := range take.Limits {
-		d.Limits[i] = take.Limits[i].Status(result.Buckets[i], result.Now, take.Cost, allowed)
+		d.Limits = append(d.Limits, take.Limits[i].Status(result.Buckets[i], result.Now, take.Cost, allowed))
 	}
 }
 
@@ -190,9 +186,9 @@ func (r *RateLimiter) fail(ctx context.Context, policy *domain.Policy, take *por
 	if mode == domain.FailOpen {
 		d.Outcome = domain.OutcomeAllowed
 	}
-	d.Limits = make([]domain.LimitStatus, len(take.Limits))
+	d.Limits = slices.Grow(d.Limits, len(take.Limits))
 	for i := range take.Limits {
-		d.Limits[i] = take.Limits[i].UnknownStatus(mode == domain.FailOpen)
+		d.Limits = append(d.Limits, take.Limits[i].UnknownStatus(mode == domain.FailOpen))
 	}
 	return nil
 }

@@ -14,18 +14,29 @@ type round struct {
 	answer [1]ports.Answer
 
 	takes   []ports.TakeRequest
-	plans   []plannedTake
+	plans   []plan // plans[i] is what takes[i] comes from
 	results []ports.TakeResult
 }
 
-type plannedTake struct {
-	plan
-	index int // of the request
+// plan is what a request comes to.
+type plan struct {
+	index      int            // of the request
+	policy     *domain.Policy // nil: no policy applies
+	key        domain.BucketKey
+	client     string
+	keyMissing bool
 }
 
-func (w *round) add(index int, p plan, req *domain.Request) {
+// nextPlan is for the caller to fill in, and to add or to drop.
+func (w *round) nextPlan(index int) *plan {
+	w.plans = append(w.plans, plan{index: index})
+	return &w.plans[len(w.plans)-1]
+}
+
+func (w *round) dropPlan() { w.plans = w.plans[:len(w.plans)-1] }
+
+func (w *round) add(p *plan, req *domain.Request) {
 	w.takes = append(w.takes, ports.TakeRequest{Op: req.Op, Key: p.key, Limits: p.policy.Limits, Cost: req.Cost})
-	w.plans = append(w.plans, plannedTake{plan: p, index: index})
 }
 
 // resultsFor keeps what the slots point to: the stores write their buckets into the same memory again.

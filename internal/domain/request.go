@@ -17,8 +17,8 @@ type Request struct {
 	Key string
 	// Client is the address of the client; the zero Addr if it is not known.
 	Client netip.Addr
-	// Lookup returns the value of a key's source, other than the address; "" if the request has none. An error is
-	// returned to the caller as it is. Nil: the request has no values.
+	// Lookup returns the value of a key's source, other than the address; "" if the request has none. The value need
+	// not outlive the call. An error is returned to the caller as it is. Nil: the request has no values.
 	Lookup func(KeySource) (string, error)
 	// ID is the request's id, for the log.
 	ID string

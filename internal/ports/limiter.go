@@ -16,7 +16,8 @@ type Limiter interface {
 	Decide(ctx context.Context, req domain.Request) (domain.Decision, error)
 
 	// DecideMany decides reqs[i] into answers[i], as Decide does, sharing round trips. answers must be as long as
-	// reqs. Requests for the same bucket are decided in the order given.
+	// reqs. Requests for the same bucket are decided in the order given. The memory of each slot's Decision.Limits is
+	// used again, so that a caller who keeps the slots allocates nothing.
 	DecideMany(ctx context.Context, reqs []domain.Request, answers []Answer)
 }
 

@@ -80,14 +80,30 @@ type batch struct {
 
 var batches = sync.Pool{New: func() any { return new(batch) }}
 
+// answersFor keeps what the slots point to: the limiter writes into the same memory again.
+func (b *batch) answersFor(n int) []ports.Answer {
+	if n > cap(b.answers) {
+		b.answers = append(b.answers[:cap(b.answers)], make([]ports.Answer, n-cap(b.answers))...)
+	}
+	b.answers = b.answers[:n]
+	return b.answers
+}
+
 // release forgets what the requests held, so that the pool does not keep it alive.
 func (b *batch) release() {
 	clear(b.checks)
 	clear(b.invalid)
 	clear(b.reqs)
-	clear(b.answers)
-	b.checks, b.invalid, b.reqs, b.answers = b.checks[:0], b.invalid[:0], b.reqs[:0], b.answers[:0]
+	for i := range b.answers {
+		b.answers[i] = emptied(b.answers[i])
+	}
+	b.checks, b.invalid, b.reqs = b.checks[:0], b.invalid[:0], b.reqs[:0]
 	batches.Put(b)
+}
+
+// emptied keeps nothing of an answer but memory for the next.
+func emptied(a ports.Answer) ports.Answer {
+	return ports.Answer{Decision: domain.Decision{Limits: a.Decision.Limits[:0]}}
 }
 
 // decideMany answers /v1/checks. A check that cannot be read fails the whole call, since nothing is known of what
@@ -109,11 +125,10 @@ func (a *decisionAPI) decideMany(c *fiber.Ctx) error {
 		b.invalid = append(b.invalid, invalid)
 		if invalid == nil {
 			b.reqs = append(b.reqs, b.checks[i].request(domain.OpTake, id))
-			b.answers = append(b.answers, ports.Answer{})
 		}
 	}
 	if len(b.reqs) > 0 {
-		a.limiter.DecideMany(c.UserContext(), b.reqs, b.answers)
+		a.limiter.DecideMany(c.UserContext(), b.reqs, b.answersFor(len(b.reqs)))
 	}
 	buf := getBuffer()
 	*buf = b.appendResults(*buf, id, instance(ctx))
