@@ -13,11 +13,12 @@ const (
 	// maxQueued bounds the groups that wait for one shard: some 30 ms of work for a Redis that decides 150,000 a
 	// second, so that what is queued can still be answered within the default budget.
 	maxQueued = 4096
-	// maxInFlight is the most batches of one shard that are under way at once.
-	maxInFlight = 4
-	// fullEnough is how many groups must wait before another batch is sent beside those under way. Sending earlier
+	// maxInFlight is the most batches of one shard that are under way at once: while the server decides one, the
+	// other is made or read here. More were measured to be smaller and not faster.
+	maxInFlight = 2
+	// fullEnough is how many groups must wait before another batch is sent beside the one under way. Sending earlier
 	// makes batches small and costs both sides more; sending later leaves the server idle.
-	fullEnough = 32
+	fullEnough = 16
 )
 
 // batcher lets concurrent calls for one shard ride together: while one batch is under way the next one fills. There

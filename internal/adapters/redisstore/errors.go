@@ -25,7 +25,7 @@ const (
 var refusals = []string{
 	"NOSCRIPT", "BUSY", "OOM", "READONLY", "MASTERDOWN", "LOADING", "CLUSTERDOWN", "NOREPLICAS", "MISCONF",
 	"MOVED", "ASK", "TRYAGAIN", "CROSSSLOT", "NOAUTH", "WRONGPASS", "NOPERM", "ERR max number of clients reached",
-	"ERR this script reads version",
+	"ERR this script ",
 }
 
 // effectOf classifies every error of go-redis.

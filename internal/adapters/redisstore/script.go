@@ -73,9 +73,18 @@ func scriptUnknown(err error) bool { return redis.HasErrorPrefix(err, "NOSCRIPT"
 // command is the memory of one encoded command, used again by later ones. Its arguments point into it, where that
 // keeps them from being allocated one by one.
 type command struct {
-	args []any
-	keys []keyArgument
-	sets [][]domain.Limit
+	args   []any
+	keys   []keyArgument
+	sets   [][]domain.Limit
+	kinds  []kind
+	kindOf []int // of each group, counted from 1
+}
+
+// kind is what groups of a batch mostly have in common.
+type kind struct {
+	op   domain.Op
+	cost domain.Tokens
+	set  int // counted from 1
 }
 
 var commands = sync.Pool{New: func() any { return &command{keys: make([]keyArgument, maxGroups)} }}
@@ -89,13 +98,14 @@ func (c *command) putBack() {
 
 // encode makes the command that decides the groups in their order, at most maxGroups. It is valid until the next.
 func (c *command) encode(name string, script *string, groups []*group) []any {
-	c.args, c.sets = append(c.args[:0], name, script, len(groups)), c.sets[:0]
+	c.args = append(c.args[:0], name, script, len(groups))
+	c.sets, c.kinds, c.kindOf = c.sets[:0], c.kinds[:0], c.kindOf[:0]
 	for i, g := range groups {
 		c.keys[i].set(g.req.Key)
 		c.args = append(c.args, &c.keys[i])
 	}
 	for _, g := range groups {
-		c.addSet(g.req.Limits)
+		c.kindOf = append(c.kindOf, c.addKind(kind{g.req.Op, g.req.Cost, c.addSet(g.req.Limits)}))
 	}
 	c.args = append(c.args, protocolVersion, len(c.sets))
 	for _, limits := range c.sets {
@@ -105,10 +115,25 @@ func (c *command) encode(name string, script *string, groups []*group) []any {
 			c.args = append(c.args, field(l), int64(l.Capacity()), int64(l.TokenCredits()), int64(l.TickCredits()), l.TickMicros())
 		}
 	}
-	for _, g := range groups {
-		c.args = append(c.args, int(g.req.Op), int64(g.req.Cost), c.addSet(g.req.Limits))
+	c.args = append(c.args, len(c.kinds))
+	for _, k := range c.kinds {
+		c.args = append(c.args, int(k.op), int64(k.cost), k.set)
+	}
+	if len(c.kinds) > 1 {
+		for _, k := range c.kindOf {
+			c.args = append(c.args, k)
+		}
 	}
 	return c.args
+}
+
+// addKind returns the number of a kind, counted from 1, adding it if it is not there yet.
+func (c *command) addKind(k kind) int {
+	if i := slices.Index(c.kinds, k); i >= 0 {
+		return i + 1
+	}
+	c.kinds = append(c.kinds, k)
+	return len(c.kinds)
 }
 
 // addSet returns the number of a limit set, counted from 1, adding it if it is not there yet: limits that repeat are

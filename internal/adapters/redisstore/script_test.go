@@ -187,17 +187,33 @@ func TestScript_denialOnASkewedBucketBringsItsTimeBack(t *testing.T) {
 	assert.Equal(t, time.Second, l.RetryAfter(r.Buckets[0], 1, r.Now), "not an hour and a second")
 }
 
-func TestEncode_sendsLimitsThatRepeatOnce(t *testing.T) {
+func TestEncode_sendsWhatRepeatsOnce(t *testing.T) {
 	l, m := limit(t, "burst", "1/h", 10), limit(t, "burst", "1/m", 10)
 	shared := []domain.Limit{l}
-	args := redisstore.Encode("source", []ports.TakeRequest{
-		{Key: "a", Limits: shared, Cost: 1},
-		{Key: "b", Limits: []domain.Limit{m}, Cost: 2},
-		{Key: "c", Limits: shared, Cost: 3},
-		{Key: "d", Limits: []domain.Limit{l}, Cost: 4},
-	})
+	const (
+		first  = "1 b:burst 10 3600000000 1 1"
+		second = "1 b:burst 10 60000000 1 1"
+	)
+	for want, reqs := range map[string][]ports.TakeRequest{
+		"2 velocity:{a} velocity:{b} 1 1 " + first + " 1 0 1 1": {
+			{Key: "a", Limits: shared, Cost: 1},
+			{Key: "b", Limits: []domain.Limit{l}, Cost: 1},
+		},
+		"4 velocity:{a} velocity:{b} velocity:{c} velocity:{a} 1 2 " + first + " " + second +
+			" 3 0 1 1 0 1 2 2 3 1 1 2 3 1": {
+			{Key: "a", Limits: shared, Cost: 1},
+			{Key: "b", Limits: []domain.Limit{m}, Cost: 1},
+			{Key: "c", Limits: shared, Cost: 3, Op: domain.OpRefund},
+			{Key: "a", Limits: []domain.Limit{l}, Cost: 1},
+		},
+	} {
+		assert.Equal(t, want, shownArguments(t, redisstore.Encode("source", reqs)[2:]))
+	}
+}
+
+func shownArguments(t *testing.T, args []any) string {
 	var shown []string
-	for _, a := range args[2:] {
+	for _, a := range args {
 		if m, ok := a.(encoding.BinaryMarshaler); ok {
 			text, err := m.MarshalBinary()
 			require.NoError(t, err)
@@ -205,6 +221,5 @@ func TestEncode_sendsLimitsThatRepeatOnce(t *testing.T) {
 		}
 		shown = append(shown, fmt.Sprint(a))
 	}
-	assert.Equal(t, "4 velocity:{a} velocity:{b} velocity:{c} velocity:{d} 1 2 "+
-		"1 b:burst 10 3600000000 1 1 1 b:burst 10 60000000 1 1 0 1 1 0 2 2 0 3 1 0 4 1", strings.Join(shown, " "))
+	return strings.Join(shown, " ")
 }

@@ -26,7 +26,7 @@ const password = "correct-horse-battery"
 
 // limiterACL is the least that the store needs: what README tells operators to grant.
 var limiterACL = []string{
-	"~velocity:*", "-@all", "+evalsha", "+eval", "+time", "+hmget", "+hset", "+hdel", "+pexpireat",
+	"~velocity:*", "-@all", "+evalsha", "+eval", "+time", "+hget", "+hmget", "+hset", "+hdel", "+pexpireat",
 }
 
 func withUser(rules ...string) redistest.Option {
@@ -40,10 +40,12 @@ func TestACL_ourCommandsAndKeysAreEnough(t *testing.T) {
 	cfg.Username, cfg.Password = "limiter", password
 	s := newStore(t, cfg)
 	require.NoError(t, s.CheckHealth(t.Context())[0].Err)
-	l := limit(t, "burst", "1/h", 10)
+	limits := []domain.Limit{limit(t, "burst", "1/h", 10), limit(t, "daily", "1/24h", 10)}
 	for op := domain.OpTake; op <= domain.OpReset; op++ {
-		r := ports.Take(t.Context(), s, ports.TakeRequest{Op: op, Key: key("a"), Limits: []domain.Limit{l}, Cost: 1})
-		assert.NoError(t, r.Err, "%v", op)
+		for n := range limits {
+			r := ports.Take(t.Context(), s, ports.TakeRequest{Op: op, Key: key("a"), Limits: limits[:n+1], Cost: 1})
+			assert.NoError(t, r.Err, "%v of %d", op, n+1)
+		}
 	}
 }
 
