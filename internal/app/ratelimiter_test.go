@@ -121,15 +121,19 @@ func TestDecide_findsTheClient(t *testing.T) {
 }
 
 func TestDecide_keepsNoStringOfTheRequest(t *testing.T) {
-	s := newStage(t, byHeader, domain.FailOpen)
-	buffer := []byte("alice") // as a server's, which the next request overwrites
-	d, err := s.Decide(t.Context(), domain.Request{Cost: 1, Lookup: func(domain.KeySource) (string, error) {
-		return unsafe.String(&buffer[0], len(buffer)), nil
-	}})
-	require.NoError(t, err)
-	copy(buffer, "mallo")
-	assert.Equal(t, "alice", d.Client)
-	assert.Equal(t, []domain.BucketKey{"default:h:x-client-id=alice"}, s.store.keys())
+	for client, key := range map[string]domain.BucketKey{
+		"alice": "default:h:x-client-id=alice", "al=ce": "default:h:x-client-id=al%3Dce", // the key holds it escaped
+	} {
+		s := newStage(t, byHeader, domain.FailOpen)
+		buffer := []byte(client) // as a server's, which the next request overwrites
+		d, err := s.Decide(t.Context(), domain.Request{Cost: 1, Lookup: func(domain.KeySource) (string, error) {
+			return unsafe.String(&buffer[0], len(buffer)), nil
+		}})
+		require.NoError(t, err)
+		copy(buffer, "mallo")
+		assert.Equal(t, client, d.Client)
+		assert.Equal(t, []domain.BucketKey{key}, s.store.keys())
+	}
 }
 
 func TestDecide_sharesOneCallAmongMany(t *testing.T) {

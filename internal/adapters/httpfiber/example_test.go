@@ -33,7 +33,11 @@ func (o *oneBucket) Decide(_ context.Context, req domain.Request) (domain.Decisi
 	return d, nil
 }
 
-func (*oneBucket) DecideMany(context.Context, []domain.Request, []ports.Answer) {}
+func (o *oneBucket) DecideMany(ctx context.Context, reqs []domain.Request, answers []ports.Answer) {
+	for i := range reqs {
+		answers[i].Decision, answers[i].Err = o.Decide(ctx, reqs[i])
+	}
+}
 
 func ExampleRateLimitMiddleware() {
 	limit, err := domain.NewLimit("burst", 2, 1, time.Minute)

@@ -26,6 +26,7 @@ func RateLimitMiddleware(limiter ports.Limiter, options ...Option) fiber.Handler
 	for _, set := range options {
 		set(m)
 	}
+	m.visits.New = func() any { return newVisit() }
 	return m.handle
 }
 
@@ -55,88 +56,90 @@ type middleware struct {
 	policy  string
 	key     func(*fiber.Ctx) string
 	clients *clientFinder
+	visits  sync.Pool // of *visit
 }
 
 func (m *middleware) handle(c *fiber.Ctx) error {
 	ctx := c.Context()
-	d, err := m.decide(c)
-	if err != nil {
+	v := m.visits.Get().(*visit)
+	defer m.leave(v)
+	if err := m.decide(c, v); err != nil {
 		writeError(ctx, err)
 		return nil
 	}
+	d := &v.answer[0].Decision
 	if !d.Allowed() {
-		p := denied(&d)
+		p := denied(d)
 		writeProblem(ctx, &p)
-		setRateLimitHeaders(&ctx.Response.Header, &d)
+		setRateLimitHeaders(&ctx.Response.Header, d)
 		return nil
 	}
 	// Deferred, since the next handler may panic, and set last, since it may clear the headers.
-	defer setRateLimitHeaders(&ctx.Response.Header, &d)
+	defer setRateLimitHeaders(&ctx.Response.Header, d)
 	return c.Next()
 }
 
-func (m *middleware) decide(c *fiber.Ctx) (domain.Decision, error) {
+func (m *middleware) decide(c *fiber.Ctx, v *visit) error {
 	ctx := c.Context()
 	path, err := NormalizePath(utils.UnsafeString(ctx.URI().PathOriginal()))
 	if err != nil {
-		return domain.Decision{}, err
+		return err
 	}
-	method := c.Method()
-	if method == fiber.MethodHead { // else HEAD would be a second allowance for the same resource
-		method = fiber.MethodGet
+	v.from = &ctx.Request.Header
+	req := &v.req[0]
+	req.Cost = m.cost
+	req.Policy = m.policy
+	req.Method = c.Method()
+	if req.Method == fiber.MethodHead { // else HEAD would be a second allowance for the same resource
+		req.Method = fiber.MethodGet
 	}
-	headers := headerLookups.Get().(*headerLookup)
-	headers.from = &ctx.Request.Header
-	defer headers.release()
-	req := domain.Request{
-		Cost:   m.cost,
-		Policy: m.policy,
-		Method: method,
-		Host:   utils.UnsafeString(ctx.URI().Host()),
-		Path:   path,
-		Client: m.clients.client(ctx),
-		Lookup: headers.lookup,
-		ID:     requestID(ctx),
-	}
+	req.Host = utils.UnsafeString(ctx.URI().Host())
+	req.Path = path
+	req.Client = m.clients.client(ctx)
+	req.Lookup = v.lookup
+	req.ID = requestID(ctx)
 	if m.key != nil {
 		req.Key = m.key(c)
 	}
 	// Not Fiber's RequestCtx: that ends as soon as the server starts to stop, and would fail what is in flight.
-	return m.limiter.Decide(c.UserContext(), req)
+	m.limiter.DecideMany(c.UserContext(), v.req[:], v.answer[:])
+	return v.answer[0].Err
 }
 
-// headerLookup answers domain.Request.Lookup. It is pooled together with its method value, which would else be
-// allocated for every request.
-type headerLookup struct {
+// visit is the memory of one request, used again by later ones: it is made of slices, and asked by DecideMany, for that
+// reason alone.
+type visit struct {
+	req    [1]domain.Request
+	answer [1]ports.Answer
 	from   *fasthttp.RequestHeader
-	lookup func(domain.KeySource) (string, error)
+	lookup func(domain.KeySource) (string, error) // the method value is an allocation of its own
 }
 
-var headerLookups = sync.Pool{New: func() any {
-	h := new(headerLookup)
-	h.lookup = h.value
-	return h
-}}
-
-func (h *headerLookup) release() {
-	h.from = nil
-	headerLookups.Put(h)
+func newVisit() *visit {
+	v := new(visit)
+	v.lookup = v.value
+	return v
 }
 
-// value returns a copy, since fasthttp reuses the memory for the next request of the connection. A header that is
-// sent twice is refused: servers disagree about which of the two counts.
-func (h *headerLookup) value(source domain.KeySource) (string, error) {
+func (m *middleware) leave(v *visit) {
+	v.req[0], v.answer[0], v.from = domain.Request{}, emptied(v.answer[0]), nil
+	m.visits.Put(v)
+}
+
+// value answers domain.Request.Lookup, with memory that fasthttp uses again for the next request of the connection. A
+// header that is sent twice is refused: servers disagree about which of the two counts.
+func (v *visit) value(source domain.KeySource) (string, error) {
 	if source.Kind != domain.SourceHeader {
 		return "", nil
 	}
-	values := h.from.PeekAll(source.Name)
-	if len(values) > 1 || len(values) == 1 && storedOnce(source.Name) && sentTwice(h.from.RawHeaders(), source.Name) {
+	values := v.from.PeekAll(source.Name)
+	if len(values) > 1 || len(values) == 1 && storedOnce(source.Name) && sentTwice(v.from.RawHeaders(), source.Name) {
 		return "", &inputError{errMalformed, source.Name, "this header is the client's key and must be sent once"}
 	}
 	if len(values) == 0 {
 		return "", nil
 	}
-	return string(values[0]), nil
+	return utils.UnsafeString(values[0]), nil
 }
 
 // storedOnce names the headers of which fasthttp keeps the last line only.

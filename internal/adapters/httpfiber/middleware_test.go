@@ -19,7 +19,7 @@ import (
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
-// keyedBy is a limiter whose policy has the header as its key; it keeps the keys it was asked for, as it got them.
+// keyedBy is a limiter whose policy has the header as its key. Like the real one, it copies a key while it decides.
 type keyedBy struct {
 	header string
 	allow  domain.Decision
@@ -36,7 +36,7 @@ func (k *keyedBy) limiter() limiterFunc {
 		}
 		k.mu.Lock()
 		defer k.mu.Unlock()
-		k.keys = append(k.keys, key)
+		k.keys = append(k.keys, strings.Clone(key))
 		return k.allow, nil
 	}
 }
@@ -112,7 +112,7 @@ func TestMiddleware_everySpellingOfThePathIsTheSameResource(t *testing.T) {
 	}
 }
 
-// TestMiddleware_pipelinedKeysStayApart sends two requests in one segment: Fiber gives the second the memory of the first.
+// TestMiddleware_pipelinedKeysStayApart sends requests in one segment: Fiber gives each the memory of the one before.
 func TestMiddleware_pipelinedKeysStayApart(t *testing.T) {
 	k := &keyedBy{header: "x-client-id", allow: decided(t, 9, 1, true)}
 	addr := start(t, testConfig(), k.limiter())
