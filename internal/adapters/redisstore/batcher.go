@@ -123,14 +123,17 @@ func (b *batcher) ride(ctx context.Context, c *chunk) error {
 	}
 	b.mu.Unlock()
 
+	stays := ctx.Done() == nil // nobody can call this caller away
 	switch {
-	case alone && ctx.Done() == nil:
-		// Nobody can call this caller away, so its own goroutine may wait for the server: no other need be woken.
+	case alone && stays:
+		// So its own goroutine may wait for the server, and no other need be woken.
 		b.sendOne()
-		<-c.done
-		return c.err
 	case start:
 		go b.sendAll()
+	}
+	if stays {
+		<-c.done
+		return c.err
 	}
 	select {
 	case <-c.done:
