@@ -156,7 +156,15 @@ func anyKeys(t *testing.T, c *redistest.Cluster) {
 		reqs = append(reqs, take("any-"+strconv.Itoa(i%100), domain.Tokens(i/100+3), l))
 	}
 	results := make([]ports.TakeResult, len(reqs))
+	moved := 0
+	for _, node := range primaries(t, c) {
+		moved -= redirected(t, c.Client(node), "MOVED")
+	}
 	s.TakeMany(t.Context(), reqs, results)
+	for _, node := range primaries(t, c) {
+		moved += redirected(t, c.Client(node), "MOVED")
+	}
+	assert.Zero(t, moved, "each is asked for where it is")
 	for i, r := range results {
 		require.NoError(t, r.Err)
 		want := []domain.Tokens{7, 3, 3}[i/100] // 3, then 4, and then there are not 5 left
@@ -230,6 +238,7 @@ func redirectsAreFollowed(t *testing.T, c *redistest.Cluster) {
 	assert.Equal(t, domain.Tokens(2), l.Remaining(takePeek(t, s, name, l).Buckets[0]))
 	ran++ // the peek
 	assert.Equal(t, 6, sum(t, c, "evalsha", from, to)+sum(t, c, "eval", from, to)-ran, "three runs for each of two clients")
+	assert.Len(t, s.CheckHealth(t.Context()), 3, "a primary of several ranges of slots is one")
 	c.AwaitWhole()
 	c.MoveSlot(slot, from)
 }
@@ -315,6 +324,7 @@ func scriptIsSentWhereUnknown(t *testing.T, c *redistest.Cluster) {
 	for i, node := range nodes {
 		before[i] = sum(t, c, "eval", node)
 	}
+	s = newStore(t, clusterConfig(c.Addrs()...)) // which knows no nodes yet, so that all groups ride in one batch
 	s.TakeMany(t.Context(), reqs, results)
 	for i, r := range results {
 		require.NoError(t, r.Err)
@@ -380,7 +390,7 @@ func primaryDies(t *testing.T, c *redistest.Cluster) {
 
 func deadPrimaryIsAlone(t *testing.T, c *redistest.Cluster) {
 	l := limit(t, "burst", "1/h", 10)
-	dead := primaries(t, c)[2]
+	living, dead := primaries(t, c)[0], primaries(t, c)[2]
 	replica := c.Replica(dead)
 	for name, end := range map[string][2]func(*redistest.Server){
 		"frozen": {(*redistest.Server).Pause, (*redistest.Server).Resume},
@@ -421,6 +431,12 @@ func deadPrimaryIsAlone(t *testing.T, c *redistest.Cluster) {
 		s.TakeMany(t.Context(), reqs, results)
 		for i, r := range results {
 			assert.Equal(t, lost[i], r.Err != nil, "%s, in one call: %d: %v", name, i, r.Err)
+		}
+		cfg.Addrs = []string{living.Addr}
+		// One that knows no nodes yet sends all groups in one batch.
+		newStore(t, cfg).TakeMany(t.Context(), reqs, results)
+		for i, r := range results {
+			assert.Equal(t, lost[i], r.Err != nil, "%s, in one batch: %d: %v", name, i, r.Err)
 		}
 		assert.Contains(t, lost, true)
 		end[1](dead)

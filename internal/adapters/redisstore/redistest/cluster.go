@@ -116,12 +116,18 @@ func (c *Cluster) Replica(primary *Server) *Server {
 	return nil
 }
 
-// AwaitWhole waits until every node that lives finds all slots served, its replication up, and all tell the same of the
-// slots. It fails the test if that takes too long.
+// AwaitWhole waits until every node that lives finds all slots served, its replication up, all nodes listed, and all
+// tell the same of the slots. It fails the test if that takes too long.
 func (c *Cluster) AwaitWhole() {
 	c.t.Helper()
 	c.await("the cluster to be whole", func() bool {
 		var first string
+		living := 0
+		for _, s := range c.Nodes {
+			if !s.exited() {
+				living++
+			}
+		}
 		for _, s := range c.Nodes {
 			if s.exited() {
 				continue
@@ -135,8 +141,15 @@ func (c *Cluster) AwaitWhole() {
 				return false
 			}
 			var table strings.Builder
+			listed := make(map[string]bool)
 			for _, r := range c.table(s) {
 				fmt.Fprintln(&table, r.Start, r.End, r.Nodes[0].Addr, len(r.Nodes))
+				for _, node := range r.Nodes {
+					listed[node.Addr] = true
+				}
+			}
+			if len(listed) != living {
+				return false
 			}
 			if first == "" {
 				first = table.String()
@@ -221,7 +234,7 @@ func (c *Cluster) MoveSlot(slot int, to *Server) {
 }
 
 func (c *Cluster) table(s *Server) []redis.ClusterSlot {
-	ranges, err := c.clients[s].ClusterSlots(context.Background()).Result()
+	ranges, err := c.clients[s].ClusterSlots(context.Background()).Result() //nolint:staticcheck // the table that clients read
 	if err != nil {
 		c.t.Fatalf("CLUSTER SLOTS of %s: %v", s.Addr, err)
 	}

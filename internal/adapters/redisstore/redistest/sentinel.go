@@ -44,7 +44,7 @@ func StartSentinel(t testing.TB) *Sentinels {
 	}
 	for _, w := range s.Watchers {
 		// By default the sentinels look at the servers every 10 s, and at each other every 2 s.
-		if err := s.clients[w].Do(context.Background(), "sentinel", "debug", "info-period", 200, "publish-period", 200).Err(); err != nil {
+		if err := s.clients[w].Do(t.Context(), "sentinel", "debug", "info-period", 200, "publish-period", 200).Err(); err != nil {
 			t.Fatalf("SENTINEL DEBUG: %v", err)
 		}
 	}
