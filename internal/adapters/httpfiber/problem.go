@@ -26,6 +26,8 @@ type problem struct {
 	typ    string // empty: about:blank, and then the title is the status's own phrase
 	title  string
 	detail string
+	// known stands for the general members, where it is set.
+	known []byte
 	// retrySeconds is the Retry-After; 0: none.
 	retrySeconds int64
 	// denial adds the members of a 429.
@@ -44,13 +46,15 @@ func denied(d *domain.Decision) problem {
 			retrySeconds: storeRetrySeconds,
 		}
 	}
-	return problem{
-		status: fasthttp.StatusTooManyRequests, typ: typeQuotaExceeded,
-		title:  "Quota exceeded",
-		detail: "a limit is reached; violated-policies names it",
-		denial: d,
-	}
+	return problem{status: fasthttp.StatusTooManyRequests, known: quotaExceeded, denial: d}
 }
+
+// quotaExceeded is what every 429 begins with: an attacker may ask for many.
+var quotaExceeded = (&problem{
+	status: fasthttp.StatusTooManyRequests, typ: typeQuotaExceeded,
+	title:  "Quota exceeded",
+	detail: "a limit is reached; violated-policies names it",
+}).appendGeneral(nil)
 
 // writeError answers with the problem that the table has for err.
 func writeError(ctx *fasthttp.RequestCtx, err error) {
@@ -69,26 +73,17 @@ func writeProblem(ctx *fasthttp.RequestCtx, p *problem) {
 		var digits [20]byte
 		ctx.Response.Header.SetCanonical(headerRetryAfter, strconv.AppendInt(digits[:0], p.retrySeconds, 10))
 	}
-	buf := getBuffer()
-	*buf = p.appendJSON(*buf, requestID(ctx), instance(ctx), -1)
-	ctx.SetBody(*buf)
-	putBuffer(buf)
+	body := ctx.Response.SwapBody(nil) // its memory, without a copy of ours
+	ctx.Response.SwapBody(p.appendJSON(body[:0], requestID(ctx), instance(ctx), -1))
 }
 
 // appendJSON writes the object. at is the problem's place in a list of checks; -1: it is the whole answer.
 func (p *problem) appendJSON(dst []byte, id, instance string, at int) []byte {
-	typ, title := p.typ, p.title
-	if typ == "" {
-		typ, title = "about:blank", http.StatusText(p.status)
+	if p.known != nil {
+		dst = append(dst, p.known...)
+	} else {
+		dst = p.appendGeneral(dst)
 	}
-	dst = append(dst, `{"type":`...)
-	dst = appendString(dst, typ)
-	dst = append(dst, `,"title":`...)
-	dst = appendString(dst, title)
-	dst = append(dst, `,"status":`...)
-	dst = strconv.AppendInt(dst, int64(p.status), 10)
-	dst = append(dst, `,"detail":`...)
-	dst = appendString(dst, p.detail)
 	dst = append(dst, `,"instance":"`...)
 	dst = appendURIPath(dst, instance)
 	if at >= 0 {
@@ -102,6 +97,22 @@ func (p *problem) appendJSON(dst []byte, id, instance string, at int) []byte {
 	}
 	dst = append(dst, p.extra...)
 	return append(dst, '}')
+}
+
+// appendGeneral writes what is the same for each occurrence of a problem.
+func (p *problem) appendGeneral(dst []byte) []byte {
+	typ, title := p.typ, p.title
+	if typ == "" {
+		typ, title = "about:blank", http.StatusText(p.status)
+	}
+	dst = append(dst, `{"type":`...)
+	dst = appendString(dst, typ)
+	dst = append(dst, `,"title":`...)
+	dst = appendString(dst, title)
+	dst = append(dst, `,"status":`...)
+	dst = strconv.AppendInt(dst, int64(p.status), 10)
+	dst = append(dst, `,"detail":`...)
+	return appendString(dst, p.detail)
 }
 
 func appendDenial(dst []byte, d *domain.Decision) []byte {
