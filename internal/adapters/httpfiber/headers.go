@@ -80,9 +80,7 @@ func appendItem(dst []byte, i int, name string) []byte {
 	if i > 0 {
 		dst = append(dst, ", "...)
 	}
-	dst = append(dst, '"')
-	dst = append(dst, name...)
-	return append(dst, '"')
+	return appendName(dst, name)
 }
 
 // ceilSeconds rounds a wait up, against the client. Waits are below 200 years, so nothing overflows.

@@ -91,7 +91,7 @@ func (p *problem) appendJSON(dst []byte, id, instance string, at int) []byte {
 		dst = strconv.AppendInt(dst, int64(at), 10)
 	}
 	dst = append(dst, `","request_id":`...)
-	dst = appendString(dst, id)
+	dst = appendName(dst, id)
 	if p.denial != nil {
 		dst = appendDenial(dst, p.denial)
 	}
@@ -125,7 +125,7 @@ func appendDenial(dst []byte, d *domain.Decision) []byte {
 		dst = strconv.AppendInt(dst, ceilMillis(c.RetryAfter), 10)
 	}
 	dst = append(dst, `,"policy":`...)
-	dst = appendString(dst, d.Policy)
+	dst = appendName(dst, d.Policy)
 	dst = append(dst, `,"violated-policies":[`...)
 	for i, first := 0, true; i < len(d.Limits); i++ {
 		if d.Limits[i].Allowed {
@@ -134,7 +134,7 @@ func appendDenial(dst []byte, d *domain.Decision) []byte {
 		if !first {
 			dst = append(dst, ',')
 		}
-		dst = appendString(dst, d.Limits[i].Name)
+		dst = appendName(dst, d.Limits[i].Name)
 		first = false
 	}
 	return append(dst, ']')
@@ -160,6 +160,14 @@ func appendURIPath(dst []byte, path string) []byte {
 		}
 	}
 	return dst
+}
+
+// appendName quotes what needs no escaping, in JSON or in a structured field: the names of policies, limits and stores,
+// and a request's id.
+func appendName(dst []byte, name string) []byte {
+	dst = append(dst, '"')
+	dst = append(dst, name...)
+	return append(dst, '"')
 }
 
 // appendString writes a JSON string; bytes that are no UTF-8 become U+FFFD.

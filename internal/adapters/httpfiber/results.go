@@ -15,19 +15,19 @@ func appendResult(dst []byte, d *domain.Decision) []byte {
 	dst = append(dst, `{"allowed":`...)
 	dst = strconv.AppendBool(dst, d.Allowed())
 	dst = append(dst, `,"policy":`...)
-	dst = appendString(dst, d.Policy)
+	dst = appendName(dst, d.Policy)
 	if most := d.Constraining(); most != nil {
 		dst = appendLevel(dst, most, d.LevelKnown)
 	}
 	dst = append(dst, `,"mode":"`+modeEnforce+`","store":`...)
-	dst = appendString(dst, string(d.Store))
+	dst = appendName(dst, string(d.Store))
 	dst = append(dst, `,"limits":[`...)
 	for i := range d.Limits {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
 		dst = append(dst, `{"name":`...)
-		dst = appendString(dst, d.Limits[i].Name)
+		dst = appendName(dst, d.Limits[i].Name)
 		dst = append(dst, `,"allowed":`...)
 		dst = strconv.AppendBool(dst, d.Limits[i].Allowed)
 		dst = appendLevel(dst, &d.Limits[i], d.LevelKnown)
