@@ -51,7 +51,9 @@ func (r *RateLimiter) Decide(ctx context.Context, req domain.Request) (domain.De
 	defer w.putBack(&r.rounds)
 	w.single[0] = req
 	r.decide(ctx, w, w.single[:], w.answer[:])
-	return w.answer[0].Decision, w.answer[0].Err
+	a := w.answer[0]
+	w.single[0], w.answer[0] = domain.Request{}, ports.Answer{} // what the caller got stays the caller's
+	return a.Decision, a.Err
 }
 
 // DecideMany implements ports.Limiter.

@@ -55,7 +55,6 @@ func (w *round) putBack(pool *sync.Pool) {
 	if cap(w.takes) > maxKept {
 		return
 	}
-	w.single, w.answer = [1]domain.Request{}, [1]ports.Answer{}
 	clear(w.takes)
 	clear(w.plans)
 	w.takes, w.plans = w.takes[:0], w.plans[:0]
