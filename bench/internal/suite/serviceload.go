@@ -27,7 +27,7 @@ const (
 // fewer than of the others, since each is a hundred decisions.
 const (
 	perCall           = 100
-	checksConnections = 16
+	checksConnections = 8
 )
 
 // httpLoad is a load over HTTP.
