@@ -45,6 +45,10 @@ test-long: test-needs ## ten million differential steps, 20,000 histories of the
 bench: test-needs ## Velocity beside its peers in one run, some 20 minutes (BENCH_FLAGS=-quick: one)
 	cd bench && go run . $(BENCH_FLAGS)
 
+.PHONY: bench-docs
+bench-docs: ## put the figures and charts of the last `make bench` into docs/
+	scripts/bench-docs.sh bench/results
+
 .PHONY: bench-test
 bench-test: ## the benchmark's own arithmetic; bench/ is a module of its own, which ./... passes over
 	cd bench && go vet ./... && go test ./...
