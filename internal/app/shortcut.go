@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -25,23 +24,19 @@ type ShortcutConfig struct {
 	MaxAge time.Duration `envconfig:"SHORTCUT_MAX_AGE" default:"1s" desc:"how long a denial is remembered"`
 }
 
-// Validate reports all violations.
+// Validate reports every violation at once, with the value found.
 func (c ShortcutConfig) Validate() error {
 	var errs []error
-	if c.MaxEntries < 0 || c.MaxEntries > 1<<24 {
-		errs = append(errs, &domain.FieldError{
-			Kind: domain.ErrInvalidRequest, Field: "VELOCITY_SHORTCUT_MAX_ENTRIES", Value: strconv.Itoa(c.MaxEntries),
-			Reason: "must be from 0 to 16777216",
-		})
+	if c.MaxEntries < 0 || c.MaxEntries > maxShortcutEntries {
+		errs = append(errs, fmt.Errorf("VELOCITY_SHORTCUT_MAX_ENTRIES: %d: must be from 0 to %d", c.MaxEntries, maxShortcutEntries))
 	}
 	if c.MaxAge <= 0 || c.MaxAge > time.Minute {
-		errs = append(errs, &domain.FieldError{
-			Kind: domain.ErrInvalidRequest, Field: "VELOCITY_SHORTCUT_MAX_AGE", Value: c.MaxAge.String(),
-			Reason: "must be above 0 and at most 1m",
-		})
+		errs = append(errs, fmt.Errorf("VELOCITY_SHORTCUT_MAX_AGE: %v: must be above 0 and at most 1m", c.MaxAge))
 	}
 	return errors.Join(errs...)
 }
+
+const maxShortcutEntries = 1 << 24
 
 // Shortcut is a store in front of another that answers "denied" by itself where the other one would.
 //
@@ -143,6 +138,7 @@ func (s *Shortcut) askStore(ctx context.Context, reqs []ports.TakeRequest, resul
 		index, asked = append(index, i), append(asked, reqs[i])
 		s.before(&reqs[i])
 	}
+	// Read when all are noted: what gives tokens back may stand behind a denial of the same key.
 	generations := make([]uint64, len(asked))
 	for j := range asked {
 		generations[j] = s.generation(asked[j].Key).Load()
