@@ -25,6 +25,8 @@ type store struct {
 	Health  ports.HealthChecker
 	Shards  []redisstore.Shard // none in memory
 	Memory  *memstore.Store    // nil in Redis
+	// Shortcut is nil where there is none.
+	Shortcut *app.Shortcut
 }
 
 // provideStore makes the store that the settings ask for.
@@ -57,7 +59,7 @@ func newRedisStore(cfg redisstore.Config, shortcut app.ShortcutConfig, log *zap.
 	if err != nil {
 		return nil, nil, errors.Join(err, buckets.Close())
 	}
-	s.Buckets = inFront
+	s.Buckets, s.Shortcut = inFront, inFront
 	buckets.Manager().OnFailover(inFront.Forget)
 	return s, func() {
 		inFront.Close()

@@ -11,14 +11,19 @@ var version = ""
 
 // versionLine names the version, the commit it was built from and the compiler, as far as they are known.
 func versionLine() string {
-	v, commit := version, "unknown"
+	v, commit := built()
+	return fmt.Sprintf("velocity %s, commit %s, %s", v, commit, runtime.Version())
+}
+
+func built() (v, commit string) {
+	v, commit = version, "unknown"
 	if info, ok := debug.ReadBuildInfo(); ok {
 		if v == "" {
 			v = info.Main.Version
 		}
 		commit = commitOf(info)
 	}
-	return fmt.Sprintf("velocity %s, commit %s, %s", v, commit, runtime.Version())
+	return v, commit
 }
 
 func commitOf(info *debug.BuildInfo) string {

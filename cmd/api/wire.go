@@ -19,7 +19,8 @@ var (
 	telemetrySet = wire.NewSet(
 		provideZap,
 		telemetry.NewDecisionLog,
-		wire.Bind(new(ports.Observer), new(*telemetry.DecisionLog)),
+		provideMetrics,
+		provideObserver,
 	)
 	storeSet = wire.NewSet(
 		provideStore,
@@ -30,12 +31,12 @@ var (
 		providePolicies,
 		provideLimiter,
 		wire.Bind(new(ports.PolicySource), new(*app.SinglePolicy)),
-		wire.Bind(new(ports.Limiter), new(*app.RateLimiter)),
+		provideMeasuredLimiter,
 		wire.Bind(new(ports.Inspector), new(*app.RateLimiter)),
 	)
 	httpSet = wire.NewSet(
 		httpfiber.New,
-		httpfiber.NewAdmin,
+		provideAdmin,
 		provideServiceState,
 	)
 )

@@ -42,8 +42,11 @@ func newService(cfg config, log *telemetry.Logger) (*service, func(), error) {
 	}
 	telemetryConfig := cfg.Log
 	decisionLog := telemetry.NewDecisionLog(telemetryConfig, log)
-	rateLimiter := provideLimiter(mainStore, mainLocalStore, singlePolicy, decisionLog)
-	server, err := httpfiber.New(httpfiberConfig, rateLimiter, logger)
+	metrics := provideMetrics(mainStore, mainLocalStore, singlePolicy, log)
+	observer := provideObserver(decisionLog, metrics)
+	rateLimiter := provideLimiter(mainStore, mainLocalStore, singlePolicy, observer)
+	limiter := provideMeasuredLimiter(rateLimiter, metrics)
+	server, err := httpfiber.New(httpfiberConfig, limiter, logger)
 	if err != nil {
 		cleanup2()
 		cleanup()
@@ -52,7 +55,7 @@ func newService(cfg config, log *telemetry.Logger) (*service, func(), error) {
 	adminConfig := cfg.Admin
 	healthChecker := mainStore.Health
 	serviceState := provideServiceState(mainPolicyConfig, server)
-	admin, err := httpfiber.NewAdmin(adminConfig, rateLimiter, healthChecker, serviceState, logger)
+	admin, err := provideAdmin(adminConfig, rateLimiter, healthChecker, serviceState, metrics, logger)
 	if err != nil {
 		cleanup2()
 		cleanup()
@@ -78,7 +81,8 @@ func newService(cfg config, log *telemetry.Logger) (*service, func(), error) {
 var (
 	configSet    = wire.NewSet(wire.FieldsOf(new(config), "Policy", "HTTP", "Admin", "Store", "Redis", "Shortcut", "Memory", "Log"))
 	telemetrySet = wire.NewSet(
-		provideZap, telemetry.NewDecisionLog, wire.Bind(new(ports.Observer), new(*telemetry.DecisionLog)),
+		provideZap, telemetry.NewDecisionLog, provideMetrics,
+		provideObserver,
 	)
 	storeSet = wire.NewSet(
 		provideStore,
@@ -86,7 +90,9 @@ var (
 	)
 	appSet = wire.NewSet(
 		providePolicies,
-		provideLimiter, wire.Bind(new(ports.PolicySource), new(*app.SinglePolicy)), wire.Bind(new(ports.Limiter), new(*app.RateLimiter)), wire.Bind(new(ports.Inspector), new(*app.RateLimiter)),
+		provideLimiter, wire.Bind(new(ports.PolicySource), new(*app.SinglePolicy)), provideMeasuredLimiter, wire.Bind(new(ports.Inspector), new(*app.RateLimiter)),
 	)
-	httpSet = wire.NewSet(httpfiber.New, httpfiber.NewAdmin, provideServiceState)
+	httpSet = wire.NewSet(httpfiber.New, provideAdmin,
+		provideServiceState,
+	)
 )

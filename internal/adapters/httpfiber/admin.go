@@ -3,11 +3,13 @@ package httpfiber
 import (
 	"context"
 	"net"
+	"net/http"
 	"net/netip"
 	"strings"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
+	"github.com/gofiber/fiber/v2/middleware/adaptor"
 	"github.com/gofiber/fiber/v2/utils"
 	"go.uber.org/zap"
 
@@ -36,9 +38,20 @@ type Admin struct {
 	http *httpServer
 }
 
+// AdminOption adds routes to the admin plane. token guards what is not for everybody.
+type AdminOption func(h *httpServer, token fiber.Handler)
+
+// WithMetrics serves scrapes at /metrics.
+func WithMetrics(scrape http.Handler) AdminOption {
+	return func(h *httpServer, token fiber.Handler) {
+		h.app.Get("/metrics", token, adaptor.HTTPHandler(scrape))
+	}
+}
+
 // NewAdmin builds the admin plane. It opens nothing.
 func NewAdmin(
 	cfg AdminConfig, inspector ports.Inspector, health ports.HealthChecker, state ServiceState, log *zap.Logger,
+	options ...AdminOption,
 ) (*Admin, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -55,6 +68,9 @@ func NewAdmin(
 	b := &buckets{inspector: inspector}
 	h.app.Get("/v1/buckets/:policy/:key", token, b.inspect)
 	h.app.Delete("/v1/buckets/:policy/:key", token, b.reset)
+	for _, mount := range options {
+		mount(h, token)
+	}
 	h.mount()
 	return &Admin{cfg: cfg, http: h}, nil
 }

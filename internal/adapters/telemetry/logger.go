@@ -47,6 +47,9 @@ func (l *Logger) Close() error {
 	return err
 }
 
+// Dropped is how many lines the output was too slow for.
+func (l *Logger) Dropped() uint64 { return l.writer.dropped.Load() }
+
 func newEncoder() zapcore.Encoder {
 	return zapcore.NewJSONEncoder(zapcore.EncoderConfig{
 		TimeKey:        "time",

@@ -24,6 +24,8 @@ type queuedWriter struct {
 	free   chan []byte
 	// missing counts the lines dropped since the last chunk that found room.
 	missing atomic.Int64
+	// dropped counts all lines dropped.
+	dropped atomic.Uint64
 	quit    chan struct{}
 	done    chan struct{}
 }
@@ -60,7 +62,9 @@ func (w *queuedWriter) Write(lines []byte) (int, error) {
 	select {
 	case w.queue <- c:
 	default:
-		w.missing.Add(c.missing + int64(bytes.Count(lines, []byte{'\n'})))
+		n := int64(bytes.Count(lines, []byte{'\n'}))
+		w.missing.Add(c.missing + n)
+		w.dropped.Add(uint64(n))
 		w.recycle(c)
 	}
 	return len(lines), nil

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"runtime"
+
+	"go.uber.org/zap"
+
+	"github.com/velocity-limiter/velocity/internal/adapters/httpfiber"
+	"github.com/velocity-limiter/velocity/internal/adapters/memstore"
+	"github.com/velocity-limiter/velocity/internal/adapters/telemetry"
+	"github.com/velocity-limiter/velocity/internal/adapters/telemetry/metrics"
+	"github.com/velocity-limiter/velocity/internal/app"
+	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/ports"
+)
+
+// observers tells each of them what happens, in order.
+type observers []ports.Observer
+
+var _ ports.Observer = observers(nil)
+
+// Decided implements ports.Observer.
+func (o observers) Decided(req *domain.Request, d *domain.Decision) {
+	for _, each := range o {
+		each.Decided(req, d)
+	}
+}
+
+// StoreFailed implements ports.Observer.
+func (o observers) StoreFailed(policy string, mode domain.FailureMode, cause error) {
+	for _, each := range o {
+		each.StoreFailed(policy, mode, cause)
+	}
+}
+
+func provideObserver(log *telemetry.DecisionLog, m *metrics.Metrics) ports.Observer {
+	return observers{log, m}
+}
+
+func provideMetrics(s *store, local localStore, policies ports.PolicySource, log *telemetry.Logger) *metrics.Metrics {
+	v, commit := built()
+	m := metrics.New(metrics.Build{Version: v, Revision: commit, GoVersion: runtime.Version()},
+		func(policy string) bool {
+			_, err := policies.Named(policy)
+			return err == nil
+		})
+	watch := func(name string, held *memstore.Store) {
+		m.WatchMemory(name, func() (int, uint64) {
+			stats := held.Stats()
+			return stats.Buckets, stats.Evictions
+		})
+	}
+	watch("local", local.Store)
+	if s.Memory != nil {
+		watch("memory", s.Memory)
+	}
+	if s.Shortcut != nil {
+		m.WatchShortcut(s.Shortcut.Len, s.Shortcut.Hits)
+	}
+	m.WatchLog(log.Dropped)
+	return m
+}
+
+func provideMeasuredLimiter(limiter *app.RateLimiter, m *metrics.Metrics) ports.Limiter {
+	return m.Measure(limiter)
+}
+
+func provideAdmin(
+	cfg httpfiber.AdminConfig, inspector ports.Inspector, health ports.HealthChecker, state httpfiber.ServiceState,
+	m *metrics.Metrics, log *zap.Logger,
+) (*httpfiber.Admin, error) {
+	return httpfiber.NewAdmin(cfg, inspector, health, state, log, httpfiber.WithMetrics(m.Handler()))
+}

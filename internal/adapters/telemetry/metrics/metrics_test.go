@@ -1,0 +1,245 @@
+package metrics_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/velocity-limiter/velocity/internal/adapters/telemetry/metrics"
+	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/ports"
+)
+
+// named makes metrics that know policies of these names.
+func named(policies ...string) *metrics.Metrics {
+	return metrics.New(metrics.Build{Version: "v1.2.3", Revision: "abc", GoVersion: "go1"}, func(policy string) bool {
+		for _, p := range policies {
+			if p == policy {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+func scrape(t *testing.T, m *metrics.Metrics) string {
+	t.Helper()
+	w := httptest.NewRecorder()
+	m.Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", http.NoBody))
+	require.Equal(t, http.StatusOK, w.Code, w.Body.String())
+	return w.Body.String()
+}
+
+// samples returns the lines of one metric, without comments.
+func samples(exposition, name string) []string {
+	var found []string
+	for lines := bufio.NewScanner(strings.NewReader(exposition)); lines.Scan(); {
+		if rest, ok := strings.CutPrefix(lines.Text(), name); ok && (rest[0] == '{' || rest[0] == ' ') {
+			found = append(found, rest)
+		}
+	}
+	return found
+}
+
+func decided(policy string, outcome domain.Outcome, store domain.StoreName) *domain.Decision {
+	return &domain.Decision{Policy: policy, Outcome: outcome, Store: store}
+}
+
+func TestDecided_countsByPolicyOutcomeAndStore(t *testing.T) {
+	m := named("search", "default")
+	var req domain.Request
+	for range 3 {
+		m.Decided(&req, decided("search", domain.OutcomeAllowed, domain.StoreRedis))
+	}
+	m.Decided(&req, decided("search", domain.OutcomeDenied, domain.StoreShortcut))
+	m.Decided(&req, decided("default", domain.OutcomeUnavailable, domain.StoreFallback))
+	m.Decided(&req, decided("default", domain.OutcomeDenied, domain.StoreMemory))
+
+	assert.Equal(t, []string{
+		`{outcome="allowed",policy="search",store="redis"} 3`,
+		`{outcome="denied",policy="default",store="memory"} 1`,
+		`{outcome="denied",policy="search",store="shortcut"} 1`,
+		`{outcome="unavailable",policy="default",store="fallback"} 1`,
+	}, samples(scrape(t, m), "velocity_decisions_total"))
+	assert.Equal(t, []ports.DecisionCount{
+		{Policy: "default", Outcome: "denied", Store: domain.StoreMemory, Count: 1},
+		{Policy: "default", Outcome: "unavailable", Store: domain.StoreFallback, Count: 1},
+		{Policy: "search", Outcome: "allowed", Store: domain.StoreRedis, Count: 3},
+		{Policy: "search", Outcome: "denied", Store: domain.StoreShortcut, Count: 1},
+	}, m.Totals().Decisions)
+}
+
+func TestDecided_aPolicyThatIsNotInForceHasNoNameOfItsOwn(t *testing.T) {
+	m := named("default")
+	for i := range 1000 {
+		m.Decided(&domain.Request{}, decided(fmt.Sprint("brought-", i), domain.OutcomeDenied, domain.StoreRedis))
+	}
+	assert.Equal(t, []string{`{outcome="denied",policy="_other",store="redis"} 1000`},
+		samples(scrape(t, m), "velocity_decisions_total"))
+}
+
+func TestDecided_countsPoliciesByNameUpToABound(t *testing.T) {
+	m := metrics.New(metrics.Build{}, func(string) bool { return true })
+	for i := range 1001 {
+		m.Decided(&domain.Request{}, decided(fmt.Sprint("p", i), domain.OutcomeAllowed, domain.StoreRedis))
+	}
+	counts := m.Totals().Decisions
+	require.Len(t, counts, 1001)
+	assert.Equal(t, ports.DecisionCount{
+		Policy: "_other", Outcome: "allowed", Store: domain.StoreRedis, Count: 1,
+	}, counts[1000])
+}
+
+func TestDecided_allocatesNothing(t *testing.T) {
+	m := named("default")
+	req, d := domain.Request{}, decided("default", domain.OutcomeAllowed, domain.StoreRedis)
+	assert.Zero(t, testing.AllocsPerRun(100, func() { m.Decided(&req, d) }))
+}
+
+func TestStoreFailed_countsByModeAndReason(t *testing.T) {
+	m := named()
+	m.StoreFailed("default", domain.FailOpen, fmt.Errorf("shard-0: %w", ports.ErrUnavailable))
+	m.StoreFailed("default", domain.FailOpen, errors.New("anything"))
+	m.StoreFailed("default", domain.FailLocal, fmt.Errorf("shard-0: %w", ports.ErrOverloaded))
+	assert.Equal(t, []string{
+		`{mode="closed",reason="outage"} 0`, `{mode="closed",reason="overload"} 0`,
+		`{mode="local",reason="outage"} 0`, `{mode="local",reason="overload"} 1`,
+		`{mode="open",reason="outage"} 2`, `{mode="open",reason="overload"} 0`,
+	}, samples(scrape(t, m), "velocity_store_failures_total"))
+}
+
+// answering is a limiter that gives every request the same answer.
+type answering struct {
+	ports.Limiter
+	answer ports.Answer
+}
+
+func (a answering) Decide(context.Context, domain.Request) (domain.Decision, error) {
+	return a.answer.Decision, a.answer.Err
+}
+
+func (a answering) DecideMany(_ context.Context, _ []domain.Request, answers []ports.Answer) {
+	for i := range answers {
+		answers[i] = a.answer
+	}
+}
+
+func TestMeasure_timesWhatIsCounted(t *testing.T) {
+	m := named("default")
+	byRedis := m.Measure(answering{answer: ports.Answer{Decision: *decided("default", domain.OutcomeDenied, domain.StoreRedis)}})
+	take := domain.Request{Cost: 1}
+	_, err := byRedis.Decide(t.Context(), take)
+	require.NoError(t, err)
+	many := []domain.Request{take, {Cost: 0}, {Op: domain.OpRefund, Cost: 1}, {Op: domain.OpPeek}, take}
+	byRedis.DecideMany(t.Context(), many, make([]ports.Answer, len(many)))
+	failing := m.Measure(answering{answer: ports.Answer{Err: ports.ErrUnknownPolicy}})
+	_, err = failing.Decide(t.Context(), take)
+	require.Error(t, err)
+
+	assert.Equal(t, []string{`{store="fallback"} 0`, `{store="memory"} 0`, `{store="redis"} 3`, `{store="shortcut"} 0`},
+		samples(scrape(t, m), "velocity_decision_duration_seconds_count"))
+	total := m.Totals().Latency
+	require.Len(t, total.Counts, len(total.Bounds)+1)
+	n := uint64(0)
+	for _, c := range total.Counts {
+		n += c
+	}
+	assert.Equal(t, uint64(3), n)
+	assert.Positive(t, total.Sum)
+}
+
+// whole is metrics with everything watched.
+func whole() *metrics.Metrics {
+	m := named("default")
+	for _, store := range []string{"memory", "local"} {
+		m.WatchMemory(store, func() (int, uint64) { return 7, 2 })
+	}
+	m.WatchShortcut(func() int { return 5 }, func() uint64 { return 9 })
+	m.WatchLog(func() uint64 { return 4 })
+	m.Decided(&domain.Request{}, decided("default", domain.OutcomeAllowed, domain.StoreRedis))
+	return m
+}
+
+func TestHandler_watchesTheRest(t *testing.T) {
+	exposition := scrape(t, whole())
+	for name, want := range map[string][]string{
+		"velocity_memory_buckets":          {`{store="local"} 7`, `{store="memory"} 7`},
+		"velocity_memory_evictions_total":  {`{store="local"} 2`, `{store="memory"} 2`},
+		"velocity_shortcut_entries":        {" 5"},
+		"velocity_shortcut_hits_total":     {" 9"},
+		"velocity_log_lines_dropped_total": {" 4"},
+		"velocity_build_info":              {`{goversion="go1",revision="abc",version="v1.2.3"} 1`},
+	} {
+		assert.Equal(t, want, samples(exposition, name), name)
+	}
+	assert.NotEmpty(t, samples(exposition, "go_goroutines"))
+	assert.NotEmpty(t, samples(exposition, "process_open_fds"))
+}
+
+func TestHandler_followsTheConventions(t *testing.T) {
+	problems, err := promlint.New(strings.NewReader(scrape(t, whole()))).Lint()
+	require.NoError(t, err)
+	assert.Empty(t, problems)
+}
+
+func TestHandler_doesNotGrowWithClients(t *testing.T) {
+	m := whole()
+	limiter := m.Measure(answering{answer: ports.Answer{Decision: *decided("default", domain.OutcomeDenied, domain.StoreRedis)}})
+	before := strings.Count(scrape(t, m), "\n")
+	for i := range 200_000 {
+		client := fmt.Sprint("client-", i)
+		req := domain.Request{Cost: 1, Key: client, ID: client, Path: "/" + client}
+		d, err := limiter.Decide(t.Context(), req)
+		require.NoError(t, err)
+		d.Client = client
+		m.Decided(&req, &d)
+	}
+	exposition := scrape(t, m)
+	assert.NotContains(t, exposition, "client-")
+	assert.Less(t, strings.Count(exposition, "\n"), 2000)
+	assert.LessOrEqual(t, strings.Count(exposition, "\n"), before+1, "the outcome that is new")
+}
+
+func BenchmarkDecided(b *testing.B) {
+	m := named("default")
+	req, d := domain.Request{}, decided("default", domain.OutcomeAllowed, domain.StoreRedis)
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			m.Decided(&req, d)
+		}
+	})
+}
+
+func BenchmarkMeasure(b *testing.B) {
+	limiter := answering{answer: ports.Answer{Decision: *decided("default", domain.OutcomeAllowed, domain.StoreRedis)}}
+	for name, l := range map[string]ports.Limiter{"without": limiter, "with": named("default").Measure(limiter)} {
+		b.Run(name, func(b *testing.B) {
+			reqs, answers := []domain.Request{{Cost: 1}}, make([]ports.Answer, 1)
+			b.ReportAllocs()
+			for b.Loop() {
+				l.DecideMany(b.Context(), reqs, answers)
+			}
+		})
+	}
+}
+
+func BenchmarkHandler(b *testing.B) {
+	h := whole().Handler()
+	b.ReportAllocs()
+	for b.Loop() {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequestWithContext(b.Context(), http.MethodGet, "/metrics", http.NoBody))
+		_, _ = io.Copy(io.Discard, w.Body)
+	}
+}

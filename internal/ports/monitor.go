@@ -1,0 +1,34 @@
+package ports
+
+import "github.com/velocity-limiter/velocity/internal/domain"
+
+// Monitor tells what has been decided, for the operator's page. What it counts is what the metrics expose. Safe for
+// concurrent use.
+type Monitor interface {
+	// Totals since the process began.
+	Totals() Totals
+}
+
+// Totals of one process. They only grow.
+type Totals struct {
+	// Decisions has an entry per policy, outcome and store that occurred, sorted by policy.
+	Decisions []DecisionCount
+	Latency   LatencyTotals
+}
+
+// DecisionCount is how often one outcome occurred.
+type DecisionCount struct {
+	Policy  string
+	Outcome string // as in the metrics: "allowed", "denied", "unavailable"
+	Store   domain.StoreName
+	Count   uint64
+}
+
+// LatencyTotals is a histogram of the time that decisions took, in seconds.
+type LatencyTotals struct {
+	// Bounds are the upper ends of the classes, ascending. Read only.
+	Bounds []float64
+	// Counts has one entry more than Bounds: the last is for what took longer.
+	Counts []uint64
+	Sum    float64
+}

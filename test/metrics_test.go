@@ -1,0 +1,64 @@
+package test
+
+import (
+	"bufio"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// metric adds up the samples of a metric whose labels contain each of these texts.
+func (p *process) metric(name string, labels ...string) float64 {
+	p.t.Helper()
+	a := p.mustAsk(http.MethodGet, p.admin+"/metrics", "")
+	require.Equal(p.t, http.StatusOK, a.status, a.body)
+	total := 0.0
+	for lines := bufio.NewScanner(strings.NewReader(a.body)); lines.Scan(); {
+		rest, ok := strings.CutPrefix(lines.Text(), name)
+		if !ok || rest[0] != '{' && rest[0] != ' ' || !containsAll(rest, labels) {
+			continue
+		}
+		v, err := strconv.ParseFloat(rest[strings.LastIndexByte(rest, ' ')+1:], 64)
+		require.NoError(p.t, err, lines.Text())
+		total += v
+	}
+	return total
+}
+
+func containsAll(s string, parts []string) bool {
+	for _, part := range parts {
+		if !strings.Contains(s, part) {
+			return false
+		}
+	}
+	return true
+}
+
+func TestMetrics_countEachDecision(t *testing.T) {
+	p := start(t, settings{"VELOCITY_RATE": "1/h", "VELOCITY_CAPACITY": "3"})
+	for range 5 {
+		p.resource()
+	}
+	for range 2 {
+		p.mustAsk(http.MethodPost, p.url+"/v1/check", `{"key":"alice"}`)
+	}
+	p.mustAsk(http.MethodPost, p.url+"/v1/check", `{"key":"alice","cost":0}`)
+	assert.InDelta(t, 5, p.metric("velocity_decisions_total", `outcome="allowed"`, `policy="default"`, `store="memory"`), 0)
+	assert.InDelta(t, 2, p.metric("velocity_decisions_total", `outcome="denied"`), 0)
+	assert.InDelta(t, 7, p.metric("velocity_decision_duration_seconds_count"), 0)
+	assert.InDelta(t, 2, p.metric("velocity_memory_buckets", `store="memory"`), 0)
+	assert.InDelta(t, 1, p.metric("velocity_build_info", `version="v0.0.0-test"`), 0)
+	p.stop()
+}
+
+func TestMetrics_areBehindTheToken(t *testing.T) {
+	p := start(t, settings{"VELOCITY_ADMIN_TOKEN": "secret"})
+	assert.Equal(t, http.StatusUnauthorized, p.mustAsk(http.MethodGet, p.admin+"/metrics", "").status)
+	a := p.mustAsk(http.MethodGet, p.admin+"/metrics", "", "Authorization: Bearer secret")
+	assert.Equal(t, http.StatusOK, a.status)
+	p.stop()
+}
