@@ -23,7 +23,7 @@ import (
 const slack = time.Second
 
 // tampering is what may become of an answer on its way.
-var tampering = map[string]func([]byte) ([]byte, bool){
+var tampering = map[string]redistest.Tamper{
 	"cut before the first byte":  func([]byte) ([]byte, bool) { return nil, false },
 	"cut in the middle":          func(a []byte) ([]byte, bool) { return a[:len(a)/2], false },
 	"never sent":                 func([]byte) ([]byte, bool) { return nil, true },
@@ -45,17 +45,17 @@ func lostAnswers(t *testing.T, upstream string, c *redis.Client, configure func(
 	l := limit(t, "burst", "1/h", 10)
 	for name, tamper := range tampering {
 		t.Run(name, func(t *testing.T) {
-			p := startProxy(t, upstream)
-			cfg := configure(p.addr)
+			p := redistest.StartProxy(t, upstream)
+			cfg := configure(p.Addr)
 			cfg.TakeTimeout = 500 * time.Millisecond
 			s := newStore(t, cfg)
 			takeOne(t, s, name, 1, l) // connects, and caches the script
 			before := calls(t, c, "evalsha")
 
-			p.tamper.Store(&tamper)
+			p.TamperOnce(tamper)
 			r := ports.Take(t.Context(), s, take(name, 1, l))
 			require.ErrorIs(t, r.Err, ports.ErrUnavailable)
-			require.Nil(t, p.tamper.Load(), "the answer came by")
+			require.Equal(t, 1, p.Tampered(), "the answer came by")
 
 			after := takeOne(t, s, name, 1, l)
 			assert.Equal(t, domain.Tokens(7), l.Remaining(after.Buckets[0]), "three takes, each debited once")
@@ -105,7 +105,7 @@ func deadServers(t *testing.T) map[string]string {
 	return map[string]string{
 		"refused":    net.JoinHostPort("127.0.0.1", strconv.Itoa(redistest.FreePort(t))),
 		"frozen":     frozen.Addr,
-		"blackholed": blackhole(t),
+		"blackholed": redistest.Blackhole(t),
 	}
 }
 

@@ -1,18 +1,7 @@
 package redisstore_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"math/big"
-	"net"
-	"os"
-	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -76,8 +65,8 @@ func TestACL_aWrongPasswordIsNotShown(t *testing.T) {
 }
 
 func TestTLS(t *testing.T) {
-	caFile, certFile, keyFile := certificates(t)
-	otherCA, _, _ := certificates(t)
+	caFile, certFile, keyFile := redistest.Certificates(t)
+	otherCA, _, _ := redistest.Certificates(t)
 	server := redistest.Start(t, redistest.TLS(certFile, keyFile, caFile))
 	l := limit(t, "burst", "1/h", 10)
 
@@ -101,39 +90,4 @@ func TestTLS(t *testing.T) {
 
 	r = ports.Take(t.Context(), newStore(t, config(server.Addr)), take("a", 1, l))
 	require.ErrorIs(t, r.Err, ports.ErrUnavailable, "without TLS")
-}
-
-// certificates makes an authority, and a server's certificate that it signed for 127.0.0.1 and redis.test.
-func certificates(t *testing.T) (caFile, certFile, keyFile string) {
-	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	ca := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	caDER, err := x509.CreateCertificate(rand.Reader, ca, ca, &caKey.PublicKey, caKey)
-	require.NoError(t, err)
-
-	serverKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	server := &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "redis.test"},
-		NotBefore: ca.NotBefore, NotAfter: ca.NotAfter,
-		DNSNames: []string{"redis.test"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
-	serverDER, err := x509.CreateCertificate(rand.Reader, server, ca, &serverKey.PublicKey, caKey)
-	require.NoError(t, err)
-	keyDER, err := x509.MarshalECPrivateKey(serverKey)
-	require.NoError(t, err)
-
-	dir := t.TempDir()
-	write := func(name, kind string, der []byte) string {
-		path := filepath.Join(dir, name)
-		require.NoError(t, os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600))
-		return path
-	}
-	return write("ca.pem", "CERTIFICATE", caDER), write("server.pem", "CERTIFICATE", serverDER),
-		write("server.key", "EC PRIVATE KEY", keyDER)
 }

@@ -36,6 +36,7 @@ type Server struct {
 	port   int
 	config string // path of a configuration file, where one is needed
 	args   []string
+	env    []string
 	tls    bool
 	cmd    *exec.Cmd
 	exit   chan struct{} // closed when the process has been reaped
@@ -47,6 +48,11 @@ type Option func(*Server)
 // Args adds arguments to the command line, for example "--maxmemory", "2mb". A later argument overrides an earlier one.
 func Args(args ...string) Option {
 	return func(s *Server) { s.args = append(s.args, args...) }
+}
+
+// Env adds variables, each NAME=value, to the server's environment.
+func Env(vars ...string) Option {
+	return func(s *Server) { s.env = append(s.env, vars...) }
 }
 
 // TLS makes the server speak TLS alone, with this certificate and key, and without asking for a client's.
@@ -125,6 +131,7 @@ func (s *Server) launch(binary string) bool {
 		args = append([]string{s.config}, args...)
 	}
 	s.cmd = exec.Command(binary, append(args, s.args...)...) // no context: Kill ends it
+	s.cmd.Env = append(os.Environ(), s.env...)
 	s.cmd.SysProcAttr = dieWithParent()
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatalf("starting %s: %v", binary, err)

@@ -1,4 +1,4 @@
-package redisstore_test
+package redistest
 
 import (
 	"net"
@@ -6,20 +6,25 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/stretchr/testify/require"
 )
 
-// blackhole returns an address that answers no connection attempt, as a host behind a broken route does: a socket
+// Blackhole returns an address that answers no connection attempt, as a host behind a broken route does: a socket
 // that nobody accepts from, with its queue filled.
-func blackhole(t *testing.T) string {
+func Blackhole(t testing.TB) string {
+	t.Helper()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatalf("a black hole: %v", err)
+		}
+	}
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
-	require.NoError(t, err)
+	must(err)
 	t.Cleanup(func() { _ = syscall.Close(fd) })
-	require.NoError(t, syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
-	require.NoError(t, syscall.Listen(fd, 0))
+	must(syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	must(syscall.Listen(fd, 0))
 	name, err := syscall.Getsockname(fd)
-	require.NoError(t, err)
+	must(err)
 	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(name.(*syscall.SockaddrInet4).Port))
 	for range 64 {
 		c, err := net.DialTimeout("tcp", addr, 100*time.Millisecond)
