@@ -1,0 +1,114 @@
+package accesslog
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/ports"
+)
+
+// DefaultWindow is what servers need that write their lines through a buffer.
+const DefaultWindow = 10 * time.Second
+
+// Config says how logs are read.
+type Config struct {
+	// NormalPath brings a path into its normal form, as the doors do, or refuses it.
+	NormalPath func(string) (string, error)
+	// Host is the host of requests whose line names none.
+	Host string
+	// Window is within what time the lines of one log may be out of order.
+	Window time.Duration
+}
+
+// Validate reports every violation at once, with the value found.
+func (c *Config) Validate() error {
+	var errs []error
+	if c.NormalPath == nil {
+		errs = append(errs, errors.New("accesslog: NormalPath is missing"))
+	}
+	if c.Window < 0 || c.Window > time.Hour {
+		errs = append(errs, fmt.Errorf("window: %v: must be from 0 to 1h", c.Window))
+	}
+	return errors.Join(errs...)
+}
+
+// Logs are the requests of one or more logs, in the order of their times. For one goroutine, except Progress.
+type Logs struct {
+	cfg   Config
+	logs  []*log
+	open  []*log // a heap would pay with hundreds of logs; there are a few
+	last  *log   // whose entry was returned last
+	dec   *jsonDecoder
+	quit  chan struct{}
+	ended sync.WaitGroup
+	once  sync.Once
+	files []io.Closer
+
+	read  atomic.Int64
+	total int64
+}
+
+var _ ports.RequestLog = (*Logs)(nil)
+
+// Next implements [ports.RequestLog].
+func (l *Logs) Next() (*ports.LoggedRequest, error) {
+	if l.last != nil {
+		l.last.at++
+		l.last = nil
+	}
+	var first *entry
+	for i := 0; i < len(l.open); {
+		log := l.open[i]
+		e := log.head()
+		switch {
+		case e != nil && (first == nil || e.At < first.At):
+			first, l.last = e, log
+		case e == nil && log.err != nil:
+			l.last = nil
+			return nil, log.err
+		case e == nil:
+			l.open = append(l.open[:i], l.open[i+1:]...)
+			continue
+		}
+		i++
+	}
+	if first == nil {
+		return nil, io.EOF
+	}
+	first.dec = l.dec
+	return &first.LoggedRequest, nil
+}
+
+// Stats is what became of the lines. It is complete once Next has returned io.EOF, and must not be asked before.
+func (l *Logs) Stats() Stats {
+	var total Stats
+	for _, log := range l.logs {
+		total.add(&log.stats)
+	}
+	return total
+}
+
+// Progress is how many bytes of the files have been read, and how many there are; 0 if that is not known, as it is
+// not for a pipe. Safe for concurrent use.
+func (l *Logs) Progress() (read, total int64) { return l.read.Load(), l.total }
+
+// Close ends the reading and closes the files. A goroutine that waits for standard input goes on waiting.
+func (l *Logs) Close() error {
+	var errs []error
+	l.once.Do(func() {
+		close(l.quit)
+		for _, f := range slices.Backward(l.files) {
+			errs = append(errs, f.Close())
+		}
+		l.ended.Wait()
+	})
+	return errors.Join(errs...)
+}
+
+func instantSpan(d time.Duration) domain.Instant { return domain.Instant(d.Microseconds()) }

@@ -1,0 +1,98 @@
+package accesslog
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"sync/atomic"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/readahead"
+)
+
+// Stdin is the name that means standard input.
+const Stdin = "-"
+
+// Open opens logs; the name [Stdin] reads stdin. Files that are compressed with gzip are told by their first bytes,
+// whatever they are called. Close ends the reading.
+func Open(names []string, stdin io.Reader, cfg Config) (*Logs, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	l := &Logs{cfg: cfg, dec: newJSONDecoder(), quit: make(chan struct{})}
+	known := true
+	for _, name := range names {
+		in, size, err := l.openOne(name, stdin)
+		if err != nil {
+			_ = l.Close() // what was opened was only read
+			return nil, err
+		}
+		known = known && size > 0
+		l.total += size
+		l.logs = append(l.logs, newLog(name, in, &l.cfg, l.quit))
+	}
+	if !known {
+		l.total = 0
+	}
+	for _, log := range l.logs {
+		if log.name == Stdin {
+			go log.run() // a read of it cannot be ended
+		} else {
+			l.ended.Go(log.run)
+		}
+	}
+	l.open = append(l.open, l.logs...)
+	return l, nil
+}
+
+// openOne opens one log. The size is 0 if it is not known.
+func (l *Logs) openOne(name string, stdin io.Reader) (in io.Reader, size int64, err error) {
+	raw := stdin
+	if name != Stdin {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, 0, err
+		}
+		l.files = append(l.files, f)
+		if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+			size = info.Size()
+		}
+		raw = f
+	}
+	plain, err := decompressed(&counter{raw, &l.read})
+	if err != nil {
+		return nil, 0, fmt.Errorf("%s: %w", name, err)
+	}
+	if name == Stdin {
+		return plain, 0, nil
+	}
+	ahead := readahead.NewReader(plain) // decompressing takes as long as the rest, and so a goroutine of its own
+	l.files = append(l.files, ahead)
+	return ahead, size, nil
+}
+
+// counter counts what is read.
+type counter struct {
+	in   io.Reader
+	read *atomic.Int64
+}
+
+func (c *counter) Read(b []byte) (int, error) {
+	n, err := c.in.Read(b)
+	c.read.Add(int64(n))
+	return n, err
+}
+
+// decompressed looks at the first bytes of a log.
+func decompressed(in io.Reader) (io.Reader, error) {
+	buffered := bufio.NewReaderSize(in, 256<<10)
+	magic, err := buffered.Peek(2)
+	if err != nil && len(magic) == 0 && err != io.EOF {
+		return nil, err
+	}
+	if len(magic) == 2 && magic[0] == 0x1f && magic[1] == 0x8b {
+		return gzip.NewReader(buffered)
+	}
+	return buffered, nil
+}

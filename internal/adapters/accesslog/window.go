@@ -1,0 +1,76 @@
+package accesslog
+
+import (
+	"container/heap"
+
+	"github.com/velocity-limiter/velocity/internal/domain"
+)
+
+const (
+	// The window ends earlier when it would hold more than this.
+	maxHeldEntries = 1 << 16
+	maxHeldBytes   = 64 << 20
+)
+
+// window puts entries in order that are nearly in order. Servers write a line when they have answered, and some show
+// the time at which the request came.
+type window struct {
+	held   byTime
+	bytes  int
+	span   domain.Instant // how long an entry waits for an earlier one
+	newest domain.Instant // of those that came
+	last   domain.Instant // of the one that left last
+	late   int
+}
+
+// add takes an entry in. One that comes too late gets the time of the one that left last: time never goes back.
+func (w *window) add(e *entry) {
+	if e.At < w.last {
+		e.At = w.last
+		w.late++
+	}
+	w.newest = max(w.newest, e.At)
+	w.bytes += e.bytes()
+	heap.Push(&w.held, e)
+}
+
+// next is the earliest entry, if none can come any more that is earlier; nil if there is none such.
+func (w *window) next() *entry {
+	if len(w.held) == 0 ||
+		w.held[0].At > w.newest-w.span && len(w.held) <= maxHeldEntries && w.bytes <= maxHeldBytes {
+		return nil
+	}
+	return w.rest()
+}
+
+// rest is the earliest entry, when no more come; nil after the last one.
+func (w *window) rest() *entry {
+	if len(w.held) == 0 {
+		return nil
+	}
+	e := heap.Pop(&w.held).(*entry)
+	w.bytes -= e.bytes()
+	w.last = e.At
+	return e
+}
+
+// byTime is a heap. Entries of one time stay in the order of the log.
+type byTime []*entry
+
+var _ heap.Interface = (*byTime)(nil)
+
+func (h byTime) Len() int      { return len(h) }
+func (h byTime) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+func (h *byTime) Push(e any)   { *h = append(*h, e.(*entry)) }
+
+func (h byTime) Less(i, j int) bool {
+	return h[i].At < h[j].At || h[i].At == h[j].At && h[i].Line < h[j].Line
+}
+
+func (h *byTime) Pop() any {
+	last := len(*h) - 1
+	e := (*h)[last]
+	(*h)[last] = nil
+	*h = (*h)[:last]
+	return e
+}
