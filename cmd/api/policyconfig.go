@@ -21,7 +21,7 @@ func (c policyConfig) policy() (domain.Policy, error) {
 	p := domain.Policy{Name: domain.DefaultPolicyName, OnStoreFailure: c.OnStoreFailure}
 	var errs []error
 	var err error
-	if p.Key, err = domain.ParseKeySource(c.ClientKey); err != nil {
+	if p.Key, err = domain.ParseKey(c.ClientKey); err != nil {
 		errs = append(errs, err)
 	}
 	refill, per, err := domain.ParseRate(c.Rate)

@@ -41,7 +41,7 @@ func hotPath(tb testing.TB, q *quickStore) func() {
 		q.bucket.Credits = 0
 	}
 	policies, err := app.NewSinglePolicy(domain.Policy{
-		Name: domain.DefaultPolicyName, Key: byHeader, Limits: []domain.Limit{limit}, OnStoreFailure: domain.FailOpen,
+		Name: domain.DefaultPolicyName, Key: domain.Key{byHeader}, Limits: []domain.Limit{limit}, OnStoreFailure: domain.FailOpen,
 	})
 	require.NoError(tb, err)
 	start := time.Now() //nolint:forbidigo // what the clock costs is part of the measurement

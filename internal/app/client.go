@@ -9,8 +9,9 @@ import (
 // clientOf finds the value of a policy's key in a request. A request without one is counted by its client's
 // address, so that leaving the key out opens no bucket richer than its own. The value may be the request's own
 // memory, and end with it: see keep.
-func clientOf(req *domain.Request, own domain.KeySource) (source domain.KeySource, value string, err error) {
+func clientOf(req *domain.Request, key domain.Key) (source domain.KeySource, value string, err error) {
 	address := domain.KeySource{Kind: domain.SourceIP}
+	own := key.Sources()[0]
 	switch {
 	case req.Key != "" && own == address:
 		return own, domain.NormalizeAddress(req.Key), nil

@@ -90,7 +90,7 @@ func newStage(t *testing.T, key domain.KeySource, mode domain.FailureMode) *stag
 	limit, err := domain.NewLimit("burst", 3, refill, per)
 	require.NoError(t, err)
 	policies, err := app.NewSinglePolicy(domain.Policy{
-		Name: domain.DefaultPolicyName, Key: key, Limits: []domain.Limit{limit}, OnStoreFailure: mode,
+		Name: domain.DefaultPolicyName, Key: domain.Key{key}, Limits: []domain.Limit{limit}, OnStoreFailure: mode,
 	})
 	require.NoError(t, err)
 	s := &stage{store: &fakeStore{}, local: &fakeStore{}, observer: &fakeObserver{}}

@@ -50,7 +50,7 @@ func (r *RateLimiter) identify(id ports.ClientID) (*domain.Policy, domain.KeySou
 	if err != nil {
 		return fail(err)
 	}
-	source, address := policy.Key, domain.KeySource{Kind: domain.SourceIP}
+	source, address := policy.OwnKey()[0], domain.KeySource{Kind: domain.SourceIP}
 	if id.Source != "" && id.Source != source.String() {
 		if id.Source != address.String() {
 			return fail(&domain.FieldError{

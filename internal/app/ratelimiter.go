@@ -63,6 +63,19 @@ func (r *RateLimiter) DecideMany(ctx context.Context, reqs []domain.Request, ans
 	r.decide(ctx, w, reqs, answers)
 }
 
+// DecideTogether implements ports.Limiter.
+func (r *RateLimiter) DecideTogether(ctx context.Context, reqs []domain.Request, answers []ports.Answer) {
+	r.DecideMany(ctx, reqs, answers)
+	if !slices.ContainsFunc(answers, func(a ports.Answer) bool { return a.Err != nil || !a.Decision.Allowed() }) {
+		return
+	}
+	for i := range reqs {
+		if a := &answers[i]; a.Err == nil && a.Decision.Outcome == domain.OutcomeAllowed && a.Decision.LevelKnown && a.Decision.Cost > 0 {
+			_, _ = r.Decide(ctx, a.Decision.Refund(reqs[i])) // a refund that is lost only denies
+		}
+	}
+}
+
 func (r *RateLimiter) decide(ctx context.Context, w *round, reqs []domain.Request, answers []ports.Answer) {
 	for i := range reqs {
 		a := &answers[i]
@@ -98,7 +111,9 @@ func (r *RateLimiter) plan(req *domain.Request, p *plan) error {
 		}
 	}
 	var err error
-	if req.Policy == "" {
+	if req.Own != nil {
+		p.policy = req.Own
+	} else if req.Policy == "" {
 		p.policy = r.policies.Match(req)
 	} else if p.policy, err = r.policies.Named(req.Policy); err != nil {
 		return err
@@ -112,7 +127,7 @@ func (r *RateLimiter) plan(req *domain.Request, p *plan) error {
 	}
 	p.key = domain.NewBucketKey(p.policy.Name, source, value)
 	p.client = keep(value, p.key)
-	p.keyMissing = source != p.policy.Key
+	p.keyMissing = source != p.policy.OwnKey()[0]
 	return nil
 }
 
@@ -121,7 +136,8 @@ func (r *RateLimiter) conclude(ctx context.Context, req *domain.Request, p *plan
 	result *ports.TakeResult, a *ports.Answer,
 ) {
 	d := &a.Decision
-	d.Policy, d.Client, d.KeyMissing = p.policy.Name, p.client, p.keyMissing
+	d.By, d.Policy, d.Shadow = p.policy, p.policy.Name, p.policy.Mode == domain.ModeShadow
+	d.Client, d.KeyMissing, d.Cost = p.client, p.keyMissing, take.Cost
 	if result.Err != nil {
 		a.Err = r.fail(ctx, p.policy, take, result.Err, d)
 	} else {

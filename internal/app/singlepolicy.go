@@ -14,7 +14,7 @@ var _ ports.PolicySource = (*SinglePolicy)(nil)
 
 // NewSinglePolicy refuses a policy that does not validate.
 func NewSinglePolicy(p domain.Policy) (*SinglePolicy, error) {
-	if err := p.Validate(); err != nil {
+	if err := p.Compile(); err != nil {
 		return nil, err
 	}
 	return &SinglePolicy{policy: p}, nil

@@ -16,6 +16,10 @@ const (
 	OutcomeAllowed
 	// OutcomeUnavailable means that the store failed and the policy is closed, so the request may not pass.
 	OutcomeUnavailable
+	// OutcomeBlocked means that the policy lets this client never pass, also in shadow mode. No limit was asked.
+	OutcomeBlocked
+	// OutcomeExempt means that the policy does not limit this client. No limit was asked.
+	OutcomeExempt
 )
 
 // String returns the outcome as logs and metrics spell it.
@@ -25,6 +29,10 @@ func (o Outcome) String() string {
 		return "allowed"
 	case OutcomeUnavailable:
 		return "unavailable"
+	case OutcomeBlocked:
+		return "blocked"
+	case OutcomeExempt:
+		return "exempt"
 	default:
 		return "denied"
 	}
@@ -39,23 +47,35 @@ const (
 	StoreMemory   StoreName = "memory"
 	StoreShortcut StoreName = "shortcut" // repeated from a denial just seen
 	StoreFallback StoreName = "fallback" // the failure policy
+	StorePolicy   StoreName = "policy"   // none: the policy blocks the client or exempts it
 )
 
 // Decision is the answer to a [Request].
 type Decision struct {
+	// Outcome is what the limits say. In shadow mode it is what would have been.
 	Outcome Outcome
+	// Shadow says that the policy is in shadow mode: whatever the Outcome, but for OutcomeBlocked, the request may pass.
+	Shadow bool
 	// Policy is the name of the policy that applied.
 	Policy string
 	// Client is the value of the policy's key, whole: it may be personal, and belongs in no metric and no answer.
 	Client string
-	// KeyMissing reports that the request had no value for the policy's key, and the client's address stood in.
+	// KeyMissing reports that the request had no value for the policy's key, for a part of it or for the key of one of
+	// the limits, and the client's address stood in.
 	KeyMissing bool
+	// Cost is what was asked for, in tokens.
+	Cost Tokens
+	// RefundOn are the statuses of the upstream's answer after which the tokens are to come back: the door then sends
+	// what [Decision.Refund] makes of its request. Empty where no tokens were taken, or not by the store.
+	RefundOn StatusSet
 	// Store says who decided.
 	Store StoreName
 	// LevelKnown is false when the failure policies open and closed decided: then the limits carry no level.
 	LevelKnown bool
-	// Limits has one entry per limit of the policy, in its order.
+	// Limits has one entry per limit of the policy, in its order; none if the client is blocked or exempt.
 	Limits []LimitStatus
+	// By is the policy that applied, for [Decision.Refund]; nil if none did.
+	By *Policy
 }
 
 // LimitStatus is one limit's part in a decision. All waits count from the decision and are exact; whoever shows
@@ -69,10 +89,29 @@ type LimitStatus struct {
 	ResetAfter time.Duration // until the bucket is full
 	NextToken  time.Duration // until one more whole token is there; 0 when full
 	FillTime   time.Duration // in which an empty bucket fills
+	// LevelUnknown says that this limit was not looked at: one of another key denied first. Of the levels and waits
+	// nothing is known.
+	LevelUnknown bool
 }
 
 // Allowed reports whether the request may pass.
-func (d *Decision) Allowed() bool { return d.Outcome == OutcomeAllowed }
+func (d *Decision) Allowed() bool {
+	switch d.Outcome {
+	case OutcomeAllowed, OutcomeExempt:
+		return true
+	case OutcomeBlocked:
+		return false
+	default:
+		return d.Shadow
+	}
+}
+
+// Refund returns the request that gives back what req took by this decision: as much, and under the policy that decided,
+// whatever policies are in force by now. The values that req looks up must still be there.
+func (d *Decision) Refund(req Request) Request {
+	req.Op, req.Cost, req.PolicyCost, req.Own = OpRefund, d.Cost, false, d.By
+	return req
+}
 
 // Constraining returns the limit that binds most: the one that denied with the longest wait, else the one with the
 // fewest tokens left relative to its capacity. The first of equals. Nil if there are no limits.
@@ -87,6 +126,9 @@ func (d *Decision) Constraining() *LimitStatus {
 }
 
 func (s *LimitStatus) bindsMoreThan(t *LimitStatus) bool {
+	if s.LevelUnknown != t.LevelUnknown {
+		return t.LevelUnknown
+	}
 	if s.Allowed != t.Allowed {
 		return t.Allowed
 	}

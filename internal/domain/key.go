@@ -1,9 +1,7 @@
 package domain
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -13,143 +11,158 @@ type SourceKind uint8
 
 // The kinds of source.
 const (
-	SourceIP     SourceKind = iota // the client's address; IPv6 is cut to a prefix
-	SourceHeader                   // a request header
+	SourceIP         SourceKind = iota // the client's address; IPv6 is cut to its /64
+	SourceHeader                       // a request header
+	SourceIP48                         // the client's address; IPv6 is cut to its /48
+	SourceCookie                       // a cookie
+	SourceQuery                        // a parameter of the query, percent-decoded
+	SourceGlobal                       // one bucket for all clients; the value is always empty
+	SourceDescriptor                   // the entries of an Envoy descriptor; see [Match.Descriptor]
 )
-
-// ipv6Bits is how much of an IPv6 address names a client: a /64 is one customer's link.
-const ipv6Bits = 64
 
 // KeySource is one part of a policy's key. The zero value is the client's address.
 type KeySource struct {
 	Kind SourceKind
-	// Name is the header's, in lower case. Empty for SourceIP.
+	// Name of the header, in lower case; of the cookie or of the query's parameter, as it is. Else empty.
 	Name string
 }
 
-// ParseKeySource reads "ip" or "header:NAME".
+// sourceWords are the kinds' names, as a policy file spells them and as a bucket's key does.
+var sourceWords = map[SourceKind]struct{ file, key string }{
+	SourceIP: {"ip", "ip"}, SourceIP48: {"ip/48", "ip/48"}, SourceGlobal: {"global", "g"},
+	SourceDescriptor: {"descriptor", "d"},
+	SourceHeader:     {"header:", "h:"}, SourceCookie: {"cookie:", "c:"}, SourceQuery: {"query:", "q:"},
+}
+
+// ParseKeySource reads "ip", "ip/48", "header:NAME", "cookie:NAME", "query:NAME", "global" or "descriptor".
 func ParseKeySource(s string) (KeySource, error) {
-	kind, name, named := strings.Cut(s, ":")
-	switch {
-	case s == "ip":
-		return KeySource{Kind: SourceIP}, nil
-	case kind == "header" && named && validHeaderName(name):
-		return KeySource{Kind: SourceHeader, Name: strings.ToLower(name)}, nil
+	for kind, words := range sourceWords {
+		name, found := strings.CutPrefix(s, words.file)
+		if !found {
+			continue
+		}
+		if kind == SourceHeader {
+			name = strings.ToLower(name)
+		}
+		if source := (KeySource{kind, name}); source.valid() {
+			return source, nil
+		}
 	}
 	return KeySource{}, &FieldError{ErrInvalidPolicy, "key", strconv.Quote(s), keyRule}
 }
 
-const keyRule = "must be ip or header:NAME, with a name of letters, digits and hyphens"
+const keyRule = "must be ip, ip/48, global, header:NAME, cookie:NAME or query:NAME; a header's name has letters, digits and " +
+	"hyphens, the others' may have . _ ~ [ ] too"
 
 // valid reports whether [ParseKeySource] could have made s: the name of such a source holds no separator.
 func (s KeySource) valid() bool {
 	switch s.Kind {
-	case SourceIP:
+	case SourceIP, SourceIP48, SourceGlobal, SourceDescriptor:
 		return s.Name == ""
 	case SourceHeader:
 		return validHeaderName(s.Name) && s.Name == strings.ToLower(s.Name)
+	case SourceCookie, SourceQuery:
+		return validSourceName(s.Name, "-._~[]")
 	default:
 		return false
 	}
 }
 
+// IsAddress reports whether the value is the client's address.
+func (s KeySource) IsAddress() bool { return s.Kind == SourceIP || s.Kind == SourceIP48 }
+
 // validHeaderName allows fewer names than RFC 9110's token: an upstream may read X_Tenant as X-Tenant, so a name
 // with an underscore can not be told apart from another header.
-func validHeaderName(s string) bool {
-	if s == "" || len(s) > 128 {
+func validHeaderName(s string) bool { return validSourceName(s, "-") }
+
+// validSourceName takes letters, digits and the punctuation given.
+func validSourceName(s, punctuation string) bool {
+	if s == "" || len(s) > maxSourceName {
 		return false
 	}
 	for i := range len(s) {
 		c := s[i] | 0x20
-		if (c < 'a' || c > 'z') && (s[i] < '0' || s[i] > '9') && s[i] != '-' {
+		if (c < 'a' || c > 'z') && (s[i] < '0' || s[i] > '9') && strings.IndexByte(punctuation, s[i]) < 0 {
 			return false
 		}
 	}
 	return true
 }
 
+const maxSourceName = 128
+
 // String is the form that [ParseKeySource] reads.
-func (s KeySource) String() string {
-	if s.Kind == SourceHeader {
-		return "header:" + s.Name
+func (s KeySource) String() string { return sourceWords[s.Kind].file + s.Name }
+
+// Key says what tells one client from another: the values of its sources, together. The zero value is the client's
+// address. It is not changed once in use.
+type Key []KeySource
+
+// MaxKeyParts is the most sources that one key can have.
+const MaxKeyParts = 4
+
+// byAddress stands for the zero Key.
+var byAddress = Key{{Kind: SourceIP}}
+
+// byDescriptor is the key of policies for Envoy that name none.
+var byDescriptor = Key{{Kind: SourceDescriptor}}
+
+// ParseKey reads a list of sources with commas between, as [Key.String] writes it.
+func ParseKey(s string) (Key, error) {
+	var key Key
+	for part := range strings.SplitSeq(s, ",") {
+		source, err := ParseKeySource(strings.TrimSpace(part))
+		if err != nil {
+			return nil, err
+		}
+		key = append(key, source)
 	}
-	return "ip"
+	if err := key.check(); err != nil {
+		return nil, err
+	}
+	return key, nil
 }
 
-// BucketKey names the bucket group of one client under one policy: "<policy>:<source>=<value>". Values are
-// escaped, and the names of policies and sources hold no separator, so that different clients, sources and policies
-// never share a key, and no key holds a brace, which a store may use to mark what decides the shard.
-type BucketKey string
-
-// maxKeyValue is the longest value that stands in a key as it is; a longer one is hashed.
-const maxKeyValue = 256
-
-// NewBucketKey builds the key. A value over 256 bytes is replaced by its SHA-256 (not by a faster hash, whose
-// collisions could be made), marked so that no other value can look like it.
-func NewBucketKey(policy string, source KeySource, value string) BucketKey {
-	switch {
-	case len(value) > maxKeyValue:
-		sum := sha256.Sum256([]byte(value))
-		value = "%sha256-" + hex.EncodeToString(sum[:])
-	case needsEscape(value):
-		value = string(appendEscaped(make([]byte, 0, len(value)+16), value))
+// Sources returns the sources of which the key is made: at least one.
+func (k Key) Sources() []KeySource {
+	if len(k) == 0 {
+		return byAddress
 	}
-	if source.Kind == SourceHeader {
-		return BucketKey(policy + ":h:" + source.Name + "=" + value)
-	}
-	return BucketKey(policy + ":ip=" + value)
+	return k
 }
 
-// needsEscape reports whether appendEscaped would change s.
-func needsEscape(s string) bool {
-	for i := range len(s) {
-		if escaped(s[i]) {
-			return true
+// Equal reports whether both keys name the same clients by the same buckets.
+func (k Key) Equal(other Key) bool { return slices.Equal(k.Sources(), other.Sources()) }
+
+// String is meant for people and for [ParseKey]: "ip, header:x-tenant".
+func (k Key) String() string {
+	var b strings.Builder
+	for i, source := range k.Sources() {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(source.String())
+	}
+	return b.String()
+}
+
+// check refuses a list in which a source stands twice, or beside one that leaves it nothing to say.
+func (k Key) check() error {
+	bad := func(reason string) error {
+		return &FieldError{ErrInvalidPolicy, "key", strconv.Quote(k.String()), reason}
+	}
+	if len(k) > MaxKeyParts {
+		return bad("has more than " + strconv.Itoa(MaxKeyParts) + " parts")
+	}
+	for i, source := range k {
+		switch {
+		case !source.valid():
+			return bad(keyRule)
+		case slices.Contains(k[:i], source):
+			return bad("has " + source.String() + " twice")
+		case len(k) > 1 && (source.Kind == SourceGlobal || source.Kind == SourceDescriptor):
+			return bad(source.String() + " must stand alone")
 		}
 	}
-	return false
-}
-
-// escaped are the separators, braces, the percent sign and control characters.
-func escaped(c byte) bool {
-	switch c {
-	case '{', '}', ':', '=', '&', '%', 0x7f:
-		return true
-	}
-	return c < 0x20
-}
-
-// appendEscaped percent-encodes.
-func appendEscaped(dst []byte, s string) []byte {
-	const hexDigits = "0123456789ABCDEF"
-	for i := range len(s) {
-		if c := s[i]; escaped(c) {
-			dst = append(dst, '%', hexDigits[c>>4], hexDigits[c&15])
-		} else {
-			dst = append(dst, c)
-		}
-	}
-	return dst
-}
-
-// ClientAddress is the value of an ip key: mapped IPv4 is IPv4, the zone is dropped, IPv6 is cut to its /64.
-// The zero Addr gives "".
-func ClientAddress(a netip.Addr) string {
-	a = a.Unmap().WithZone("")
-	if !a.Is6() {
-		if !a.IsValid() {
-			return ""
-		}
-		return a.String()
-	}
-	prefix, _ := a.Prefix(ipv6Bits) // fails for a length out of range only
-	return prefix.String()
-}
-
-// NormalizeAddress is [ClientAddress] for text: what is no address is taken as it is.
-func NormalizeAddress(s string) string {
-	if a, err := netip.ParseAddr(s); err == nil {
-		return ClientAddress(a)
-	}
-	return s
+	return nil
 }

@@ -22,6 +22,12 @@ func TestParseKeySource(t *testing.T) {
 		"header:X-Tenant":                    byTenant,
 		"header:a":                           {Kind: domain.SourceHeader, Name: "a"},
 		"header:9-":                          {Kind: domain.SourceHeader, Name: "9-"},
+		"ip/48":                              {Kind: domain.SourceIP48},
+		"cookie:__Host-sid":                  {Kind: domain.SourceCookie, Name: "__Host-sid"},
+		"query:filter[id]":                   {Kind: domain.SourceQuery, Name: "filter[id]"},
+		"query:API_key.v2~":                  {Kind: domain.SourceQuery, Name: "API_key.v2~"},
+		"global":                             {Kind: domain.SourceGlobal},
+		"descriptor":                         {Kind: domain.SourceDescriptor},
 		"header:" + strings.Repeat("Z", 128): {Kind: domain.SourceHeader, Name: strings.Repeat("z", 128)},
 	}
 	for in, want := range cases {
@@ -36,7 +42,8 @@ func TestParseKeySource(t *testing.T) {
 
 func TestParseKeySource_refusesAnythingElse(t *testing.T) {
 	for _, in := range []string{
-		"", "IP", "ip ", "ip:", "ip:1", "ip/48", "header", "header:", "Header:x", "cookie:sid", "header:x_tenant", "header:x tenant",
+		"", "IP", "ip ", "ip:", "ip:1", "ip/64", "ip/48x", "header", "header:", "Header:x", "cookie:", "cookie:a=b", "query:", "query:a&b",
+		"query:a%20b", "cookie:{a}", "global:x", "globals", "g", "d", "descriptor:a", "header:x_tenant", "header:x tenant",
 		"header:x:y", "header:x=y", "header:{x}", "header:x\n", "header:é", "header:x[", "header:x@", "header:" + strings.Repeat("z", 129),
 	} {
 		_, err := domain.ParseKeySource(in)

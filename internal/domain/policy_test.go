@@ -31,13 +31,13 @@ func TestPolicy_validate(t *testing.T) {
 	}{
 		{"valid", domain.Policy{Name: "search", Limits: two, OnStoreFailure: domain.FailOpen}, nil},
 		{"the most limits", domain.Policy{Name: "a", Limits: limits(t, domain.MaxLimits), OnStoreFailure: domain.FailLocal}, nil},
-		{"a header", domain.Policy{Name: "a", Key: byTenant, Limits: two, OnStoreFailure: domain.FailClosed}, nil},
-		{"everything wrong", domain.Policy{Name: "Search", Key: domain.KeySource{Kind: 9}}, []string{"name", "key", "limits", "on_store_failure"}},
+		{"a header", domain.Policy{Name: "a", Key: domain.Key{byTenant}, Limits: two, OnStoreFailure: domain.FailClosed}, nil},
+		{"everything wrong", domain.Policy{Name: "Search", Key: domain.Key{{Kind: 9}}}, []string{"name", "key", "limits", "on_store_failure"}},
 		{"a header in upper case", domain.Policy{
-			Name: "a", Key: domain.KeySource{Kind: domain.SourceHeader, Name: "X-Tenant"}, Limits: two, OnStoreFailure: domain.FailOpen,
+			Name: "a", Key: domain.Key{{Kind: domain.SourceHeader, Name: "X-Tenant"}}, Limits: two, OnStoreFailure: domain.FailOpen,
 		}, []string{"key"}},
 		{"a header that forges a separator", domain.Policy{
-			Name: "a", Key: domain.KeySource{Kind: domain.SourceHeader, Name: "x=y"}, Limits: two, OnStoreFailure: domain.FailOpen,
+			Name: "a", Key: domain.Key{{Kind: domain.SourceHeader, Name: "x=y"}}, Limits: two, OnStoreFailure: domain.FailOpen,
 		}, []string{"key"}},
 		{"too many limits", domain.Policy{Name: "a", Limits: limits(t, domain.MaxLimits+1), OnStoreFailure: "open"}, []string{"limits"}},
 		{"zero limits and limits of one name", domain.Policy{

@@ -19,6 +19,12 @@ type Limiter interface {
 	// reqs. Requests for the same bucket are decided in the order given. The memory of each slot's Decision.Limits is
 	// used again, so that a caller who keeps the slots allocates nothing.
 	DecideMany(ctx context.Context, reqs []domain.Request, answers []Answer)
+
+	// DecideTogether is DecideMany for requests of which all are to pass or none is to spend anything: when one may not
+	// pass, what the others took is given back, once. Each answer is the verdict of its own request: of those given back
+	// too, whose levels are then without the cost. Only takes and peeks may be decided together. Meanwhile the tokens are
+	// missing for others, who may be denied; nobody ever gets more than the limits allow.
+	DecideTogether(ctx context.Context, reqs []domain.Request, answers []Answer)
 }
 
 // Answer is what Decide returns, as a value.

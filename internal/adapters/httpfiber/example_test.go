@@ -39,6 +39,10 @@ func (o *oneBucket) DecideMany(ctx context.Context, reqs []domain.Request, answe
 	}
 }
 
+func (o *oneBucket) DecideTogether(ctx context.Context, reqs []domain.Request, answers []ports.Answer) {
+	o.DecideMany(ctx, reqs, answers)
+}
+
 func ExampleRateLimitMiddleware() {
 	limit, err := domain.NewLimit("burst", 2, 1, time.Minute)
 	if err != nil {

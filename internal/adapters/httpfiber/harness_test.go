@@ -34,6 +34,10 @@ func (f limiterFunc) DecideMany(_ context.Context, reqs []domain.Request, answer
 	}
 }
 
+func (f limiterFunc) DecideTogether(ctx context.Context, reqs []domain.Request, answers []ports.Answer) {
+	f.DecideMany(ctx, reqs, answers)
+}
+
 // always answers every request alike.
 func always(d domain.Decision) limiterFunc {
 	return func(domain.Request) (domain.Decision, error) { return d, nil }
