@@ -9,6 +9,7 @@ import (
 	"github.com/velocity-limiter/velocity/internal/adapters/memstore"
 	"github.com/velocity-limiter/velocity/internal/adapters/telemetry"
 	"github.com/velocity-limiter/velocity/internal/adapters/telemetry/metrics"
+	"github.com/velocity-limiter/velocity/internal/adapters/telemetry/top"
 	"github.com/velocity-limiter/velocity/internal/app"
 	"github.com/velocity-limiter/velocity/internal/domain"
 	"github.com/velocity-limiter/velocity/internal/ports"
@@ -33,8 +34,13 @@ func (o observers) StoreFailed(policy string, mode domain.FailureMode, cause err
 	}
 }
 
-func provideObserver(log *telemetry.DecisionLog, m *metrics.Metrics) ports.Observer {
-	return observers{log, m}
+func provideObserver(log *telemetry.DecisionLog, m *metrics.Metrics, clients *top.Top) ports.Observer {
+	return observers{log, m, clients}
+}
+
+func provideTop() (*top.Top, func()) {
+	t := top.New()
+	return t, func() { _ = t.Close() } // it has nothing to fail at
 }
 
 func provideMetrics(s *store, local localStore, policies ports.PolicySource, log *telemetry.Logger) *metrics.Metrics {
@@ -54,6 +60,9 @@ func provideMetrics(s *store, local localStore, policies ports.PolicySource, log
 	if s.Memory != nil {
 		watch("memory", s.Memory)
 	}
+	if s.Stats != nil {
+		m.WatchShards(s.Stats)
+	}
 	if s.Shortcut != nil {
 		m.WatchShortcut(s.Shortcut.Len, s.Shortcut.Hits)
 	}
@@ -67,7 +76,10 @@ func provideMeasuredLimiter(limiter *app.RateLimiter, m *metrics.Metrics) ports.
 
 func provideAdmin(
 	cfg httpfiber.AdminConfig, inspector ports.Inspector, health ports.HealthChecker, state httpfiber.ServiceState,
-	m *metrics.Metrics, log *zap.Logger,
+	m *metrics.Metrics, clients *top.Top, log *zap.Logger,
 ) (*httpfiber.Admin, error) {
-	return httpfiber.NewAdmin(cfg, inspector, health, state, log, httpfiber.WithMetrics(m.Handler()))
+	return httpfiber.NewAdmin(cfg, inspector, health, state, log,
+		httpfiber.WithMetrics(m.Handler()),
+		httpfiber.WithTop(clients),
+	)
 }

@@ -25,6 +25,7 @@ type store struct {
 	Health  ports.HealthChecker
 	Shards  []redisstore.Shard // none in memory
 	Memory  *memstore.Store    // nil in Redis
+	Stats   ports.StatsSource  // nil in memory
 	// Shortcut is nil where there is none.
 	Shortcut *app.Shortcut
 }

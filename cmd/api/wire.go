@@ -20,6 +20,7 @@ var (
 		provideZap,
 		telemetry.NewDecisionLog,
 		provideMetrics,
+		provideTop,
 		provideObserver,
 	)
 	storeSet = wire.NewSet(

@@ -43,11 +43,13 @@ func newService(cfg config, log *telemetry.Logger) (*service, func(), error) {
 	telemetryConfig := cfg.Log
 	decisionLog := telemetry.NewDecisionLog(telemetryConfig, log)
 	metrics := provideMetrics(mainStore, mainLocalStore, singlePolicy, log)
-	observer := provideObserver(decisionLog, metrics)
+	top, cleanup3 := provideTop()
+	observer := provideObserver(decisionLog, metrics, top)
 	rateLimiter := provideLimiter(mainStore, mainLocalStore, singlePolicy, observer)
 	limiter := provideMeasuredLimiter(rateLimiter, metrics)
 	server, err := httpfiber.New(httpfiberConfig, limiter, logger)
 	if err != nil {
+		cleanup3()
 		cleanup2()
 		cleanup()
 		return nil, nil, err
@@ -55,8 +57,9 @@ func newService(cfg config, log *telemetry.Logger) (*service, func(), error) {
 	adminConfig := cfg.Admin
 	healthChecker := mainStore.Health
 	serviceState := provideServiceState(mainPolicyConfig, server)
-	admin, err := provideAdmin(adminConfig, rateLimiter, healthChecker, serviceState, metrics, logger)
+	admin, err := provideAdmin(adminConfig, rateLimiter, healthChecker, serviceState, metrics, top, logger)
 	if err != nil {
+		cleanup3()
 		cleanup2()
 		cleanup()
 		return nil, nil, err
@@ -70,6 +73,7 @@ func newService(cfg config, log *telemetry.Logger) (*service, func(), error) {
 		Log:      logger,
 	}
 	return mainService, func() {
+		cleanup3()
 		cleanup2()
 		cleanup()
 	}, nil
@@ -82,6 +86,7 @@ var (
 	configSet    = wire.NewSet(wire.FieldsOf(new(config), "Policy", "HTTP", "Admin", "Store", "Redis", "Shortcut", "Memory", "Log"))
 	telemetrySet = wire.NewSet(
 		provideZap, telemetry.NewDecisionLog, provideMetrics,
+		provideTop,
 		provideObserver,
 	)
 	storeSet = wire.NewSet(

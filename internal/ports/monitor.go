@@ -13,7 +13,8 @@ type Monitor interface {
 type Totals struct {
 	// Decisions has an entry per policy, outcome and store that occurred, sorted by policy.
 	Decisions []DecisionCount
-	Latency   LatencyTotals
+	// Latency is the time that decisions took, in seconds.
+	Latency Histogram
 }
 
 // DecisionCount is how often one outcome occurred.
@@ -22,13 +23,4 @@ type DecisionCount struct {
 	Outcome string // as in the metrics: "allowed", "denied", "unavailable"
 	Store   domain.StoreName
 	Count   uint64
-}
-
-// LatencyTotals is a histogram of the time that decisions took, in seconds.
-type LatencyTotals struct {
-	// Bounds are the upper ends of the classes, ascending. Read only.
-	Bounds []float64
-	// Counts has one entry more than Bounds: the last is for what took longer.
-	Counts []uint64
-	Sum    float64
 }

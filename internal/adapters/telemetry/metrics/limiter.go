@@ -33,8 +33,8 @@ func newLatency() *latency {
 }
 
 // total adds the stores up.
-func (l *latency) total() ports.LatencyTotals {
-	t := ports.LatencyTotals{Bounds: latencyBounds, Counts: make([]uint64, len(latencyBounds)+1)}
+func (l *latency) total() ports.Histogram {
+	t := ports.Histogram{Bounds: latencyBounds, Counts: make([]uint64, len(latencyBounds)+1)}
 	for _, h := range l {
 		var m dto.Metric
 		if h.Write(&m) != nil {

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	"github.com/stretchr/testify/assert"
@@ -158,6 +159,55 @@ func TestMeasure_timesWhatIsCounted(t *testing.T) {
 	assert.Positive(t, total.Sum)
 }
 
+// shardStats is a source whose numbers do not change.
+type shardStats []ports.ShardStats
+
+func (s shardStats) Stats() []ports.ShardStats { return s }
+
+var twoShards = shardStats{
+	{
+		Name: "shard-0", Breaker: ports.BreakerClosed, Up: true, Queued: 3, InFlight: 1, Batches: 4, Groups: 9,
+		BatchSeconds: ports.Histogram{Bounds: []float64{.001, .01}, Counts: []uint64{2, 1, 1}, Sum: .5},
+		BatchGroups:  ports.Histogram{Bounds: []float64{1, 8}, Counts: []uint64{3, 1, 0}, Sum: 9},
+	},
+	{
+		Name: "shard-1", Breaker: ports.BreakerHalfOpen, Refused: 5, Overloaded: 6, Openings: 1,
+		Failures:  map[ports.FailureKind]uint64{ports.FailureTimeout: 2, ports.FailureOOM: 0},
+		ClockSkew: 1500 * time.Millisecond,
+	},
+}
+
+func TestWatchShards(t *testing.T) {
+	exposition := scrape(t, whole())
+	for name, want := range map[string][]string{
+		"velocity_shard_up":                         {`{shard="shard-0"} 1`, `{shard="shard-1"} 0`},
+		"velocity_shard_queued_groups":              {`{shard="shard-0"} 3`, `{shard="shard-1"} 0`},
+		"velocity_shard_inflight_batches":           {`{shard="shard-0"} 1`, `{shard="shard-1"} 0`},
+		"velocity_shard_batches_total":              {`{shard="shard-0"} 4`, `{shard="shard-1"} 0`},
+		"velocity_shard_groups_total":               {`{shard="shard-0"} 9`, `{shard="shard-1"} 0`},
+		"velocity_shard_refused_groups_total":       {`{shard="shard-0"} 0`, `{shard="shard-1"} 5`},
+		"velocity_shard_overloaded_groups_total":    {`{shard="shard-0"} 0`, `{shard="shard-1"} 6`},
+		"velocity_shard_breaker_openings_total":     {`{shard="shard-0"} 0`, `{shard="shard-1"} 1`},
+		"velocity_shard_clock_skew_seconds":         {`{shard="shard-0"} 0`, `{shard="shard-1"} 1.5`},
+		"velocity_shard_failures_total":             {`{kind="timeout",shard="shard-1"} 2`},
+		"velocity_shard_batch_duration_seconds_sum": {`{shard="shard-0"} 0.5`, `{shard="shard-1"} 0`},
+		"velocity_shard_breaker_state": {
+			`{shard="shard-0",state="closed"} 1`, `{shard="shard-0",state="half-open"} 0`, `{shard="shard-0",state="open"} 0`,
+			`{shard="shard-1",state="closed"} 0`, `{shard="shard-1",state="half-open"} 1`, `{shard="shard-1",state="open"} 0`,
+		},
+		"velocity_shard_batch_duration_seconds_bucket": {
+			`{shard="shard-0",le="0.001"} 2`, `{shard="shard-0",le="0.01"} 3`, `{shard="shard-0",le="+Inf"} 4`,
+			`{shard="shard-1",le="+Inf"} 0`,
+		},
+		"velocity_shard_batch_groups_bucket": {
+			`{shard="shard-0",le="1"} 3`, `{shard="shard-0",le="8"} 4`, `{shard="shard-0",le="+Inf"} 4`,
+			`{shard="shard-1",le="+Inf"} 0`,
+		},
+	} {
+		assert.Equal(t, want, samples(exposition, name), name)
+	}
+}
+
 // whole is metrics with everything watched.
 func whole() *metrics.Metrics {
 	m := named("default")
@@ -165,6 +215,7 @@ func whole() *metrics.Metrics {
 		m.WatchMemory(store, func() (int, uint64) { return 7, 2 })
 	}
 	m.WatchShortcut(func() int { return 5 }, func() uint64 { return 9 })
+	m.WatchShards(twoShards)
 	m.WatchLog(func() uint64 { return 4 })
 	m.Decided(&domain.Request{}, decided("default", domain.OutcomeAllowed, domain.StoreRedis))
 	return m
