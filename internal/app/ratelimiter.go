@@ -163,7 +163,7 @@ func describe(d *domain.Decision, take *ports.TakeRequest, result *ports.TakeRes
 		d.Outcome = domain.OutcomeAllowed
 	}
 	d.Store = result.Store
-	d.LevelKnown = true
+	d.LevelKnown, d.At = true, result.Now
 	d.Limits = slices.Grow(d.Limits, len(take.Limits))
 	for i := range take.Limits {
 		d.Limits = append(d.Limits, take.Limits[i].Status(result.Buckets[i], result.Now, take.Cost, allowed))

@@ -47,7 +47,7 @@ func TestDecide_describesEachLimit(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, domain.Decision{
 		Outcome: domain.OutcomeAllowed, Policy: "default", Client: "alice", Store: domain.StoreRedis, LevelKnown: true,
-		Cost: 2, Limits: d.Limits, By: d.By,
+		Cost: 2, At: fakeNow, Limits: d.Limits, By: d.By,
 	}, d)
 	require.Len(t, d.Limits, 1)
 	assert.Equal(t, domain.Tokens(1), d.Limits[0].Remaining)

@@ -70,6 +70,8 @@ type Decision struct {
 	RefundOn StatusSet
 	// Store says who decided.
 	Store StoreName
+	// At is the store's time of the decision; 0 where LevelKnown is false.
+	At Instant
 	// LevelKnown is false when the failure policies open and closed decided: then the limits carry no level.
 	LevelKnown bool
 	// Limits has one entry per limit of the policy, in its order; none if the client is blocked or exempt.

@@ -30,14 +30,18 @@ var (
 )
 
 // New makes an empty store. Close ends its sweeping.
-func New(cfg Config) (*Store, error) {
+func New(cfg Config) (*Store, error) { return NewWithClock(cfg, monotonicClock()) }
+
+// NewWithClock is [New] for a time of another kind than the wall's, such as that of a log which is replayed. now must be
+// safe for concurrent use.
+func NewWithClock(cfg Config, now func() domain.Instant) (*Store, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
 	s := &Store{
 		stripes: make([]stripe, stripesFor(cfg.MaxBuckets)),
 		seed:    maphash.MakeSeed(),
-		now:     monotonicClock(),
+		now:     now,
 		stop:    make(chan struct{}),
 	}
 	for i := range s.stripes {

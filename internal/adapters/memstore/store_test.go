@@ -156,3 +156,20 @@ func TestTakeMany_agreesWithAPlainMap(t *testing.T) {
 	require.Zero(t, store.Stats().Evictions, "else the map would know more")
 	assert.Positive(t, store.Stats().Expired)
 }
+
+func TestNewWithClock_decidesByThatClock(t *testing.T) {
+	now := domain.Instant(1_000_000)
+	s, err := memstore.NewWithClock(memstore.DefaultConfig(), func() domain.Instant { return now })
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	limit, err := domain.NewLimit("", 1, 1, time.Hour)
+	require.NoError(t, err)
+	req := ports.TakeRequest{Key: "k", Limits: []domain.Limit{limit}, Cost: 1}
+	assert.Equal(t, domain.Allowed, ports.Take(t.Context(), s, req).Verdict)
+	now = now.Add(time.Hour - time.Microsecond)
+	assert.Equal(t, domain.Denied, ports.Take(t.Context(), s, req).Verdict)
+	now = now.Add(time.Microsecond)
+	result := ports.Take(t.Context(), s, req)
+	assert.Equal(t, domain.Allowed, result.Verdict)
+	assert.Equal(t, now, result.Now)
+}

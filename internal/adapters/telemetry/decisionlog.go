@@ -50,7 +50,7 @@ type DecisionLog struct {
 var _ ports.Observer = (*DecisionLog)(nil)
 
 // line holds the fields of one log line: handed to zap through an interface, they would be garbage each time.
-type line struct{ fields [10]zap.Field }
+type line struct{ fields [12]zap.Field }
 
 // NewDecisionLog logs to log what cfg asks for.
 func NewDecisionLog(cfg Config, log *Logger) *DecisionLog {
@@ -111,6 +111,9 @@ func appendDecision(f []zap.Field, req *domain.Request, d *domain.Decision) []za
 		f = append(f, zap.Int64("limit", int64(most.Capacity)))
 	}
 	f = append(f, zap.String("policy", d.Policy), zap.String("store", string(d.Store)))
+	if d.LevelKnown {
+		f = append(f, zap.Int64("storeTimeUs", int64(d.At)))
+	}
 	if req.ID != "" {
 		f = append(f, zap.String("requestID", cut(req.ID, maxValue)))
 	}

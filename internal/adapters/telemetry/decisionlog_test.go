@@ -19,6 +19,7 @@ import (
 func allowed() domain.Decision {
 	return domain.Decision{
 		Outcome: domain.OutcomeAllowed, Policy: "default", Client: "alice", Store: domain.StoreRedis, LevelKnown: true,
+		At:     1_700_000_000_123_456,
 		Limits: []domain.LimitStatus{{Name: "burst", Allowed: true, Capacity: 10, Remaining: 9}},
 	}
 }
@@ -64,19 +65,19 @@ func TestDecided_lines(t *testing.T) {
 	}{
 		{"allowed", domain.Request{ID: "r-1"}, allowed(), map[string]any{
 			"level": "info", "msg": "Decision: ALLOWED", "userID": "alice", "remaining": 9.0, "limit": 10.0,
-			"policy": "default", "store": "redis", "requestID": "r-1",
+			"policy": "default", "store": "redis", "storeTimeUs": 1700000000123456.0, "requestID": "r-1",
 		}},
 		{"blocked, the wait rounded up", domain.Request{}, denied(1001 * time.Millisecond), map[string]any{
 			"level": "info", "msg": "Decision: BLOCKED (429)", "userID": "alice", "reason": 429.0, "retryAfter": 2.0,
-			"limit": 10.0, "policy": "default", "store": "redis",
+			"limit": 10.0, "policy": "default", "store": "redis", "storeTimeUs": 1700000000123456.0,
 		}},
 		{"blocked, a whole second", domain.Request{}, denied(time.Second), map[string]any{
 			"level": "info", "msg": "Decision: BLOCKED (429)", "userID": "alice", "reason": 429.0, "retryAfter": 1.0,
-			"limit": 10.0, "policy": "default", "store": "redis",
+			"limit": 10.0, "policy": "default", "store": "redis", "storeTimeUs": 1700000000123456.0,
 		}},
 		{"a cost that can never pass", domain.Request{}, denied(domain.Never), map[string]any{
 			"level": "info", "msg": "Decision: BLOCKED (429)", "userID": "alice", "reason": 429.0, "retryAfter": -1.0,
-			"limit": 10.0, "policy": "default", "store": "redis",
+			"limit": 10.0, "policy": "default", "store": "redis", "storeTimeUs": 1700000000123456.0,
 		}},
 		{"failed closed", domain.Request{}, unavailable, map[string]any{
 			"level": "info", "msg": "Decision: BLOCKED (503)", "userID": "alice", "reason": 503.0,
@@ -88,11 +89,11 @@ func TestDecided_lines(t *testing.T) {
 		}},
 		{"the address stood in for the key", domain.Request{}, noKey, map[string]any{
 			"level": "info", "msg": "Decision: ALLOWED", "userID": "192.0.2.7", "remaining": 9.0, "limit": 10.0,
-			"policy": "default", "store": "redis", "keyMissing": true,
+			"policy": "default", "store": "redis", "storeTimeUs": 1700000000123456.0, "keyMissing": true,
 		}},
 		{"a debt is no negative remainder", domain.Request{}, indebted, map[string]any{
 			"level": "info", "msg": "Decision: ALLOWED", "userID": "alice", "remaining": 0.0, "limit": 10.0,
-			"policy": "default", "store": "redis",
+			"policy": "default", "store": "redis", "storeTimeUs": 1700000000123456.0,
 		}},
 	}
 	for _, tt := range tests {
