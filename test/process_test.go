@@ -88,7 +88,7 @@ func launch(t *testing.T, vars settings) *process {
 func newClient(t *testing.T) *http.Client {
 	transport := &http.Transport{MaxIdleConnsPerHost: 1000}
 	t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: transport, Timeout: patience}
+	return &http.Client{Transport: underContract{t, transport}, Timeout: patience}
 }
 
 func (p *process) hasExited() bool {

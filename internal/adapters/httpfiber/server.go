@@ -54,6 +54,7 @@ func New(cfg Config, limiter ports.Limiter, log *zap.Logger) (*Server, error) {
 	h.app.Post(checksPath, guard, api.decideMany)
 	h.app.Post("/v1/refund", guard, api.decide(domain.OpRefund))
 	h.app.Post("/v1/charge", guard, api.decide(domain.OpCharge))
+	h.app.Get(openAPIPath, describe)
 	h.mount()
 	return &Server{cfg: cfg, http: h}, nil
 }
