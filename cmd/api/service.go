@@ -121,6 +121,7 @@ func (s *service) logStart(cfg config, api, admin net.Addr) {
 		zap.Stringer("addr", api),
 		zap.Stringer("adminAddr", admin),
 		zap.String("decisionAPI", decisionAPIAccess(cfg.HTTP)),
+		zap.String("upstream", cfg.HTTP.Upstream.URL),
 	)
 	for _, shard := range s.Store.Shards {
 		s.Log.Info("Shard", zap.String("shard", shard.Name), zap.String("identity", shard.Identity),
@@ -134,10 +135,14 @@ func (s *service) logStart(cfg config, api, admin net.Addr) {
 }
 
 func decisionAPIAccess(cfg httpfiber.Config) string {
-	if cfg.APIToken == "" {
+	switch {
+	case cfg.APIToken != "":
+		return "token"
+	case cfg.Upstream.URL != "":
+		return "off: its paths are the upstream's until VELOCITY_API_TOKEN is set"
+	default:
 		return "protected: loopback and trusted proxies only, until VELOCITY_API_TOKEN is set"
 	}
-	return "token"
 }
 
 // greetShards says which shards do not answer. The start does not wait for them: until they do, the failure policy

@@ -21,6 +21,9 @@ type Config struct {
 	APIToken       Secret   `envconfig:"API_TOKEN" desc:"bearer token of the decision API; without it only loopback and trusted proxies may ask"`
 	TLSCertFile    string   `envconfig:"TLS_CERT_FILE" desc:"certificate chain of the data plane, PEM; empty: no TLS"`
 	TLSKeyFile     string   `envconfig:"TLS_KEY_FILE" desc:"its private key, PEM"`
+	// EncodedSlashes is for upstreams whose names hold slashes. Empty is refuse.
+	EncodedSlashes string `envconfig:"ENCODED_SLASHES" default:"refuse" desc:"a path with %2f: refuse it, or allow it as an ordinary character"`
+	Upstream       UpstreamConfig
 
 	// ReadTimeout bounds a whole request, from its first byte to its last, and the wait for a new connection's
 	// first byte.
@@ -57,6 +60,10 @@ func (c Config) Validate() error {
 	} else if _, err := c.tls(); err != nil {
 		v.add("TLS_CERT_FILE", strconv.Quote(c.TLSCertFile), "cannot be loaded with its key: "+err.Error())
 	}
+	if c.EncodedSlashes != "" && c.EncodedSlashes != slashesRefuse && c.EncodedSlashes != slashesAllow {
+		v.add("ENCODED_SLASHES", strconv.Quote(c.EncodedSlashes), "must be refuse or allow")
+	}
+	c.Upstream.validate(&v)
 	v.duration("HTTP_READ_TIMEOUT", c.ReadTimeout, time.Millisecond)
 	v.duration("HTTP_WRITE_TIMEOUT", c.WriteTimeout, time.Millisecond)
 	v.duration("HTTP_IDLE_TIMEOUT", c.IdleTimeout, time.Millisecond)
@@ -66,6 +73,14 @@ func (c Config) Validate() error {
 	}
 	return v.err()
 }
+
+// What EncodedSlashes can be.
+const (
+	slashesRefuse = "refuse"
+	slashesAllow  = "allow"
+)
+
+func (c Config) paths() PathRules { return PathRules{EncodedSlashes: c.EncodedSlashes == slashesAllow} }
 
 // tls returns nil when TLS is not configured.
 func (c Config) tls() (*tls.Config, error) {

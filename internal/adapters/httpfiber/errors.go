@@ -7,6 +7,7 @@ import (
 	"github.com/gofiber/fiber/v2"
 	"github.com/valyala/fasthttp"
 
+	"github.com/velocity-limiter/velocity/internal/adapters/httpfiber/upstream"
 	"github.com/velocity-limiter/velocity/internal/domain"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
@@ -22,6 +23,8 @@ var (
 	errHeaderTooBig  = errors.New("header too large")
 	errClientTooSlow = errors.New("client too slow")
 	errPanic         = errors.New("a handler failed")
+	errNoMethod      = errors.New("method not allowed")
+	errUpgrade       = errors.New("the upstream switches to another protocol than it was asked for")
 )
 
 // inputError says which part of a request is wrong, and wraps the kind of error that decides the status.
@@ -57,6 +60,7 @@ var statusTable = []struct {
 	{ports.ErrUnknownPolicy, fiber.StatusNotFound, "policy: there is no policy of this name"},
 	{fiber.ErrNotFound, fiber.StatusNotFound, "there is nothing at this path"},
 	{fiber.ErrMethodNotAllowed, fiber.StatusMethodNotAllowed, "the Allow header names the methods of this path"},
+	{errNoMethod, fiber.StatusMethodNotAllowed, ""},
 	{errClientTooSlow, fiber.StatusRequestTimeout, "the request did not arrive in time"},
 	{errTooLarge, fiber.StatusRequestEntityTooLarge, "the body is larger than this path takes"},
 	{errMediaType, fiber.StatusUnsupportedMediaType, ""},
@@ -66,6 +70,10 @@ var statusTable = []struct {
 	{ports.ErrInvalidTake, fiber.StatusUnprocessableEntity, "the request cannot be decided"},
 	{errHeaderTooBig, fiber.StatusRequestHeaderFieldsTooLarge, "the header is larger than this server takes"},
 	{errPanic, fiber.StatusInternalServerError, "the server failed; the request id finds the reason in its log"},
+	{upstream.ErrTimeout, fiber.StatusGatewayTimeout, "the upstream does not answer in time"},
+	{upstream.ErrUnavailable, fiber.StatusBadGateway, "the upstream does not answer as it should"},
+	{errUpgrade, fiber.StatusBadGateway, "the upstream does not answer as it should"},
+	{upstream.ErrClientGone, fiber.StatusBadGateway, "the client has gone"},
 	{ports.ErrOverloaded, fiber.StatusServiceUnavailable, "the server is overloaded"},
 	{ports.ErrUnavailable, fiber.StatusServiceUnavailable, "the store does not answer; what was asked may or may not have been carried out"},
 	{ports.ErrCorrupt, fiber.StatusServiceUnavailable, "what the store holds for this key cannot be read"},

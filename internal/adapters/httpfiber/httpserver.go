@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -28,7 +29,8 @@ type limits struct {
 	read, write, idle time.Duration
 	conns             int
 	body              func(target string) int
-	normalize         bool // put paths into their normal form before routing
+	paths             *PathRules // the normal form into which paths are put before routing; nil: they are not
+	stream            bool       // requests are routed before their bodies have arrived
 	tls               *tls.Config
 }
 
@@ -39,6 +41,8 @@ type httpServer struct {
 	log      *zap.Logger
 	limits   limits
 	conns    *connections
+	forward  fasthttp.RequestHandler // what no route is for; nil: a 404
+	own      routes
 	draining atomic.Bool
 
 	mu      sync.Mutex
@@ -66,16 +70,20 @@ func newHTTPServer(log *zap.Logger, l limits) *httpServer {
 		ReadBufferSize:               maxHeader,
 		DisablePreParseMultipartForm: true,
 		DisableStartupMessage:        true,
+		StreamRequestBody:            l.stream,
 	})
 	server := s.app.Server()
 	server.CloseOnShutdown = true
 	server.LazyRequestTime = true // nothing here asks when a request came in
 	server.ErrorHandler = s.connectionError
 	server.HeaderReceived = func(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
+		if l.stream {
+			return fasthttp.RequestConfig{MaxRequestBodySize: 1} // that much is read before the handler is called
+		}
 		return fasthttp.RequestConfig{MaxRequestBodySize: bodyLimit(h, l.body)}
 	}
 	server.ExpectHandler = func(ctx *fasthttp.RequestCtx) int {
-		if ctx.Request.Header.ContentLength() <= bodyLimit(&ctx.Request.Header, l.body) {
+		if l.stream || ctx.Request.Header.ContentLength() <= bodyLimit(&ctx.Request.Header, l.body) {
 			return fasthttp.StatusContinue
 		}
 		writeError(ctx, errTooLarge)
@@ -85,22 +93,28 @@ func newHTTPServer(log *zap.Logger, l limits) *httpServer {
 }
 
 // mount ends the setting up of routes.
-func (s *httpServer) mount() { s.app.Server().Handler = s.entry(s.app.Handler()) }
+func (s *httpServer) mount() {
+	s.app.Server().Handler = s.entry(s.app.Handler())
+	s.own = routesOf(s.app)
+}
 
 // entry is what every request passes before Fiber sees it.
 func (s *httpServer) entry(next fasthttp.RequestHandler) fasthttp.RequestHandler {
 	return func(ctx *fasthttp.RequestCtx) {
 		defer s.leave(ctx)
 		requestID(ctx)
-		if s.limits.normalize {
-			raw := utils.UnsafeString(ctx.URI().PathOriginal())
-			path, err := NormalizePath(raw)
-			if err != nil {
+		if err := s.normalize(ctx); err != nil {
+			writeError(ctx, err)
+			return
+		}
+		if s.forward != nil && !s.own.have(utils.UnsafeString(ctx.URI().PathOriginal())) {
+			s.forward(ctx)
+			return
+		}
+		if s.limits.stream {
+			if err := s.readBody(ctx); err != nil {
 				writeError(ctx, err)
 				return
-			}
-			if path != raw {
-				ctx.URI().SetPath(path)
 			}
 		}
 		if !knownMethod(ctx.Method()) {
@@ -110,6 +124,41 @@ func (s *httpServer) entry(next fasthttp.RequestHandler) fasthttp.RequestHandler
 		}
 		next(ctx)
 	}
+}
+
+// normalize puts the path into its normal form.
+func (s *httpServer) normalize(ctx *fasthttp.RequestCtx) error {
+	if s.limits.paths == nil {
+		return nil
+	}
+	raw := utils.UnsafeString(ctx.URI().PathOriginal())
+	path, err := s.limits.paths.Normalize(raw)
+	if err == nil && path != raw {
+		ctx.URI().SetPath(path)
+	}
+	return err
+}
+
+// readBody reads what a server that does not stream has read before it calls the handler.
+func (s *httpServer) readBody(ctx *fasthttp.RequestCtx) error {
+	stream := ctx.RequestBodyStream()
+	if stream == nil {
+		return nil
+	}
+	most := bodyLimit(&ctx.Request.Header, s.limits.body)
+	body, err := io.ReadAll(io.LimitReader(stream, int64(most)+1))
+	switch {
+	case err != nil:
+		err = connectionError(err)
+	case len(body) > most:
+		err = errTooLarge
+	default:
+		ctx.Request.SetBodyRaw(body)
+		return nil
+	}
+	ctx.SetConnectionClose()
+	linger(ctx.Conn())
+	return err
 }
 
 // leave ends every request, also one whose handler panicked: the reason goes to the log, never to the client.

@@ -2,6 +2,7 @@ package httpfiber
 
 import (
 	"bytes"
+	"context"
 	"strings"
 	"sync"
 
@@ -22,12 +23,16 @@ import (
 // It suits any Fiber app. The client is the connection's peer; behind a proxy, see [WithTrustedProxies]. What
 // Fiber's own configuration says about proxies has no effect here.
 func RateLimitMiddleware(limiter ports.Limiter, options ...Option) fiber.Handler {
+	return newMiddleware(limiter, options).handle
+}
+
+func newMiddleware(limiter ports.Limiter, options []Option) *middleware {
 	m := &middleware{limiter: limiter, cost: 1, clients: &clientFinder{log: zap.NewNop()}}
 	for _, set := range options {
 		set(m)
 	}
 	m.visits.New = func() any { return newVisit() }
-	return m.handle
+	return m
 }
 
 // Option adjusts RateLimitMiddleware.
@@ -47,6 +52,9 @@ func WithKey(key func(*fiber.Ctx) string) Option { return func(m *middleware) { 
 // WithTrustedProxies names the peers whose X-Forwarded-For is believed.
 func WithTrustedProxies(p Proxies) Option { return func(m *middleware) { m.clients.proxies = p } }
 
+// WithPaths sets how paths are spelled, where it is not the usual way.
+func WithPaths(p PathRules) Option { return func(m *middleware) { m.paths = p } }
+
 // WithLogger is where an ignored X-Forwarded-For is told, once. Decisions are logged by the Limiter's observer.
 func WithLogger(log *zap.Logger) Option { return func(m *middleware) { m.clients.log = log } }
 
@@ -56,6 +64,7 @@ type middleware struct {
 	policy  string
 	key     func(*fiber.Ctx) string
 	clients *clientFinder
+	paths   PathRules
 	visits  sync.Pool // of *visit
 }
 
@@ -69,9 +78,7 @@ func (m *middleware) handle(c *fiber.Ctx) error {
 	}
 	d := &v.answer[0].Decision
 	if !d.Allowed() {
-		p := denied(d)
-		writeProblem(ctx, &p)
-		setRateLimitHeaders(&ctx.Response.Header, d)
+		writeDenial(ctx, d)
 		return nil
 	}
 	// Deferred, since the next handler may panic, and set last, since it may clear the headers.
@@ -80,29 +87,44 @@ func (m *middleware) handle(c *fiber.Ctx) error {
 }
 
 func (m *middleware) decide(c *fiber.Ctx, v *visit) error {
-	ctx := c.Context()
-	path, err := NormalizePath(utils.UnsafeString(ctx.URI().PathOriginal()))
+	t, err := m.targetOf(c.Context())
 	if err != nil {
 		return err
 	}
+	key := ""
+	if m.key != nil {
+		key = m.key(c)
+	}
+	// Not Fiber's RequestCtx: that ends as soon as the server starts to stop, and would fail what is in flight.
+	return m.ask(c.UserContext(), c.Context(), v, t, key)
+}
+
+// target is what a request asks for, as policies match it.
+type target struct{ method, host, path string }
+
+// targetOf is the target of the request itself.
+func (m *middleware) targetOf(ctx *fasthttp.RequestCtx) (target, error) {
+	path, err := m.paths.Normalize(utils.UnsafeString(ctx.URI().PathOriginal()))
+	return target{utils.UnsafeString(ctx.Method()), utils.UnsafeString(ctx.URI().Host()), path}, err
+}
+
+// ask decides a request into v's answer. An empty key leaves the key to the policy.
+func (m *middleware) ask(background context.Context, ctx *fasthttp.RequestCtx, v *visit, t target, key string) error {
 	v.from = &ctx.Request.Header
 	req := &v.req[0]
 	req.Cost = m.cost
 	req.Policy = m.policy
-	req.Method = c.Method()
+	req.Method = t.method
 	if req.Method == fiber.MethodHead { // else HEAD would be a second allowance for the same resource
 		req.Method = fiber.MethodGet
 	}
-	req.Host = utils.UnsafeString(ctx.URI().Host())
-	req.Path = path
+	req.Host = t.host
+	req.Path = t.path
 	req.Client = m.clients.client(ctx)
 	req.Lookup = v.lookup
 	req.ID = requestID(ctx)
-	if m.key != nil {
-		req.Key = m.key(c)
-	}
-	// Not Fiber's RequestCtx: that ends as soon as the server starts to stop, and would fail what is in flight.
-	m.limiter.DecideMany(c.UserContext(), v.req[:], v.answer[:])
+	req.Key = key
+	m.limiter.DecideMany(background, v.req[:], v.answer[:])
 	return v.answer[0].Err
 }
 

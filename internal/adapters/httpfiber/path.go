@@ -18,7 +18,16 @@ var errPath = errors.New("path")
 // above the root, is encoded twice, has an incomplete escape or does not start with a slash.
 //
 // A path that is in its normal form already is returned as it is, without allocating.
-func NormalizePath(path string) (string, error) {
+func NormalizePath(path string) (string, error) { return PathRules{}.Normalize(path) }
+
+// PathRules are the choices in what the normal form is. The zero value is NormalizePath's.
+type PathRules struct {
+	// EncodedSlashes lets %2F through, as a character like any other: it divides no segments, and stays encoded.
+	EncodedSlashes bool
+}
+
+// Normalize is [NormalizePath] by these rules.
+func (r PathRules) Normalize(path string) (string, error) {
 	if isNormalPath(path) {
 		return path, nil
 	}
@@ -29,7 +38,7 @@ func NormalizePath(path string) (string, error) {
 		return "", pathError("does not start with a slash")
 	}
 	var room [512]byte
-	buf, err := appendDecoded(room[:0], path)
+	buf, err := r.appendDecoded(room[:0], path)
 	if err != nil {
 		return "", err
 	}
@@ -57,7 +66,7 @@ func isNormalPath(path string) bool {
 }
 
 // appendDecoded gives every byte its normal spelling.
-func appendDecoded(dst []byte, path string) ([]byte, error) {
+func (r PathRules) appendDecoded(dst []byte, path string) ([]byte, error) {
 	for i := 0; i < len(path); i++ {
 		c := path[i]
 		switch {
@@ -74,6 +83,8 @@ func appendDecoded(dst []byte, path string) ([]byte, error) {
 		switch {
 		case !ok:
 			return nil, pathError("holds a % that is not followed by two hex digits")
+		case c == '/' && r.EncodedSlashes:
+			dst = appendEncoded(dst, c)
 		case c == '/' || c == '\\' || c == 0:
 			return nil, pathError(fmt.Sprintf("holds an encoded slash, backslash or NUL (%%%02X)", c))
 		case unreserved(c):

@@ -49,6 +49,13 @@ func denied(d *domain.Decision) problem {
 	return problem{status: fasthttp.StatusTooManyRequests, known: quotaExceeded, denial: d}
 }
 
+// writeDenial answers a request that a decision did not allow.
+func writeDenial(ctx *fasthttp.RequestCtx, d *domain.Decision) {
+	p := denied(d)
+	writeProblem(ctx, &p)
+	setRateLimitHeaders(&ctx.Response.Header, d)
+}
+
 // quotaExceeded is what every 429 begins with: an attacker may ask for many.
 var quotaExceeded = (&problem{
 	status: fasthttp.StatusTooManyRequests, typ: typeQuotaExceeded,

@@ -25,11 +25,13 @@ const checksPath = "/v1/checks"
 
 // Server is the data plane. Make it with New.
 type Server struct {
-	cfg  Config
-	http *httpServer
+	cfg   Config
+	http  *httpServer
+	proxy *proxy // nil without an upstream
 }
 
-// New builds the data plane: the protected resource and the decision API, both over limiter. It opens nothing.
+// New builds the data plane: the protected resource, the decision API and, with an upstream, the reverse proxy, all over
+// limiter. It opens nothing.
 func New(cfg Config, limiter ports.Limiter, log *zap.Logger) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -42,21 +44,34 @@ func New(cfg Config, limiter ports.Limiter, log *zap.Logger) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	paths := cfg.paths()
+	options := []Option{WithTrustedProxies(proxies), WithLogger(log), WithPaths(paths)}
 	h := newHTTPServer(log, limits{
 		read: cfg.ReadTimeout, write: cfg.WriteTimeout, idle: cfg.IdleTimeout,
-		conns: cfg.MaxConns, body: dataPlaneBody, normalize: true, tls: tlsConfig,
+		conns: cfg.MaxConns, body: dataPlaneBody, paths: &paths, stream: cfg.Upstream.URL != "", tls: tlsConfig,
 	})
-	h.app.Get("/api/resource", RateLimitMiddleware(limiter, WithTrustedProxies(proxies), WithLogger(log)), resource)
-
-	api := &decisionAPI{limiter: limiter}
-	guard := guardAPI(newBearer(cfg.APIToken), proxies)
-	h.app.Post("/v1/check", guard, api.decide(domain.OpTake))
-	h.app.Post(checksPath, guard, api.decideMany)
-	h.app.Post("/v1/refund", guard, api.decide(domain.OpRefund))
-	h.app.Post("/v1/charge", guard, api.decide(domain.OpCharge))
+	s := &Server{cfg: cfg, http: h}
+	h.app.Get("/api/resource", RateLimitMiddleware(limiter, options...), resource)
 	h.app.Get(openAPIPath, describe)
+	if cfg.Upstream.URL == "" || cfg.APIToken != "" { // else its routes are the upstream's
+		mountDecisionAPI(h.app, limiter, guardAPI(newBearer(cfg.APIToken), proxies))
+	}
+	if cfg.Upstream.URL != "" {
+		if s.proxy, err = newProxy(cfg, newMiddleware(limiter, options), log); err != nil {
+			return nil, err
+		}
+		h.forward = s.proxy.handle
+	}
 	h.mount()
-	return &Server{cfg: cfg, http: h}, nil
+	return s, nil
+}
+
+func mountDecisionAPI(app *fiber.App, limiter ports.Limiter, guard fiber.Handler) {
+	api := &decisionAPI{limiter: limiter}
+	app.Post("/v1/check", guard, api.decide(domain.OpTake))
+	app.Post(checksPath, guard, api.decideMany)
+	app.Post("/v1/refund", guard, api.decide(domain.OpRefund))
+	app.Post("/v1/charge", guard, api.decide(domain.OpCharge))
 }
 
 // resource is the built-in protected resource.
@@ -101,6 +116,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	select {
 	case <-period.C:
 	case <-ctx.Done():
+	}
+	if s.proxy != nil {
+		defer s.proxy.client.Close()
 	}
 	return s.http.shutdown(ctx)
 }
