@@ -104,7 +104,7 @@ func TestCommandLine_wrongUsage(t *testing.T) {
 		assert.Equal(t, 2, code, args)
 		assert.Empty(t, stdout, args)
 		assert.Contains(t, stderr, args[len(args)-1], args)
-		assert.Contains(t, stderr, "api -h", args)
+		assert.Regexp(t, `see api (healthcheck )?-h\n$`, stderr, args)
 	}
 }
 

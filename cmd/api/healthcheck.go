@@ -13,6 +13,19 @@ import (
 // healthTimeout is what a container's health check gives the whole command, less its start.
 const healthTimeout = 2 * time.Second
 
+// runHealthcheck is the command, for containers.
+func runHealthcheck(ctx context.Context, args []string, s streams) int {
+	f := newFlags("healthcheck", "Usage: api healthcheck\n\nExits 0 if the process that the settings describe is alive, else 1.\n")
+	rest, code, done := parseFlags(f, args, s)
+	if done {
+		return code
+	}
+	if len(rest) > 0 {
+		return s.misuse(f.Name(), fmt.Errorf("unknown argument %q", rest[0]))
+	}
+	return withConfig(s.err, func(cfg config) int { return healthcheck(ctx, cfg.Admin.Addr, s.err) })
+}
+
 // healthcheck asks the admin plane at addr whether its process is alive.
 func healthcheck(ctx context.Context, addr string, stderr io.Writer) int {
 	if err := askHealth(ctx, addr); err != nil {

@@ -26,15 +26,16 @@ func main() {
 
 // run is main, without what cannot be tested. It serves until ctx ends.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	switch {
-	case len(args) == 0:
+	if len(args) == 0 {
 		return withConfig(stderr, func(cfg config) int { return serve(ctx, cfg, stdout, stderr) })
-	case len(args) > 1:
+	}
+	if c, found := findCommand(args[0]); found {
+		return c.run(ctx, args[1:], standard(stdout, stderr))
+	}
+	if len(args) > 1 {
 		return wrongUsage(stderr, args[1])
 	}
 	switch args[0] {
-	case "healthcheck":
-		return withConfig(stderr, func(cfg config) int { return healthcheck(ctx, cfg.Admin.Addr, stderr) })
 	case "-h", "-help", "--help", "help":
 		printUsage(stdout)
 		return exitOK

@@ -7,22 +7,28 @@ import (
 	"text/tabwriter"
 )
 
-const usageHead = `Velocity, a distributed API rate limiter.
-
-Usage:
-  api              serve until SIGTERM or SIGINT; a second one ends at once
-  api healthcheck  exit 0 if the process that these settings describe is alive
-  api -h           this text
-  api -version     version, commit and compiler
+const (
+	usageHead = "Velocity, a distributed API rate limiter.\n\nUsage:\n"
+	usageTail = `
+Each command has a -h of its own.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or settings.
 
 Settings are environment variables; one that is set but empty counts as not set:
 
 `
+)
 
 func printUsage(w io.Writer) {
 	_, _ = io.WriteString(w, usageHead)
+	list := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(list, "  api\tserve until SIGTERM or SIGINT; a second one ends at once")
+	for _, c := range commands() {
+		_, _ = fmt.Fprintf(list, "  %s\t%s\n", strings.TrimSpace("api "+c.name+" "+c.args), c.purpose)
+	}
+	_, _ = fmt.Fprintln(list, "  api -h\tthis text\n  api -version\tversion, commit and compiler")
+	_ = list.Flush()
+	_, _ = io.WriteString(w, usageTail)
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(table, "  NAME\tDEFAULT\tMEANING")
 	for _, s := range settingsOf(&config{}) {

@@ -11,7 +11,8 @@ type RequestLog interface {
 
 // LoggedRequest is one request of a RequestLog.
 type LoggedRequest struct {
-	// Request is what a door would have made of it: the path is in its normal form, HEAD is GET. Its cost is 1.
+	// Request is what a door would have made of it: the path is in its normal form, HEAD is GET. Its policy says
+	// the cost, and a cost that it names itself is believed.
 	Request domain.Request
 	// At is when it came. It never goes back from one request to the next.
 	At domain.Instant

@@ -3,6 +3,8 @@ package accesslog
 import (
 	"bytes"
 	"errors"
+	"net/url"
+	"strings"
 
 	"github.com/velocity-limiter/velocity/internal/domain"
 )
@@ -12,11 +14,60 @@ var errSentTwice = errors.New("the header that is the client's key was sent twic
 
 // value answers domain.Request.Lookup.
 func (e *entry) value(source domain.KeySource) (string, error) {
-	if source.Kind != domain.SourceHeader {
+	switch source.Kind {
+	case domain.SourceHeader:
+		value, err := e.header([]byte(source.Name))
+		return text(value), err
+	case domain.SourceCookie:
+		return text(e.cookie(source.Name)), nil
+	case domain.SourceQuery:
+		return e.parameter(source.Name), nil
+	default:
 		return "", nil
 	}
-	value, err := e.header([]byte(source.Name))
-	return text(value), err
+}
+
+// cookie is the value of a cookie, from a field of its own or from the header: the first of its name.
+func (e *entry) cookie(name string) []byte {
+	for i := range e.cookies {
+		if text(e.cookies[i].name) == name {
+			return e.cookies[i].value
+		}
+	}
+	rest, err := e.header([]byte("cookie"))
+	if err != nil {
+		return nil
+	}
+	for len(rest) > 0 {
+		var pair []byte
+		pair, rest, _ = bytes.Cut(rest, []byte{';'})
+		key, value, found := bytes.Cut(bytes.TrimSpace(pair), []byte{'='})
+		if found && text(key) == name {
+			return value
+		}
+	}
+	return nil
+}
+
+// parameter is the value of a parameter of the query: the first of its name.
+func (e *entry) parameter(name string) string {
+	for rest := text(e.query); rest != ""; {
+		var pair string
+		pair, rest, _ = strings.Cut(rest, "&")
+		key, value, _ := strings.Cut(pair, "=")
+		if queryUnescaped(key) == name {
+			return queryUnescaped(value)
+		}
+	}
+	return ""
+}
+
+// queryUnescaped is s itself where its escapes are wrong.
+func queryUnescaped(s string) string {
+	if plain, err := url.QueryUnescape(s); err == nil {
+		return plain
+	}
+	return s
 }
 
 // header is the value of a header, from a field of its own or from Caddy's object of all headers.

@@ -61,3 +61,19 @@ func TestLookup_aHeaderThatWasSentTwiceIsRefusedAsTheDoorsDo(t *testing.T) {
 	_, err := looked(t, caddyWithHeaders, "header:x-twice")
 	assert.ErrorContains(t, err, "twice")
 }
+
+func TestLookup_cookiesAndParameters(t *testing.T) {
+	t.Parallel()
+	for name, line := range map[string]string{
+		"nginx": `{"msec":1,"remote_addr":"192.0.2.1","request":"GET /?a=b%20c+d&api_key=k%3D1&api_key=2&%78=y HTTP/1.1",` +
+			`"http_cookie":"x=1; sid=s=1;sid=2","cookie_own":"o"}`,
+		"Caddy": `{"ts":1,"request":{"client_ip":"192.0.2.1","method":"GET","uri":"/?a=b%20c+d&api_key=k%3D1&api_key=2&%78=y",` +
+			`"headers":{"Cookie":["x=1; sid=s=1;sid=2;own=o"]}},"status":200}`,
+		"nginx, the query apart": `{"msec":1,"remote_addr":"192.0.2.1","request_method":"GET","uri":"/",` +
+			`"args":"a=b%20c+d&api_key=k%3D1&api_key=2&%78=y","cookie_sid":"s=1","cookie_own":"o"}`,
+	} {
+		values, err := looked(t, line, "query:api_key", "query:a", "query:x", "query:none", "cookie:sid", "cookie:own", "cookie:si")
+		require.NoError(t, err, name)
+		assert.Equal(t, []string{"k=1", "b c d", "y", "", "s=1", "o", ""}, values, name)
+	}
+}

@@ -11,7 +11,7 @@ import (
 // parseTime reads every form of time that servers write: seconds, milliseconds, microseconds or nanoseconds since
 // the epoch, with a fraction or without; 10/Oct/2000:13:55:36 -0700; and RFC 3339 with its relatives
 // (2000-10-10 13:55:36.123, 2000/10/10 13:55:36), which count as UTC where they name no zone. What is finer than a
-// microsecond is cut.
+// microsecond is cut. Times before 1970 are refused: a server whose clock was not set writes them.
 func parseTime(b []byte) (domain.Instant, bool) {
 	switch {
 	case len(b) >= 20 && b[2] == '/':
@@ -72,7 +72,8 @@ func (c clockFace) instant(micros int64, zone []byte) (domain.Instant, bool) {
 	if c.second < 60 && t.Day() != c.day {
 		return 0, false
 	}
-	return domain.Instant((t.Unix()-east)*1e6 + micros), true
+	at := (t.Unix()-east)*1e6 + micros
+	return domain.Instant(at), at >= 0
 }
 
 // parseFraction reads ".123" if it stands there, and returns what follows.
