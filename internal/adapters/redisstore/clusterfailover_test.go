@@ -51,7 +51,7 @@ func primaryDies(t *testing.T, c *redistest.Cluster) {
 	var told atomic.Int64
 	s.Manager().OnFailover(func() { told.Add(1) })
 	takeOne(t, s, name, 1, l)
-	require.NoError(t, c.Client(old).Wait(t.Context(), 1, patient).Err(), "the replica has it")
+	awaitReplica(t, c.Client(replica), level(t, c.Client(old), name, "burst"), name)
 
 	old.Kill()
 	r := ports.Take(t.Context(), s, take(name, 1, l))

@@ -71,6 +71,19 @@ func level(t testing.TB, c *redis.Client, client, limitName string) string {
 	return v
 }
 
+// awaitReplica waits until a replica has a client's level. WAIT would not do: it speaks of the writes of its own
+// connection. A replica of a cluster sends readers away unless they say that they mean it.
+func awaitReplica(t testing.TB, replica *redis.Client, want, client string) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		conn := replica.Conn()
+		defer func() { _ = conn.Close() }()
+		_ = conn.ReadOnly(t.Context()) // refused where there is no cluster
+		got, err := conn.HGet(t.Context(), redisstore.RedisKey(key(client)), "b:burst").Result()
+		return err == nil && got == want
+	}, patient, time.Millisecond)
+}
+
 func setClock(t testing.TB, c *redis.Client, now domain.Instant) {
 	t.Helper()
 	require.NoError(t, c.Set(t.Context(), redisstore.ClockKey, strconv.FormatInt(int64(now), 10), 0).Err())

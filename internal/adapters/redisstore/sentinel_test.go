@@ -90,7 +90,7 @@ func sentinelPlannedFailover(t *testing.T, sentinels *redistest.Sentinels) {
 		require.Eventually(t, func() bool { return s.CheckHealth(t.Context())[0].Err == nil }, patient, time.Millisecond)
 	}
 	require.Zero(t, told.Load())
-	require.NoError(t, sentinels.Client(old).Wait(t.Context(), 1, patient).Err())
+	awaitReplica(t, sentinels.Client(sentinels.Other(old)), level(t, sentinels.Client(old), "planned", "burst"), "planned")
 
 	next := sentinels.Failover()
 	named := time.Now()
@@ -114,7 +114,7 @@ func sentinelPrimaryDies(t *testing.T, sentinels *redistest.Sentinels) {
 	s.Manager().OnFailover(func() { told.Add(1) })
 	old := sentinels.Primary()
 	takeOne(t, s, "dies", 1, l)
-	require.NoError(t, sentinels.Client(old).Wait(t.Context(), 1, patient).Err())
+	awaitReplica(t, sentinels.Client(sentinels.Other(old)), level(t, sentinels.Client(old), "dies", "burst"), "dies")
 
 	sentinels.Watchers[0].Kill()
 	old.Kill()
