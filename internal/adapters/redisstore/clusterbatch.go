@@ -110,7 +110,7 @@ func (c *cluster) settle(name string, runs []*run) error {
 	for _, r := range runs {
 		err := r.err
 		if err != nil {
-			err = fmt.Errorf("%w: %s, %s: %w", ports.ErrUnavailable, name, effectOf(err), err)
+			err = fmt.Errorf("%w: %s, %s: %w", ports.ErrUnavailable, name, classify(err).ran, err)
 		} else {
 			err = decodeReply(r.reply, r.groups)
 		}
@@ -150,7 +150,7 @@ func (*onceCmd) NoRetry() bool { return true }
 // node that it led to, and pass for a refusal. So an attempt that did nothing leaves no error there.
 func (c *onceCmd) SetErr(err error) {
 	c.refused = nil
-	if err != nil && effectOf(err) == notRun {
+	if err != nil && classify(err).ran == notRun {
 		c.refused, err = err, nil
 	}
 	c.Cmd.SetErr(err)

@@ -65,8 +65,20 @@ func RedisKey(key domain.BucketKey) string {
 	return string(k.text)
 }
 
-// EffectOf is what a failed call may have done, as text.
-func EffectOf(err error) string { return string(effectOf(err)) }
+// Failure is what an error means: its kind, whether nothing has run, and whether it counts for the breaker.
+type Failure struct {
+	Kind          ports.FailureKind
+	NotRun, Trips bool
+}
+
+// Classify says what an error means.
+func Classify(err error) Failure {
+	f := classify(err)
+	return Failure{f.kind, f.ran == notRun, f.trips}
+}
+
+// DialError is a failure to connect, as the stores' clients return it.
+func DialError(err error) error { return &dialError{err} }
 
 // Hash and Mix64 are what placement is made of.
 var (

@@ -1,7 +1,6 @@
 package redisstore
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 
@@ -101,7 +100,7 @@ func (r *reader) group(req *ports.TakeRequest, out *ports.TakeResult, now domain
 // groupError is the failure of one group alone.
 func groupError(message string) error {
 	if strings.HasPrefix(message, "WRONGTYPE ") || strings.HasPrefix(message, "CORRUPT ") {
-		return fmt.Errorf("%w: %w", ports.ErrCorrupt, errors.New(message))
+		return fmt.Errorf("%w: %w", ports.ErrCorrupt, scriptError(message))
 	}
-	return fmt.Errorf("%w: %w", ports.ErrUnavailable, errors.New(message))
+	return fmt.Errorf("%w: %w", ports.ErrUnavailable, scriptError(message))
 }

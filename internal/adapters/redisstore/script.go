@@ -44,7 +44,7 @@ type processor interface {
 func (s *script) decide(ctx context.Context, client processor, name string, groups []*group) error {
 	reply, err := s.run(ctx, client, groups)
 	if err != nil {
-		return fmt.Errorf("%w: %s, %s: %w", ports.ErrUnavailable, name, effectOf(err), err)
+		return fmt.Errorf("%w: %s, %s: %w", ports.ErrUnavailable, name, classify(err).ran, err)
 	}
 	return decodeReply(reply, groups)
 }
