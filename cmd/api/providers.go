@@ -51,7 +51,10 @@ func newRedisStore(cfg redisstore.Config, shortcut app.ShortcutConfig, log *zap.
 	if err != nil {
 		return nil, nil, err
 	}
-	s := &store{Name: domain.StoreRedis, Buckets: buckets, Health: buckets, Shards: buckets.Manager().Shards()}
+	watchShards(buckets.Manager(), log)
+	s := &store{
+		Name: domain.StoreRedis, Buckets: buckets, Health: buckets, Stats: buckets, Shards: buckets.Manager().Shards(),
+	}
 	if shortcut.MaxEntries == 0 {
 		return s, closing("Redis", buckets, log), nil
 	}

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -16,16 +15,12 @@ import (
 	"github.com/velocity-limiter/velocity/internal/adapters/telemetry"
 	"github.com/velocity-limiter/velocity/internal/app"
 	"github.com/velocity-limiter/velocity/internal/domain"
-	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
 const (
 	// shutdownTimeout bounds the end: afterwards what is still in flight is cut off. Container platforms kill after
 	// 10 or 30 seconds.
 	shutdownTimeout = 9 * time.Second
-	// At the start the shards are asked until they answer, at most so long.
-	greetingTimeout  = time.Second
-	greetingInterval = 100 * time.Millisecond
 )
 
 // service is the whole, put together by Wire.
@@ -142,27 +137,6 @@ func decisionAPIAccess(cfg httpfiber.Config) string {
 		return "off: its paths are the upstream's until VELOCITY_API_TOKEN is set"
 	default:
 		return "protected: loopback and trusted proxies only, until VELOCITY_API_TOKEN is set"
-	}
-}
-
-// greetShards says which shards do not answer. The start does not wait for them: until they do, the failure policy
-// decides. They are asked for a while, since the first connections may take longer than one decision's budget.
-func (s *service) greetShards(ctx context.Context) {
-	var down []ports.ShardHealth
-	for began := time.Now(); time.Since(began) < greetingTimeout; {
-		down = slices.DeleteFunc(s.Store.Health.CheckHealth(ctx), func(h ports.ShardHealth) bool { return h.Err == nil })
-		if len(down) == 0 {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(greetingInterval):
-		}
-	}
-	for _, shard := range down {
-		s.Log.Error("A shard does not answer: the failure policy decides for its clients",
-			zap.String("shard", shard.Name), zap.Error(shard.Err))
 	}
 }
 

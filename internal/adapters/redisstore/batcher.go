@@ -29,7 +29,8 @@ type batcher struct {
 	name   string
 	budget time.Duration
 	// send carries groups out, in their order, and fills every group's result, or returns why it could not.
-	send func(ctx context.Context, groups []*group) error
+	send  func(ctx context.Context, groups []*group) error
+	guard *guard
 
 	idle     sync.Pool // of *chunk
 	mu       sync.Mutex
@@ -37,6 +38,10 @@ type batcher struct {
 	queued   int  // groups in queue
 	inFlight int  // batches under way; 0 only if the queue is empty
 	failing  bool // the last batch came back with an error
+}
+
+func newBatcher(name string, budget time.Duration, send func(context.Context, []*group) error, guard *guard) *batcher {
+	return &batcher{name: name, budget: budget, send: send, guard: guard}
 }
 
 // group is one request and its answer. It belongs to the batcher from the moment that its chunk is queued until the
@@ -108,10 +113,14 @@ func (b *batcher) ride(ctx context.Context, c *chunk) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("%w: %s, %s: %w", ports.ErrUnavailable, b.name, notRun, err)
 	}
+	if err := b.guard.admit(len(c.groups)); err != nil {
+		return err
+	}
 	c.since, c.state, c.err = time.Now(), chunkQueued, nil
 	b.mu.Lock()
 	if b.queued+len(c.groups) > maxQueued {
 		b.mu.Unlock()
+		b.guard.counts.overloaded.Add(uint64(len(c.groups)))
 		return fmt.Errorf("%w: %s has %d groups waiting", ports.ErrOverloaded, b.name, maxQueued)
 	}
 	b.queue = append(b.queue, c)
@@ -190,7 +199,7 @@ func (b *batcher) sendNext() bool {
 		return true
 	}
 	ctx, cancel := context.WithDeadline(context.Background(), batch.chunks[0].since.Add(b.budget))
-	err := b.send(ctx, batch.groups)
+	err := b.ask(ctx, batch.groups)
 	cancel()
 	b.mu.Lock()
 	b.failing = err != nil
@@ -240,7 +249,7 @@ func (b *batcher) fill(x *batch) bool {
 		case c.state == chunkAbandoned:
 		case waited > b.budget/2:
 			c.state = chunkSent
-			c.err = b.lateError(waited)
+			c.err = b.lateError(waited, len(c.groups))
 			x.late = append(x.late, c)
 		default:
 			c.state = chunkSent
@@ -256,10 +265,12 @@ func (b *batcher) fill(x *batch) bool {
 	return true
 }
 
-func (b *batcher) lateError(waited time.Duration) error {
+func (b *batcher) lateError(waited time.Duration, groups int) error {
 	sentinel := ports.ErrOverloaded
 	if b.failing {
 		sentinel = ports.ErrUnavailable
+	} else {
+		b.guard.counts.overloaded.Add(uint64(groups))
 	}
 	return fmt.Errorf("%w: %s, %s: waited %v of %v to be sent", sentinel, b.name, notRun, waited, b.budget)
 }

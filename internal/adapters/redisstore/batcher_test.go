@@ -73,7 +73,10 @@ func (f *fakeShard) sent() [][]domain.Tokens {
 
 func newFakeBatcher(takes time.Duration) (*fakeShard, *batcher) {
 	f := &fakeShard{takes: takes}
-	return f, &batcher{name: "shard-0", budget: 50 * time.Millisecond, send: f.send}
+	const budget = 50 * time.Millisecond
+	return f, newBatcher("shard-0", budget, f.send, newGuard("shard-0", budget, &notices{}, func(ctx context.Context) error {
+		return f.send(ctx, nil)
+	}))
 }
 
 // ask is one call of n groups, of the costs first, first+1, ...

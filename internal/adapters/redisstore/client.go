@@ -55,6 +55,13 @@ func (c *Config) clientOptions(addr string, tlsConfig *tls.Config) *redis.Option
 	}
 }
 
+// newClient makes the client of one shard.
+func (c *Config) newClient(addr string, tlsConfig *tls.Config) *redis.Client {
+	client := redis.NewClient(c.clientOptions(addr, tlsConfig))
+	client.AddHook(dialHook{})
+	return client
+}
+
 // tlsConfig returns nil without TLS. A file that cannot be read is an error of the configuration, found at the
 // start; a server whose certificate does not fit is found when it is asked.
 func (c *Config) tlsConfig() (*tls.Config, error) {

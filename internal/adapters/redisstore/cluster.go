@@ -3,12 +3,15 @@ package redisstore
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/velocity-limiter/velocity/internal/domain"
 )
 
 const (
@@ -31,9 +34,10 @@ type cluster struct {
 	seeds    []Shard
 	script   *script
 	budget   time.Duration
-	changed  func() // called when the primaries are others than before
+	notices  *notices
 	entry    *batcher
-	batchers sync.Map // *redis.Client of a primary -> *batcher
+	batchers sync.Map                // *redis.Client of a primary -> *batcher
+	shards   atomic.Pointer[[]probe] // the primaries that were found last
 
 	known     atomic.Bool // a table has been read, and go-redis keeps it
 	due       atomic.Bool // a reading will begin
@@ -44,18 +48,19 @@ type cluster struct {
 
 var _ topology = (*cluster)(nil)
 
-func newCluster(cfg *Config, seeds []address, tlsConfig *tls.Config, script *script, changed func()) *cluster {
+func newCluster(cfg *Config, seeds []address, tlsConfig *tls.Config, script *script, notices *notices) *cluster {
 	c := &cluster{
 		client:  redis.NewClusterClient(cfg.clusterOptions(seeds, tlsConfig)),
-		seed:    redis.NewClient(cfg.clientOptions(seeds[0].hostPort, tlsConfig)),
+		seed:    cfg.newClient(seeds[0].hostPort, tlsConfig),
 		script:  script,
 		budget:  cfg.TakeTimeout,
-		changed: changed,
+		notices: notices,
 	}
+	c.client.OnNewNode(func(node *redis.Client) { node.AddHook(dialHook{}) })
 	for i, s := range seeds {
 		c.seeds = append(c.seeds, Shard{Name: "seed-" + strconv.Itoa(i), Identity: s.identity(), Addr: s.hostPort})
 	}
-	c.entry = c.newBatcher("cluster")
+	c.entry = c.newBatcher("cluster", func() (domain.BucketKey, bool) { return probeKey, true })
 	return c
 }
 
@@ -95,12 +100,31 @@ func (c *Config) clusterOptions(seeds []address, tlsConfig *tls.Config) *redis.C
 	}
 }
 
-func (c *cluster) newBatcher(name string) *batcher {
-	return &batcher{
-		name:   name,
-		budget: c.budget,
-		send:   func(ctx context.Context, groups []*group) error { return c.send(ctx, name, groups) },
+// newBatcher makes a batcher whose server is probed with a key that keyOf finds.
+func (c *cluster) newBatcher(name string, keyOf func() (domain.BucketKey, bool)) *batcher {
+	send := func(ctx context.Context, groups []*group) error { return c.send(ctx, name, groups) }
+	probe := func(ctx context.Context) error {
+		key, ok := keyOf()
+		if !ok {
+			c.refresh()
+			return errNoSlots
+		}
+		return probeWith(ctx, send, key)
 	}
+	return newBatcher(name, c.budget, send, newGuard(name, c.budget, c.notices, probe))
+}
+
+// keyOf finds a probe's key that the node owns. Without one the node is no primary any more.
+func (c *cluster) keyOf(node *redis.Client) (domain.BucketKey, bool) {
+	for i := range 2 * clusterSlots { // a hash, so that most slots are among them
+		key := numberedProbeKey(i)
+		// The table is there, so this does not wait, and the context does not matter.
+		owner, err := c.client.MasterForKey(context.Background(), string(key))
+		if err == nil && owner == node {
+			return key, true
+		}
+	}
+	return "", false
 }
 
 // batcherFor implements topology. Until a table has been read, all groups wait for it in one batcher.
@@ -118,7 +142,8 @@ func (c *cluster) batcherFor(text string) *batcher {
 	}
 	// A node that was not seen before: the primaries have changed.
 	c.refresh()
-	known, _ := c.batchers.LoadOrStore(node, c.newBatcher("node "+node.Options().Addr))
+	known, _ := c.batchers.LoadOrStore(node, c.newBatcher("node "+node.Options().Addr,
+		func() (domain.BucketKey, bool) { return c.keyOf(node) }))
 	return known.(*batcher)
 }
 
@@ -151,9 +176,17 @@ func (c *cluster) describe() []Shard { return append([]Shard(nil), c.seeds...) }
 
 // Close implements topology.
 func (c *cluster) Close() error {
-	err := c.client.Close()
-	if seedErr := c.seed.Close(); err == nil {
-		err = seedErr
+	guards := []*guard{c.entry.guard}
+	c.batchers.Range(func(_, b any) bool {
+		guards = append(guards, b.(*batcher).guard)
+		return true
+	})
+	for _, g := range guards {
+		g.stop()
+	}
+	err := errors.Join(c.client.Close(), c.seed.Close())
+	for _, g := range guards {
+		g.wait()
 	}
 	return err
 }
@@ -190,17 +223,19 @@ func (c *cluster) read() {
 	if err != nil {
 		return
 	}
-	c.batchers.Range(func(node, _ any) bool {
+	c.batchers.Range(func(node, b any) bool {
 		if !primaries[node.(*redis.Client)] {
 			c.batchers.Delete(node)
+			b.(*batcher).guard.retire()
 		}
 		return true
 	})
+	c.probes(ctx) // which remembers the shards
 	before := c.primaries
 	c.primaries = primaries
 	for node := range before {
 		if !primaries[node] {
-			c.changed()
+			c.notices.failedOver()
 			return
 		}
 	}

@@ -37,7 +37,21 @@ func (c *cluster) probes(ctx context.Context) []probe {
 		key := keyInSlots(r.Start, r.End)
 		list = append(list, probe{name: shardName(len(list)), key: key, batcher: c.batcherFor(string(key))})
 	}
+	c.shards.Store(&list)
 	return list
+}
+
+// stats implements topology. The shards are those of the last table that was read.
+func (c *cluster) stats() []ports.ShardStats {
+	list := c.shards.Load()
+	if list == nil {
+		return []ports.ShardStats{c.entry.stats(shardName(0))}
+	}
+	out := make([]ports.ShardStats, len(*list))
+	for i, p := range *list {
+		out[i] = p.batcher.stats(p.name)
+	}
+	return out
 }
 
 // readTable asks a node for the ranges of slots, in their order.
@@ -62,12 +76,14 @@ func (c *cluster) readTable(ctx context.Context) ([]redis.ClusterSlot, error) {
 // keyInSlots returns a probe's key of a slot from first to last. No client's key looks like it: theirs hold a colon.
 func keyInSlots(first, last int) domain.BucketKey {
 	for i := 0; ; i++ {
-		key := probeKey + domain.BucketKey(strconv.Itoa(i))
+		key := numberedProbeKey(i)
 		if slot := slotOf(string(key)); slot >= first && slot <= last {
 			return key
 		}
 	}
 }
+
+func numberedProbeKey(i int) domain.BucketKey { return probeKey + domain.BucketKey(strconv.Itoa(i)) }
 
 // slotOf is the slot of the text between a key's braces: CRC-16/XMODEM, as the Redis Cluster specification says.
 func slotOf(text string) int {

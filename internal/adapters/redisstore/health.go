@@ -4,14 +4,10 @@ import (
 	"cmp"
 	"context"
 	"sync"
-	"time"
 
 	"github.com/velocity-limiter/velocity/internal/domain"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
-
-// probeKey can be no client's: theirs hold a colon.
-const probeKey domain.BucketKey = "probe"
 
 // CheckHealth implements ports.HealthChecker. It runs the script itself, on a key of its own that expires at once:
 // a server can answer PING and yet refuse or delay every script that writes (a full or read-only server, CLIENT
@@ -38,17 +34,4 @@ func (s *Store) CheckHealth(ctx context.Context) []ports.ShardHealth {
 	}
 	wg.Wait()
 	return health
-}
-
-// probeLimits refill within microseconds, so that a probe leaves nothing behind.
-func probeLimits() []domain.Limit {
-	limits := make([]domain.Limit, 2)
-	for i, name := range []string{"probe", "probe-2"} {
-		l, err := domain.NewLimit(name, 2, 1, time.Microsecond)
-		if err != nil {
-			panic("redisstore: the probe's limit: " + err.Error())
-		}
-		limits[i] = l
-	}
-	return limits
 }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
 // RedisShardManager holds one client per shard and maps every user to one of them, always the same as long as the
@@ -16,9 +18,9 @@ import (
 // until a client is used. Safe for concurrent use.
 type RedisShardManager struct {
 	// list is immutable and swapped whole, so that a decision sees one list from beginning to end.
-	list       atomic.Pointer[shardList]
-	cluster    *cluster // instead of a list
-	onFailover atomic.Pointer[func()]
+	list    atomic.Pointer[shardList]
+	cluster *cluster // instead of a list
+	notices notices
 }
 
 // Shard describes one shard of the list.
@@ -60,17 +62,17 @@ func newShardManager(cfg Config, script *script) (*RedisShardManager, error) {
 	}
 	m := &RedisShardManager{}
 	if cfg.Topology == TopologyCluster {
-		m.cluster = newCluster(&cfg, addresses, tlsConfig, script, m.failedOver)
+		m.cluster = newCluster(&cfg, addresses, tlsConfig, script, &m.notices)
 		return m, nil
 	}
 	list := &shardList{strategy: cfg.Strategy}
 	if cfg.Topology == TopologySentinel {
 		primary := Shard{Name: shardName(0), Identity: cfg.SentinelMaster, Addr: strings.Join(hostPorts(addresses), ",")}
-		list.add(primary, cfg.newFailoverClient(addresses, tlsConfig, m.failedOver), script, cfg.TakeTimeout)
+		list.add(primary, cfg.newFailoverClient(addresses, tlsConfig, m.notices.failedOver), script, cfg.TakeTimeout, &m.notices)
 	} else {
 		for i, a := range addresses {
 			list.add(Shard{Name: shardName(i), Identity: a.identity(), Addr: a.hostPort},
-				redis.NewClient(cfg.clientOptions(a.hostPort, tlsConfig)), script, cfg.TakeTimeout)
+				cfg.newClient(a.hostPort, tlsConfig), script, cfg.TakeTimeout, &m.notices)
 		}
 	}
 	m.list.Store(list)
@@ -79,16 +81,13 @@ func newShardManager(cfg Config, script *script) (*RedisShardManager, error) {
 
 func shardName(i int) string { return "shard-" + strconv.Itoa(i) }
 
-func (l *shardList) add(s Shard, client *redis.Client, script *script, budget time.Duration) {
-	added := &shard{Shard: s, client: client}
-	added.batcher = &batcher{
-		name:   s.Name,
-		budget: budget,
-		send: func(ctx context.Context, groups []*group) error {
-			return script.decide(ctx, client, s.Name, groups)
-		},
+func (l *shardList) add(s Shard, client *redis.Client, script *script, budget time.Duration, notices *notices) {
+	send := func(ctx context.Context, groups []*group) error {
+		return script.decide(ctx, client, s.Name, groups)
 	}
-	l.shards = append(l.shards, added)
+	probe := func(ctx context.Context) error { return probeWith(ctx, send, probeKey) }
+	b := newBatcher(s.Name, budget, send, newGuard(s.Name, budget, notices, probe))
+	l.shards = append(l.shards, &shard{Shard: s, client: client, batcher: b})
 	l.seeds = append(l.seeds, hash(s.Identity))
 }
 
@@ -98,17 +97,6 @@ func (m *RedisShardManager) topology() topology {
 		return m.cluster
 	}
 	return m.list.Load()
-}
-
-// OnFailover has f called whenever another server is found in the place of a primary: it may know less than the old
-// one did, so what was learned from that one is not to be relied upon. Behind Sentinel f has returned before the
-// new primary decides anything; in a Cluster it is called soon after. It must not block.
-func (m *RedisShardManager) OnFailover(f func()) { m.onFailover.Store(&f) }
-
-func (m *RedisShardManager) failedOver() {
-	if f := m.onFailover.Load(); f != nil {
-		(*f)()
-	}
 }
 
 // GetClient returns the client of the shard that owns userID. For a bucket that is the text of its key,
@@ -138,6 +126,15 @@ func (l *shardList) batcherFor(text string) *batcher { return l.owner(text).batc
 // clientFor implements topology.
 func (l *shardList) clientFor(text string) *redis.Client { return l.owner(text).client }
 
+// stats implements topology.
+func (l *shardList) stats() []ports.ShardStats {
+	out := make([]ports.ShardStats, len(l.shards))
+	for i, s := range l.shards {
+		out[i] = s.batcher.stats(s.Name)
+	}
+	return out
+}
+
 // describe implements topology.
 func (l *shardList) describe() []Shard {
 	out := make([]Shard, len(l.shards))
@@ -160,7 +157,11 @@ func (l *shardList) probes(context.Context) []probe {
 func (l *shardList) Close() error {
 	var errs []error
 	for _, s := range l.shards {
+		s.batcher.guard.stop()
 		errs = append(errs, s.client.Close())
+	}
+	for _, s := range l.shards {
+		s.batcher.guard.wait()
 	}
 	return errors.Join(errs...)
 }

@@ -40,6 +40,7 @@ func (c *Config) newFailoverClient(sentinels []address, tlsConfig *tls.Config, o
 		DisableIdentity:       one.DisableIdentity,
 	}
 	client := redis.NewFailoverClient(opt)
+	client.AddHook(dialHook{}) // the first is the outermost: the other sees failures as they are
 	client.AddHook(&primaryWatch{changed: onFailover})
 	return client
 }

@@ -17,6 +17,7 @@ type Store struct {
 var (
 	_ ports.BucketStore   = (*Store)(nil)
 	_ ports.HealthChecker = (*Store)(nil)
+	_ ports.StatsSource   = (*Store)(nil)
 )
 
 // New makes a store. It does not connect: servers that are down when a process starts must not keep it from
@@ -82,6 +83,9 @@ func sortByOwner(topology topology, reqs []ports.TakeRequest, results []ports.Ta
 	}
 	return parts
 }
+
+// Stats implements ports.StatsSource.
+func (s *Store) Stats() []ports.ShardStats { return s.manager.topology().stats() }
 
 // fail makes a slot an error, keeping its memory.
 func fail(slot *ports.TakeResult, err error) {

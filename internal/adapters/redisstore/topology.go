@@ -6,6 +6,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
 // Topology says what the addresses of a [Config] are, and who decides which server owns a client.
@@ -34,6 +35,8 @@ type topology interface {
 	clientFor(text string) *redis.Client
 	// probes returns what to ask each server to learn whether it can decide.
 	probes(ctx context.Context) []probe
+	// stats tells how the servers have fared, without asking them.
+	stats() []ports.ShardStats
 	// describe lists the servers that are configured.
 	describe() []Shard
 	Close() error
