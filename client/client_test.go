@@ -210,7 +210,7 @@ func TestProblem_wrapsWhatItsStatusMeans(t *testing.T) {
 		s.decide = func(client.Check) (int, string) { return status, problem(status) }
 		_, err := s.client().Refund(t.Context(), client.Check{Key: "a"})
 		require.ErrorIs(t, err, want, status)
-		var p *client.Problem
+		var p *client.Error
 		require.ErrorAs(t, err, &p)
 		assert.Equal(t, status, p.Status)
 		assert.Equal(t, "why", p.Detail)

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// What a [Problem] is, for errors.Is.
+// What a [Error] is, for errors.Is.
 var (
 	// ErrUnavailable says that there is no decision: the service or its store did not answer, or not in a way that can be
 	// read. The tokens may have been taken all the same, so the check must not be asked again for the same request.
@@ -22,8 +22,8 @@ var (
 	ErrForbidden = errors.New("client: not permitted")
 )
 
-// Problem is an answer of RFC 9457 in place of a decision. It wraps one of the errors above.
-type Problem struct {
+// Error is an answer of RFC 9457 in place of a decision. It wraps one of the errors above.
+type Error struct {
 	Type      string `json:"type"`
 	Title     string `json:"title"`
 	Status    int    `json:"status"`
@@ -35,12 +35,12 @@ type Problem struct {
 }
 
 // Error implements error.
-func (p *Problem) Error() string {
+func (p *Error) Error() string {
 	return fmt.Sprintf("velocity: %d %s: %s (request %s)", p.Status, p.Title, p.Detail, p.RequestID)
 }
 
 // Unwrap returns the error that the status stands for.
-func (p *Problem) Unwrap() error {
+func (p *Error) Unwrap() error {
 	switch p.Status {
 	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity:
 		return ErrInvalid
@@ -62,10 +62,10 @@ func problemOf(resp *http.Response, text []byte) error {
 	return p
 }
 
-func readProblem(status int, text []byte) *Problem {
-	p := &Problem{}
+func readProblem(status int, text []byte) *Error {
+	p := &Error{}
 	if err := json.Unmarshal(text, p); err != nil {
-		*p = Problem{Title: http.StatusText(status), Detail: "the answer is no problem detail"}
+		*p = Error{Title: http.StatusText(status), Detail: "the answer is no problem detail"}
 	}
 	p.Status = status
 	return p

@@ -46,7 +46,7 @@ type Limit struct {
 // Answer is one of [Client.CheckMany].
 type Answer struct {
 	Result Result
-	// Err is nil if there is a Result. It is a [Problem].
+	// Err is nil if there is a Result. It is a [Error].
 	Err error
 }
 
