@@ -42,6 +42,7 @@ type httpServer struct {
 	limits   limits
 	conns    *connections
 	forward  fasthttp.RequestHandler // what no route is for; nil: a 404
+	auth     *forwardAuth            // nil: not served
 	own      routes
 	draining atomic.Bool
 
@@ -103,8 +104,19 @@ func (s *httpServer) entry(next fasthttp.RequestHandler) fasthttp.RequestHandler
 	return func(ctx *fasthttp.RequestCtx) {
 		defer s.leave(ctx)
 		requestID(ctx)
+		if err := s.checkFraming(ctx); err != nil {
+			writeError(ctx, err)
+			return
+		}
+		// Before the path has its normal form: what follows the door's is another request's, and must not lead out.
+		if s.askedForAuth(ctx) {
+			return
+		}
 		if err := s.normalize(ctx); err != nil {
 			writeError(ctx, err)
+			return
+		}
+		if s.askedForAuth(ctx) {
 			return
 		}
 		if s.forward != nil && !s.own.have(utils.UnsafeString(ctx.URI().PathOriginal())) {
@@ -124,6 +136,27 @@ func (s *httpServer) entry(next fasthttp.RequestHandler) fasthttp.RequestHandler
 		}
 		next(ctx)
 	}
+}
+
+// askedForAuth answers a request for the door that other proxies ask.
+func (s *httpServer) askedForAuth(ctx *fasthttp.RequestCtx) bool {
+	if s.auth == nil {
+		return false
+	}
+	rest, ok := belowForwardAuth(utils.UnsafeString(ctx.URI().PathOriginal()))
+	if ok {
+		s.auth.handle(ctx, rest)
+	}
+	return ok
+}
+
+// checkFraming refuses what other servers cut at other places.
+func (s *httpServer) checkFraming(ctx *fasthttp.RequestCtx) error {
+	err := checkLines(ctx.Request.Header.RawHeaders())
+	if err != nil {
+		ctx.SetConnectionClose() // who knows where the next request begins
+	}
+	return err
 }
 
 // normalize puts the path into its normal form.

@@ -100,12 +100,15 @@ func (m *middleware) decide(c *fiber.Ctx, v *visit) error {
 }
 
 // target is what a request asks for, as policies match it.
-type target struct{ method, host, path string }
+type target struct{ method, host, path, query string }
 
 // targetOf is the target of the request itself.
 func (m *middleware) targetOf(ctx *fasthttp.RequestCtx) (target, error) {
 	path, err := m.paths.Normalize(utils.UnsafeString(ctx.URI().PathOriginal()))
-	return target{utils.UnsafeString(ctx.Method()), utils.UnsafeString(ctx.URI().Host()), path}, err
+	return target{
+		utils.UnsafeString(ctx.Method()), utils.UnsafeString(ctx.URI().Host()), path,
+		utils.UnsafeString(rawQuery(&ctx.Request.Header)),
+	}, err
 }
 
 // ask decides a request into v's answer. An empty key leaves the key to the policy.

@@ -50,18 +50,43 @@ func denied(d *domain.Decision) problem {
 }
 
 // writeDenial answers a request that a decision did not allow.
-func writeDenial(ctx *fasthttp.RequestCtx, d *domain.Decision) {
+func writeDenial(ctx *fasthttp.RequestCtx, d *domain.Decision) { writeDenialAs(ctx, d, 0) }
+
+// writeDenialAs does, with another status than the usual; 0: the usual one.
+func writeDenialAs(ctx *fasthttp.RequestCtx, d *domain.Decision, status int) {
 	p := denied(d)
+	p.as(status)
 	writeProblem(ctx, &p)
 	setRateLimitHeaders(&ctx.Response.Header, d)
 }
 
-// quotaExceeded is what every 429 begins with: an attacker may ask for many.
-var quotaExceeded = (&problem{
+// writeErrorAs is writeError with another status than the table's; 0: the table's.
+func writeErrorAs(ctx *fasthttp.RequestCtx, err error, status int) {
+	p := problemOf(err)
+	p.as(status)
+	writeProblem(ctx, &p)
+}
+
+// as changes the status and keeps what the problem says; 0 changes nothing.
+func (p *problem) as(status int) {
+	if status == 0 || status == p.status {
+		return
+	}
+	if p.known != nil {
+		p.typ, p.title, p.detail, p.known = quota.typ, quota.title, quota.detail, nil
+	}
+	p.status = status
+}
+
+// quota is what every denial says.
+var quota = problem{
 	status: fasthttp.StatusTooManyRequests, typ: typeQuotaExceeded,
 	title:  "Quota exceeded",
 	detail: "a limit is reached; violated-policies names it",
-}).appendGeneral(nil)
+}
+
+// quotaExceeded is what every 429 begins with: an attacker may ask for many.
+var quotaExceeded = quota.appendGeneral(nil)
 
 // writeError answers with the problem that the table has for err.
 func writeError(ctx *fasthttp.RequestCtx, err error) {

@@ -11,8 +11,8 @@ import (
 // headerLine is one line of a request's header as it was sent.
 type headerLine struct{ name, value []byte }
 
-// rawHeader reads the lines of a header one after the other. fasthttp has checked most of it; what it lets pass and
-// other servers read in another way is refused here, before anything is forwarded.
+// rawHeader reads the lines of a header, which checkLines has passed, one after the other. fasthttp has checked most of
+// it; what it lets pass and other servers read in another way is refused here, before anything is forwarded.
 type rawHeader struct{ rest []byte }
 
 // next returns false at the end of the header.
@@ -21,10 +21,8 @@ func (r *rawHeader) next() (line headerLine, ok bool, err error) {
 	switch {
 	case len(r.rest) == 0 || end == 1 && r.rest[0] == '\r':
 		return line, false, nil
-	case end < 1 || r.rest[end-1] != '\r':
+	case end < 1:
 		return line, false, badHeader("a line does not end in CR and LF")
-	case r.rest[0] == ' ' || r.rest[0] == '\t':
-		return line, false, badHeader("a line is folded")
 	}
 	text := r.rest[:end-1]
 	r.rest = r.rest[end+1:]
@@ -44,6 +42,23 @@ func (r *rawHeader) next() (line headerLine, ok bool, err error) {
 		}
 	}
 	return line, true, nil
+}
+
+// checkLines refuses lines that end in LF alone, or go on in the next: servers disagree about what they are.
+func checkLines(raw []byte) error {
+	for at := 0; ; {
+		end := bytes.IndexByte(raw[at:], '\n')
+		if end < 0 {
+			return nil
+		}
+		end += at
+		switch at = end + 1; {
+		case end == 0 || raw[end-1] != '\r':
+			return badHeader("a line does not end in CR and LF")
+		case at < len(raw) && (raw[at] == ' ' || raw[at] == '\t'):
+			return badHeader("a line is folded")
+		}
+	}
 }
 
 func badHeader(reason string) error { return &inputError{errMalformed, "header", reason} }

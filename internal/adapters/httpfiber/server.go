@@ -56,6 +56,7 @@ func New(cfg Config, limiter ports.Limiter, log *zap.Logger) (*Server, error) {
 	if cfg.Upstream.URL == "" || cfg.APIToken != "" { // else its routes are the upstream's
 		mountDecisionAPI(h.app, limiter, guardAPI(newBearer(cfg.APIToken), proxies))
 	}
+	h.auth = &forwardAuth{limits: newMiddleware(limiter, options), log: log}
 	if cfg.Upstream.URL != "" {
 		if s.proxy, err = newProxy(cfg, newMiddleware(limiter, options), log); err != nil {
 			return nil, err

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,54 +17,6 @@ import (
 
 	"github.com/velocity-limiter/velocity/internal/domain"
 )
-
-// TestWire_smuggledRequestsAreNotDecided sends requests that servers are known to cut at different places. The
-// second request hides in the first: it must never be answered.
-func TestWire_smuggledRequestsAreNotDecided(t *testing.T) {
-	const hidden = "GET /api/resource HTTP/1.1\r\nHost: hidden\r\n\r\n"
-	for name, c := range map[string]struct {
-		head   string
-		body   string
-		status int
-	}{
-		"two lengths":            {"Content-Length: 0\r\nContent-Length: 50\r\n", hidden, 400},
-		"two equal lengths":      {"Content-Length: 50\r\nContent-Length: 50\r\n", hidden, 400},
-		"signed length":          {"Content-Length: +5\r\n", hidden, 400},
-		"unknown encoding":       {"Transfer-Encoding: xchunked\r\n", "0\r\n\r\n" + hidden, 400},
-		"two encodings":          {"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n", "0\r\n\r\n" + hidden, 400},
-		"list of encodings":      {"Transfer-Encoding: chunked, identity\r\n", "0\r\n\r\n" + hidden, 400},
-		"two hosts":              {"Host: other\r\n", hidden, 400},
-		"space before the colon": {"Content-Length : 50\r\n", hidden, 400},
-		"line without colon":     {"Garbage\r\n", hidden, 400},
-		"NUL in a value":         {"X-A: a\x00b\r\n", hidden, 400},
-		// Read by its encoding, and the connection ends: nothing after it is read as a request.
-		"length and encoding": {"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n" + hidden, 200},
-	} {
-		t.Run(name, func(t *testing.T) {
-			var decisions atomic.Int32
-			addr := start(t, testConfig(), limiterFunc(func(req domain.Request) (domain.Decision, error) {
-				decisions.Add(1)
-				assert.NotEqual(t, "hidden", req.Host)
-				return decided(t, 9, 1, true), nil
-			}))
-			conn := dial(t, addr)
-			_, err := io.WriteString(conn, "GET /api/resource HTTP/1.1\r\nHost: x\r\n"+c.head+"\r\n"+c.body)
-			require.NoError(t, err)
-			in := bufio.NewReader(conn)
-			res, err := http.ReadResponse(in, nil)
-			require.NoError(t, err)
-			got := read(t, res)
-			assert.Equal(t, c.status, got.status)
-			if c.status == 400 {
-				got.problem(t)
-				assert.Zero(t, decisions.Load())
-			}
-			rest, err := io.ReadAll(in)
-			require.NoError(t, err, "the connection is closed")
-			assert.Empty(t, string(rest))
-		})
-	}
-}
 
 func TestWire_errorsAreProblems(t *testing.T) {
 	cfg := testConfig()
