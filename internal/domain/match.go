@@ -222,3 +222,64 @@ func (m *Match) check() (errs []error) {
 	}
 	return errs
 }
+
+// Mismatch returns the field of the match that keeps a request out, as a policy file names it, for example
+// "match.path"; "" if the policy would apply to the request, were it the only one. It is meant for people who ask why;
+// requests are matched by [PolicySet.Match].
+func (m *Match) Mismatch(req *Request) string {
+	switch {
+	case m.Domain != req.Domain:
+		return "match.domain"
+	case !m.ForEnvoy():
+		return m.mismatchHTTP(req)
+	case len(m.Descriptor) != len(req.Descriptor):
+		return "match.descriptor"
+	}
+	for i, p := range m.Descriptor {
+		if p.Key != req.Descriptor[i].Key || p.Value != nil && *p.Value != req.Descriptor[i].Value {
+			return "match.descriptor"
+		}
+	}
+	return ""
+}
+
+func (m *Match) mismatchHTTP(req *Request) string {
+	if len(m.Methods) > 0 && !slices.Contains(m.Methods, matchedMethod(req.Method)) {
+		return "match.methods"
+	}
+	if m.Host != "" {
+		host, _ := lowerHost(make([]byte, 0, len(req.Host)), req.Host)
+		want := strings.ToLower(m.Host)
+		parent, below := strings.CutPrefix(want, "*.")
+		if below && !strings.HasSuffix(string(host), "."+parent) || below && len(host) <= len(parent)+1 || !below && want != string(host) {
+			return "match.host"
+		}
+	}
+	if m.Path != "" && !pathFits(m.Path, req.Path) {
+		return "match.path"
+	}
+	return ""
+}
+
+func pathFits(pattern, path string) bool {
+	patterns, segments := segmentsOf(pattern), segmentsOf(path)
+	for i, p := range patterns {
+		switch {
+		case p == "**":
+			return true
+		case i >= len(segments):
+			return false
+		case p != "*" && string(appendUnescaped(nil, p)) != string(appendUnescaped(nil, segments[i])):
+			return false
+		}
+	}
+	return len(patterns) == len(segments)
+}
+
+func segmentsOf(path string) []string {
+	path = strings.TrimSuffix(strings.TrimPrefix(path, "/"), "/")
+	if path == "" {
+		return nil
+	}
+	return strings.Split(path, "/")
+}
