@@ -70,6 +70,8 @@ breach internal/adapters/memstore/breach github.com/gofiber/fiber/v2 fiber-stays
 breach internal/adapters/memstore/breach github.com/valyala/fasthttp fiber-stays-in-httpfiber
 breach internal/adapters/httpfiber/breach github.com/redis/go-redis/v9 redis-stays-in-redisstore
 breach internal/adapters/httpfiber/breach github.com/prometheus/client_golang/prometheus prometheus-stays-in-telemetry
+breach internal/adapters/memstore/breach github.com/goccy/go-yaml yaml-stays-in-policyfile
+breach internal/adapters/memstore/breach github.com/fsnotify/fsnotify yaml-stays-in-policyfile
 breach internal/adapters/redisstore/breach github.com/google/wire wire-stays-in-main
 breach internal/adapters/redisstore/breach github.com/kelseyhightower/envconfig wire-stays-in-main
 breach test/breach "$module/cmd/api/room" main-is-not-imported test

@@ -226,21 +226,3 @@ func TestUnknownSettings(t *testing.T) {
 		{"VELOCITY_PORT_3000_TCP_ADDR", ""},
 	}, unknownSettings(environ, settingsOf(&config{})))
 }
-
-func TestEditDistance(t *testing.T) {
-	tests := []struct {
-		a, b string
-		want int
-	}{
-		{"", "", 0},
-		{"abc", "", 3},
-		{"", "ab", 2},
-		{"rate", "rate", 0},
-		{"rate", "rates", 1},
-		{"rates", "rate", 1},
-		{"kitten", "sitting", 3},
-	}
-	for _, tt := range tests {
-		assert.Equal(t, tt.want, editDistance(tt.a, tt.b), "%q, %q", tt.a, tt.b)
-	}
-}

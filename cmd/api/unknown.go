@@ -3,6 +3,8 @@ package main
 import (
 	"slices"
 	"strings"
+
+	"github.com/velocity-limiter/velocity/internal/adapters/policyfile"
 )
 
 // unknownSetting is a variable that looks like a setting and is none.
@@ -26,34 +28,17 @@ func unknownSettings(environ []string, settings []setting) []unknownSetting {
 	return found
 }
 
-// nearestSetting allows one slip in about four characters after the prefix.
+// nearestSetting compares what follows the prefix.
 func nearestSetting(name string, settings []setting) string {
-	nearest, least := "", (len(name)-len(prefix))/4+1
+	var known []string
 	for _, s := range settings {
-		if d := editDistance(name, s.name); d <= least {
-			nearest, least = s.name, d-1
+		if short, ours := strings.CutPrefix(s.name, prefix); ours {
+			known = append(known, short)
 		}
 	}
-	return nearest
-}
-
-// editDistance is Levenshtein's: how many characters must be inserted, deleted or replaced.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
+	nearest := policyfile.Nearest(strings.TrimPrefix(name, prefix), known)
+	if nearest == "" {
+		return ""
 	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			replaced := diagonal
-			if a[i] != b[j] {
-				replaced++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(replaced, row[j]+1, diagonal+1)
-		}
-	}
-	return row[len(b)]
+	return prefix + nearest
 }

@@ -170,18 +170,19 @@ func checkLimits(field string, limits []Limit) (errs []error) {
 
 // checkKeys looks at the policy's own key and those of its limits.
 func (p *Policy) checkKeys() (errs []error) {
-	check := func(key Key) {
-		if err := key.check(); err != nil {
-			errs = append(errs, err)
-			return
+	check := func(field string, key Key) {
+		err := key.check()
+		if err == nil {
+			err = p.Match.checkKey(key)
 		}
-		if err := p.Match.checkKey(key); err != nil {
+		if err != nil {
+			err.Field = field
 			errs = append(errs, err)
 		}
 	}
-	check(p.OwnKey())
+	check("key", p.OwnKey())
 	for name, key := range p.LimitKeys {
-		check(key)
+		check("limits."+name+".key", key)
 		if !p.hasLimit(name) {
 			errs = append(errs, &FieldError{ErrInvalidPolicy, "limits", strconv.Quote(name), "has a key, but is no limit"})
 		}
@@ -191,8 +192,11 @@ func (p *Policy) checkKeys() (errs []error) {
 
 // checkKey refuses sources that the requests which match cannot have: an Envoy request has a descriptor and nothing
 // else, and no other request has one. A policy that matches by nothing may be brought by a request of either kind.
-func (m *Match) checkKey(key Key) error {
+func (m *Match) checkKey(key Key) *FieldError {
 	http := len(m.Methods) > 0 || m.Host != "" || m.Path != ""
+	if m.ForEnvoy() && http {
+		return nil // that is refused for itself
+	}
 	for _, source := range key {
 		ofEnvoy := source.Kind == SourceDescriptor
 		if source.Kind != SourceGlobal && (m.ForEnvoy() && !ofEnvoy || http && ofEnvoy) {

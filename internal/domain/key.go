@@ -147,8 +147,8 @@ func (k Key) String() string {
 }
 
 // check refuses a list in which a source stands twice, or beside one that leaves it nothing to say.
-func (k Key) check() error {
-	bad := func(reason string) error {
+func (k Key) check() *FieldError {
+	bad := func(reason string) *FieldError {
 		return &FieldError{ErrInvalidPolicy, "key", strconv.Quote(k.String()), reason}
 	}
 	if len(k) > MaxKeyParts {

@@ -209,11 +209,13 @@ func (m *Match) check() (errs []error) {
 	if len(m.Methods) > 0 || m.Host != "" || m.Path != "" {
 		bad("match", "", "must have either domain and descriptor or any of methods, host and path")
 	}
-	if m.Domain == "" || !plain(m.Domain, maxDescriptorText) {
-		bad("match.domain", strconv.Quote(m.Domain), "must be the Envoy domain: not empty, at most 256 bytes, without control characters")
+	if m.Domain == "" {
+		bad("match.domain", "", "is missing: a descriptor is matched within its domain")
+	} else if !plain(m.Domain, maxDescriptorText) {
+		bad("match.domain", strconv.Quote(m.Domain), "must have at most 256 bytes and no control characters")
 	}
 	if n := len(m.Descriptor); n < 1 || n > MaxDescriptorEntries {
-		bad("match.descriptor", strconv.Itoa(n), "there must be from 1 to "+strconv.Itoa(MaxDescriptorEntries)+" entries")
+		bad("match.descriptor", "", "there must be from 1 to "+strconv.Itoa(MaxDescriptorEntries)+" entries, there are "+strconv.Itoa(n))
 	}
 	for _, entry := range m.Descriptor {
 		if !entry.valid() {
