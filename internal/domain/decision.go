@@ -120,14 +120,15 @@ func (d *Decision) Refund(req Request) Request {
 func (d *Decision) Constraining() *LimitStatus {
 	var most *LimitStatus
 	for i := range d.Limits {
-		if s := &d.Limits[i]; most == nil || s.bindsMoreThan(most) {
+		if s := &d.Limits[i]; most == nil || s.BindsMoreThan(most) {
 			most = s
 		}
 	}
 	return most
 }
 
-func (s *LimitStatus) bindsMoreThan(t *LimitStatus) bool {
+// BindsMoreThan reports whether s is more constraining than t, see [Decision.Constraining].
+func (s *LimitStatus) BindsMoreThan(t *LimitStatus) bool {
 	if s.LevelUnknown != t.LevelUnknown {
 		return t.LevelUnknown
 	}
