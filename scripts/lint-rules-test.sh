@@ -54,6 +54,8 @@ breach internal/ports/breach "$module/internal/app/room" ports-contracts
 breach internal/ports/porttest "$module/internal/adapters/memstore/room" ports-contracts
 breach internal/app/breach "$module/internal/adapters/memstore/room" app
 breach internal/app/breach github.com/redis/go-redis/v9 app
+breach internal/simulate/breach "$module/internal/app/room" simulate
+breach internal/simulate/breach go.uber.org/zap simulate
 breach client/breach "$module/internal/domain" client
 breach client/breach go.uber.org/zap client
 
