@@ -23,6 +23,9 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"healthcheck", "", "exit 0 if the process that these settings describe is alive", runHealthcheck},
+		{"validate", "FILE", "check a policy file and print it as a table", runValidate},
+		{"explain", "-policies FILE METHOD URL", "say which policy applies to a request, and why", runExplain},
+		{"simulate", "-policies FILE LOG...", "replay access logs: who would have been denied?", runSimulate},
 	}
 }
 

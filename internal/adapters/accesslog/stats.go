@@ -10,26 +10,27 @@ const (
 // Stats is what became of the lines of the logs.
 type Stats struct {
 	// Lines is how many there were, Requests how many of them are requests that a door would decide.
-	Lines, Requests int
+	Lines    int `json:"lines"`
+	Requests int `json:"requests"`
 	// Malformed is how many are no requests, and MalformedExamples are the first of each log.
-	Malformed         int
-	MalformedExamples []Example
+	Malformed         int       `json:"malformed"`
+	MalformedExamples []Example `json:"malformed_examples,omitempty"`
 	// Refused is how many ask for a path that a door refuses, because it has no normal form.
-	Refused         int
-	RefusedExamples []Example
+	Refused         int       `json:"refused"`
+	RefusedExamples []Example `json:"refused_examples,omitempty"`
 	// Late is how many came later than Config.Window after their time, and count as of the newest line then read.
-	Late int
+	Late int `json:"late"`
 	// NoHost is how many requests name no host, so that a policy for a host cannot match them.
-	NoHost int
+	NoHost int `json:"no_host"`
 }
 
 // Example is a line that was left out.
 type Example struct {
-	Log    string
-	Line   int
-	Reason string
+	Log    string `json:"log"`
+	Line   int    `json:"line"`
+	Reason string `json:"reason"`
 	// Text is the beginning of the line.
-	Text string
+	Text string `json:"text"`
 }
 
 func (s *Stats) malformed(e *entry, err error) {
