@@ -31,8 +31,16 @@ test: test-needs ## every test, against real Redis servers
 race: test-needs ## every test, under the race detector
 	go test -race -timeout 15m ./...
 
+.PHONY: doors-needs
+doors-needs: ## install a browser and Prometheus from the distribution's packages, if they are missing
+	scripts/install-watchers.sh
+
+.PHONY: screenshots
+screenshots: test-needs doors-needs ## take the pictures of the live page in docs/ anew
+	go test -tags doors -count=1 -run TestLivePage_screenshots ./test -screenshots=../docs/screenshots
+
 .PHONY: test-doors
-test-doors: test-needs ## the doors, with the real third-party programs in front of them
+test-doors: test-needs doors-needs ## the doors, with the real third-party programs in front of them
 	go test -tags doors -timeout 10m ./test/...
 
 .PHONY: test-long

@@ -75,11 +75,16 @@ func provideMeasuredLimiter(limiter *app.RateLimiter, m *metrics.Metrics) ports.
 }
 
 func provideAdmin(
-	cfg httpfiber.AdminConfig, inspector ports.Inspector, health ports.HealthChecker, state httpfiber.ServiceState,
-	m *metrics.Metrics, clients *top.Top, log *zap.Logger,
+	cfg httpfiber.AdminConfig, inspector ports.Inspector, s *store, state httpfiber.ServiceState,
+	policies *app.SinglePolicy, m *metrics.Metrics, clients *top.Top, log *zap.Logger,
 ) (*httpfiber.Admin, error) {
-	return httpfiber.NewAdmin(cfg, inspector, health, state, log,
+	v, _ := built()
+	return httpfiber.NewAdmin(cfg, inspector, s.Health, state, log,
 		httpfiber.WithMetrics(m.Handler()),
 		httpfiber.WithTop(clients),
+		httpfiber.WithPolicies(policies.All),
+		httpfiber.WithLivePage(httpfiber.LiveSources{
+			Monitor: m, Top: clients, Health: s.Health, Stats: s.Stats, Version: v,
+		}),
 	)
 }

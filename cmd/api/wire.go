@@ -26,7 +26,6 @@ var (
 	storeSet = wire.NewSet(
 		provideStore,
 		provideLocalStore,
-		wire.FieldsOf(new(*store), "Health"),
 	)
 	appSet = wire.NewSet(
 		providePolicies,

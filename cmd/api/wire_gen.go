@@ -55,9 +55,8 @@ func newService(cfg config, log *telemetry.Logger) (*service, func(), error) {
 		return nil, nil, err
 	}
 	adminConfig := cfg.Admin
-	healthChecker := mainStore.Health
 	serviceState := provideServiceState(mainPolicyConfig, server)
-	admin, err := provideAdmin(adminConfig, rateLimiter, healthChecker, serviceState, metrics, top, logger)
+	admin, err := provideAdmin(adminConfig, rateLimiter, mainStore, serviceState, singlePolicy, metrics, top, logger)
 	if err != nil {
 		cleanup3()
 		cleanup2()
@@ -91,7 +90,7 @@ var (
 	)
 	storeSet = wire.NewSet(
 		provideStore,
-		provideLocalStore, wire.FieldsOf(new(*store), "Health"),
+		provideLocalStore,
 	)
 	appSet = wire.NewSet(
 		providePolicies,

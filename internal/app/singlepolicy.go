@@ -30,3 +30,6 @@ func (s *SinglePolicy) Named(name string) (*domain.Policy, error) {
 
 // Match implements ports.PolicySource.
 func (s *SinglePolicy) Match(*domain.Request) *domain.Policy { return &s.policy }
+
+// All lists the policy.
+func (s *SinglePolicy) All() []*domain.Policy { return []*domain.Policy{&s.policy} }

@@ -19,8 +19,9 @@ type Totals struct {
 
 // DecisionCount is how often one outcome occurred.
 type DecisionCount struct {
-	Policy  string
-	Outcome string // as in the metrics: "allowed", "denied", "unavailable"
+	Policy string
+	// Outcome is a domain.Outcome's text, or "shadow_denied" for a denial that shadow mode let pass.
+	Outcome string
 	Store   domain.StoreName
 	Count   uint64
 }

@@ -20,7 +20,7 @@ type TopReport struct {
 // TopPolicy is what happened under one policy.
 type TopPolicy struct {
 	Policy string
-	// Requests were decided; Denials of them were denied, or would have been.
+	// Requests were decided; Denials of them were denied or blocked, or would have been denied but for shadow mode.
 	Requests, Denials uint64
 	// ByRequests and ByDenials are the clients with most of each, most first.
 	ByRequests, ByDenials []TopClient

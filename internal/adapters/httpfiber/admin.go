@@ -34,17 +34,19 @@ type ServiceState struct {
 
 // Admin is the admin plane. Make it with NewAdmin.
 type Admin struct {
-	cfg  AdminConfig
-	http *httpServer
+	cfg       AdminConfig
+	http      *httpServer
+	readiness *readiness
+	stopping  []func() // called when Shutdown begins
 }
 
 // AdminOption adds routes to the admin plane. token guards what is not for everybody.
-type AdminOption func(h *httpServer, token fiber.Handler)
+type AdminOption func(a *Admin, token fiber.Handler)
 
 // WithMetrics serves scrapes at /metrics.
 func WithMetrics(scrape http.Handler) AdminOption {
-	return func(h *httpServer, token fiber.Handler) {
-		h.app.Get("/metrics", token, adaptor.HTTPHandler(scrape))
+	return func(a *Admin, token fiber.Handler) {
+		a.http.app.Get("/metrics", token, adaptor.HTTPHandler(scrape))
 	}
 }
 
@@ -60,19 +62,20 @@ func NewAdmin(
 		read: adminTimeout, write: adminTimeout, idle: adminIdle, conns: adminConns,
 		body: func(string) int { return maxBody },
 	})
-	h.app.Use(guardHost(cfg.Hosts))
+	h.app.Use(guardHost(cfg.Hosts), guardOrigin)
 	h.app.Get("/healthz", alive)
-	h.app.Get("/readyz", (&readiness{health: health, state: state, log: log}).answer)
+	a := &Admin{cfg: cfg, http: h, readiness: &readiness{health: health, state: state, log: log}}
+	h.app.Get("/readyz", a.readiness.answer)
 
 	token := guardAdmin(newBearer(cfg.Token))
 	b := &buckets{inspector: inspector}
 	h.app.Get("/v1/buckets/:policy/:key", token, b.inspect)
 	h.app.Delete("/v1/buckets/:policy/:key", token, b.reset)
 	for _, mount := range options {
-		mount(h, token)
+		mount(a, token)
 	}
 	h.mount()
-	return &Admin{cfg: cfg, http: h}, nil
+	return a, nil
 }
 
 // Listen opens the configured address. The listener is Serve's.
@@ -83,7 +86,12 @@ func (a *Admin) Serve(ln net.Listener) error { return a.http.serve(ln) }
 
 // Shutdown stops at once, but lets what is in flight finish. Call it after the data plane's, so that readiness can
 // say that the service is draining.
-func (a *Admin) Shutdown(ctx context.Context) error { return a.http.shutdown(ctx) }
+func (a *Admin) Shutdown(ctx context.Context) error {
+	for _, stop := range a.stopping {
+		stop()
+	}
+	return a.http.shutdown(ctx)
+}
 
 // alive says that the process runs; whether it can decide is readiness.
 func alive(c *fiber.Ctx) error {
@@ -116,6 +124,19 @@ func guardHost(hosts []string) fiber.Handler {
 		}
 		return &inputError{errForbidden, fiber.HeaderHost, "this name is not in " + envPrefix + "ADMIN_HOSTS"}
 	}
+}
+
+// guardOrigin refuses what another page of an operator's browser would change here. Browsers say where a request comes
+// from, and pages cannot forge it; other programs say nothing.
+func guardOrigin(c *fiber.Ctx) error {
+	if method := c.Method(); method == fiber.MethodGet || method == fiber.MethodHead {
+		return c.Next()
+	}
+	switch c.Get("Sec-Fetch-Site") {
+	case "", "same-origin", "none":
+		return c.Next()
+	}
+	return &inputError{errForbidden, "Sec-Fetch-Site", "pages of another origin may change nothing here"}
 }
 
 // hostName drops the port, the brackets of an IPv6 address and the final dot.

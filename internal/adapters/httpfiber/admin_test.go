@@ -214,3 +214,19 @@ func TestAdmin_hostsThatAreNotOursAreRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestAdmin_pagesOfAnotherOriginChangeNothing(t *testing.T) {
+	var resets int
+	inspector := fakeInspector{reset: func(ports.ClientID) error { resets++; return nil }}
+	addr := startAdmin(t, httpfiber.AdminConfig{}, inspector, shards{}, httpfiber.ServiceState{})
+	for site, status := range map[string]int{
+		"": 204, "none": 204, "same-origin": 204, "same-site": 403, "cross-site": 403,
+	} {
+		var header []string
+		if site != "" {
+			header = []string{"Sec-Fetch-Site", site}
+		}
+		assert.Equal(t, status, call(t, "DELETE", "http://"+addr+"/v1/buckets/default/alice", "", header...).status, site)
+	}
+	assert.Equal(t, 3, resets)
+}

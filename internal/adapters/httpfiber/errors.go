@@ -57,6 +57,7 @@ var statusTable = []struct {
 	{errMalformed, fiber.StatusBadRequest, ""},
 	{errUnauthorized, fiber.StatusUnauthorized, ""},
 	{errForbidden, fiber.StatusForbidden, ""},
+	{errTooManyViewers, fiber.StatusServiceUnavailable, ""},
 	{ports.ErrUnknownPolicy, fiber.StatusNotFound, "policy: there is no policy of this name"},
 	{fiber.ErrNotFound, fiber.StatusNotFound, "there is nothing at this path"},
 	{fiber.ErrMethodNotAllowed, fiber.StatusMethodNotAllowed, "the Allow header names the methods of this path"},

@@ -26,25 +26,49 @@ func (r *readiness) answer(c *fiber.Ctx) error {
 	ctx, cancel := context.WithTimeout(c.UserContext(), healthTimeout)
 	defer cancel()
 	shards := r.health.CheckHealth(ctx)
-	down := 0
 	for _, s := range shards {
 		if s.Err != nil {
-			down++
 			r.log.Debug("a shard does not answer", zap.String("shard", s.Name), zap.Error(s.Err))
 		}
 	}
 	members := appendShards(nil, shards)
-	switch {
-	case r.state.Draining != nil && r.state.Draining():
-		unready(c.Context(), "draining", "the service is stopping", members)
-	case down > 0 && down == len(shards) && r.failureMode() == domain.FailClosed:
-		unready(c.Context(), "unavailable", "no shard answers, and the policy then refuses", members)
-	case down > 0:
-		ready(c.Context(), "degraded", members)
+	switch state := r.of(shards); state {
+	case stateDraining:
+		unready(c.Context(), state, "the service is stopping", members)
+	case stateUnavailable:
+		unready(c.Context(), state, "no shard answers, and the policy then refuses", members)
 	default:
-		ready(c.Context(), "ready", members)
+		ready(c.Context(), state, members)
 	}
 	return nil
+}
+
+// The states of readiness. In the first two the service should get work.
+const (
+	stateReady       = "ready"
+	stateDegraded    = "degraded"
+	stateUnavailable = "unavailable"
+	stateDraining    = "draining"
+)
+
+// of is the state while the shards are so.
+func (r *readiness) of(shards []ports.ShardHealth) string {
+	down := 0
+	for _, s := range shards {
+		if s.Err != nil {
+			down++
+		}
+	}
+	switch {
+	case r.state.Draining != nil && r.state.Draining():
+		return stateDraining
+	case down > 0 && down == len(shards) && r.failureMode() == domain.FailClosed:
+		return stateUnavailable
+	case down > 0:
+		return stateDegraded
+	default:
+		return stateReady
+	}
 }
 
 func (r *readiness) failureMode() domain.FailureMode {

@@ -18,8 +18,8 @@ const (
 
 // WithTop serves the clients that ask most, and are denied most, at /v1/top.
 func WithTop(source ports.TopSource) AdminOption {
-	return func(h *httpServer, token fiber.Handler) {
-		h.app.Get("/v1/top", token, func(c *fiber.Ctx) error {
+	return func(a *Admin, token fiber.Handler) {
+		a.http.app.Get("/v1/top", token, func(c *fiber.Ctx) error {
 			n := topUsual
 			if asked := c.Query("n"); asked != "" {
 				var err error
@@ -48,7 +48,7 @@ type (
 	// The true count is from count - error to count.
 	jsonTopClient struct {
 		Key    string `json:"key"`
-		Source string `json:"source,omitempty"` // "ip": the address stood in for a key that was missing
+		Source string `json:"source,omitzero"` // "ip": the address stood in for a key that was missing
 		Count  uint64 `json:"count"`
 		Error  uint64 `json:"error"`
 	}

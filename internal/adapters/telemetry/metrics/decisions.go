@@ -19,19 +19,29 @@ const (
 	otherPolicy = "_other"
 )
 
-// outcomes and stores are the values of the labels; a counter is found by their indices.
+// outcomes and stores are the values of the labels; a counter is found by their indices. shadow_denied is a denial that
+// the policy's shadow mode let pass.
 var (
-	outcomes = [...]string{"allowed", "denied", "unavailable"}
-	stores   = [...]domain.StoreName{domain.StoreRedis, domain.StoreMemory, domain.StoreShortcut, domain.StoreFallback}
+	outcomes = [...]string{"allowed", "denied", "shadow_denied", "blocked", "exempt", "unavailable"}
+	stores   = [...]domain.StoreName{
+		domain.StoreRedis, domain.StoreMemory, domain.StoreShortcut, domain.StoreFallback, domain.StorePolicy,
+	}
 )
 
 func outcomeOf(d *domain.Decision) int {
 	switch d.Outcome {
 	case domain.OutcomeAllowed:
 		return 0
+	case domain.OutcomeBlocked:
+		return 3
+	case domain.OutcomeExempt:
+		return 4
 	case domain.OutcomeUnavailable:
-		return 2
+		return 5
 	default:
+		if d.Shadow {
+			return 2
+		}
 		return 1
 	}
 }
@@ -44,6 +54,8 @@ func storeOf(name domain.StoreName) int {
 		return 1
 	case domain.StoreShortcut:
 		return 2
+	case domain.StorePolicy:
+		return 4
 	default:
 		return 3
 	}

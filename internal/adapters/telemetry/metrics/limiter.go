@@ -72,16 +72,26 @@ func (l *Limiter) Decide(ctx context.Context, req domain.Request) (domain.Decisi
 func (l *Limiter) DecideMany(ctx context.Context, reqs []domain.Request, answers []ports.Answer) {
 	start := l.now()
 	l.Limiter.DecideMany(ctx, reqs, answers)
-	took := l.now().Sub(start).Seconds()
+	l.observeAll(reqs, answers, l.now().Sub(start))
+}
+
+// DecideTogether implements ports.Limiter. Each of the requests takes as long as all of them.
+func (l *Limiter) DecideTogether(ctx context.Context, reqs []domain.Request, answers []ports.Answer) {
+	start := l.now()
+	l.Limiter.DecideTogether(ctx, reqs, answers)
+	l.observeAll(reqs, answers, l.now().Sub(start))
+}
+
+func (l *Limiter) observeAll(reqs []domain.Request, answers []ports.Answer, took time.Duration) {
 	for i := range answers {
 		if answers[i].Err == nil {
-			l.observe(&reqs[i], &answers[i].Decision, took)
+			l.observe(&reqs[i], &answers[i].Decision, took.Seconds())
 		}
 	}
 }
 
 func (l *Limiter) observe(req *domain.Request, d *domain.Decision, seconds float64) {
-	if req.Op != domain.OpTake || req.Cost == 0 || d.Policy == "" {
+	if req.Op != domain.OpTake || req.Cost == 0 && d.Cost == 0 || d.Policy == "" {
 		return
 	}
 	l.latency[storeOf(d.Store)].Observe(seconds)

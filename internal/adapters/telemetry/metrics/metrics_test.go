@@ -80,6 +80,31 @@ func TestDecided_countsByPolicyOutcomeAndStore(t *testing.T) {
 	}, m.Totals().Decisions)
 }
 
+func TestDecided_tellsTheOutcomesApart(t *testing.T) {
+	m := named("default")
+	for _, d := range []domain.Decision{
+		{Outcome: domain.OutcomeAllowed, Store: domain.StoreRedis},
+		{Outcome: domain.OutcomeAllowed, Store: domain.StoreRedis, Shadow: true},
+		{Outcome: domain.OutcomeDenied, Store: domain.StoreRedis},
+		{Outcome: domain.OutcomeDenied, Store: domain.StoreRedis, Shadow: true},
+		{Outcome: domain.OutcomeBlocked, Store: domain.StorePolicy},
+		{Outcome: domain.OutcomeBlocked, Store: domain.StorePolicy, Shadow: true},
+		{Outcome: domain.OutcomeExempt, Store: domain.StorePolicy},
+		{Outcome: domain.OutcomeUnavailable, Store: domain.StoreFallback},
+	} {
+		d.Policy = "default"
+		m.Decided(&domain.Request{}, &d)
+	}
+	assert.Equal(t, []string{
+		`{outcome="allowed",policy="default",store="redis"} 2`,
+		`{outcome="blocked",policy="default",store="policy"} 2`,
+		`{outcome="denied",policy="default",store="redis"} 1`,
+		`{outcome="exempt",policy="default",store="policy"} 1`,
+		`{outcome="shadow_denied",policy="default",store="redis"} 1`,
+		`{outcome="unavailable",policy="default",store="fallback"} 1`,
+	}, samples(scrape(t, m), "velocity_decisions_total"))
+}
+
 func TestDecided_aPolicyThatIsNotInForceHasNoNameOfItsOwn(t *testing.T) {
 	m := named("default")
 	for i := range 1000 {
@@ -147,8 +172,9 @@ func TestMeasure_timesWhatIsCounted(t *testing.T) {
 	_, err = failing.Decide(t.Context(), take)
 	require.Error(t, err)
 
-	assert.Equal(t, []string{`{store="fallback"} 0`, `{store="memory"} 0`, `{store="redis"} 3`, `{store="shortcut"} 0`},
-		samples(scrape(t, m), "velocity_decision_duration_seconds_count"))
+	assert.Equal(t, []string{
+		`{store="fallback"} 0`, `{store="memory"} 0`, `{store="policy"} 0`, `{store="redis"} 3`, `{store="shortcut"} 0`,
+	}, samples(scrape(t, m), "velocity_decision_duration_seconds_count"))
 	total := m.Totals().Latency
 	require.Len(t, total.Counts, len(total.Bounds)+1)
 	n := uint64(0)

@@ -167,7 +167,7 @@ func (t *Top) Decided(_ *domain.Request, d *domain.Decision) {
 		s.denials.forget()
 	}
 	s.requests.add(c, room)
-	if d.Outcome == domain.OutcomeDenied {
+	if d.Outcome == domain.OutcomeDenied || d.Outcome == domain.OutcomeBlocked {
 		s.denials.add(c, room)
 	}
 }

@@ -1,0 +1,129 @@
+//go:build doors
+
+package test
+
+import (
+	"context"
+	"encoding/json"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// browser is a real Chromium with one tab. It notes what a page must not do.
+type browser struct {
+	t   *testing.T
+	ctx context.Context //nolint:containedctx // chromedp keeps the tab in it
+
+	mu        sync.Mutex
+	complaint []string // errors and warnings of the console
+	requested []string // URLs
+}
+
+// openBrowser starts Chromium without a window. The test's cleanup ends it, and asserts that the console stayed empty.
+func openBrowser(t *testing.T, options ...chromedp.ExecAllocatorOption) *browser {
+	t.Helper()
+	path, err := exec.LookPath("chromium")
+	require.NoError(t, err, "these tests need a browser: apt-get install chromium")
+	options = append([]chromedp.ExecAllocatorOption{
+		chromedp.ExecPath(path), chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun,
+		chromedp.WindowSize(1280, 900), chromedp.UserDataDir(t.TempDir()),
+		chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-component-update", true),
+		chromedp.Flag("disable-dev-shm-usage", true), chromedp.Flag("hide-scrollbars", true),
+	}, options...)
+	ctx, endBrowser := chromedp.NewExecAllocator(t.Context(), options...)
+	t.Cleanup(endBrowser)
+	b := &browser{t: t}
+	ctx, closeTab := chromedp.NewContext(ctx, chromedp.WithListener(b.note),
+		chromedp.WithErrorf(func(string, ...any) {})) // of events it does not know
+	t.Cleanup(closeTab)
+	b.ctx = ctx
+	b.run(send(network.Enable, network.EnableParams{}), send(log.Enable, cdp.Empty{}))
+	t.Cleanup(func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		assert.Empty(t, b.complaint, "the console")
+	})
+	return b
+}
+
+func (b *browser) note(event any) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch e := event.(type) {
+	case *runtime.EventExceptionThrown:
+		b.complaint = append(b.complaint, e.ExceptionDetails.Text)
+	case *runtime.EventConsoleAPICalled:
+		if e.Type == runtime.ConsoleAPICalledTypeError || e.Type == runtime.ConsoleAPICalledTypeWarning {
+			text, _ := json.Marshal(e.Args)
+			b.complaint = append(b.complaint, string(text))
+		}
+	case *log.EventEntryAdded:
+		if e.Entry.Level == log.EntryLevelError || e.Entry.Level == log.EntryLevelWarning {
+			b.complaint = append(b.complaint, e.Entry.Text+" "+e.Entry.URL)
+		}
+	case *network.EventRequestWillBeSent:
+		b.requested = append(b.requested, e.Request.URL)
+	}
+}
+
+// send is an action that sends a command and drops the answer.
+func send[P, R any](c cdp.Command[P, R], params P) chromedp.Action[chromedp.Void] {
+	return chromedp.Func(func(ctx context.Context, target *chromedp.Target) error {
+		_, err := cdp.Call(ctx, target, c, params)
+		return err
+	})
+}
+
+func (b *browser) run(actions ...chromedp.Action[chromedp.Void]) {
+	b.t.Helper()
+	require.NoError(b.t, chromedp.Do(b.ctx, actions...))
+}
+
+// text evaluates an expression of JavaScript to a string.
+func (b *browser) text(expression string) string {
+	b.t.Helper()
+	s, err := chromedp.Run(b.ctx, chromedp.Evaluate[string]("String("+expression+")"))
+	require.NoError(b.t, err, expression)
+	return s
+}
+
+// eventually waits until the expression has the value.
+func (b *browser) eventually(expression, want string) {
+	b.t.Helper()
+	var got string
+	ok := assert.Eventually(b.t, func() bool {
+		got = b.text(expression)
+		return got == want
+	}, patience, 5*tick, expression)
+	require.True(b.t, ok, "%s is %q, not %q", expression, got, want)
+}
+
+// foreign lists what was asked of anybody but origin.
+func (b *browser) foreign(origin string) []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var list []string
+	for _, url := range b.requested {
+		if !strings.HasPrefix(url, origin+"/") {
+			list = append(list, url)
+		}
+	}
+	return list
+}
+
+// forgive drops what the console said so far, after what a test did on purpose.
+func (b *browser) forgive() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.complaint = nil
+}

@@ -1,0 +1,98 @@
+//go:build doors
+
+package test
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/chromedp"
+	"github.com/stretchr/testify/require"
+
+	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/redistest"
+)
+
+var screenshots = flag.String("screenshots", "", "folder for pictures of the live page; empty: they are looked at by nobody")
+
+// TestLivePage_screenshots takes the pictures that the documentation shows. Without the flag it takes them, too, and
+// throws them away.
+func TestLivePage_screenshots(t *testing.T) {
+	folder := *screenshots
+	if folder == "" {
+		folder = t.TempDir()
+	}
+	require.NoError(t, os.MkdirAll(folder, 0o755))
+	servers, addrs := redistest.StartN(t, 3)
+	p := start(t, settings{
+		"VELOCITY_REDIS_ADDRS": strings.Join(addrs, ","), "VELOCITY_RATE": "5/s", "VELOCITY_CAPACITY": "40",
+		"VELOCITY_CLIENT_KEY": "header:X-Client-ID",
+	})
+	ctx, end := context.WithCancel(t.Context())
+	defer end()
+	go traffic(ctx, p)
+
+	b := openBrowser(t)
+	b.run(chromedp.Navigate(p.admin+"/"), chromedp.Click(chromedp.CSS(`#top button`)))
+	seconds := 6
+	if *screenshots != "" {
+		seconds = 75
+	}
+	b.run(chromedp.Sleep(time.Duration(seconds)*time.Second), chromedp.Click(chromedp.CSS(`#inspect button`)))
+	b.eventually(`document.querySelectorAll("#buckets .bucket").length`, "1")
+	for _, scheme := range []string{"light", "dark"} {
+		b.picture(scheme, 1280, filepath.Join(folder, "live-page-"+scheme+".png"))
+	}
+	servers[1].Kill()
+	b.eventually(cell("shards", "shard-1", 1), "✕ down")
+	b.run(chromedp.Sleep(3 * time.Second))
+	b.picture("light", 1280, filepath.Join(folder, "live-page-shard-down.png"))
+	b.picture("dark", 420, filepath.Join(folder, "live-page-narrow.png"))
+}
+
+// traffic is a few clients, most of whom keep to their limit.
+func traffic(ctx context.Context, p *process) {
+	greedy := map[int]string{0: "crawler-7", 3: "crawler-7", 4: "nightly-export", 7: "10.20.30.40", 8: "crawler-9"}
+	for i := 0; ctx.Err() == nil; i++ {
+		client := greedy[i%10]
+		if client == "" {
+			client = fmt.Sprintf("customer-%d", i%40)
+		}
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url+"/api/resource", http.NoBody)
+		if err != nil {
+			return
+		}
+		req.Header.Set("X-Client-ID", client)
+		if resp, err := p.client.Do(req); err == nil {
+			_ = resp.Body.Close()
+		}
+		wave := time.Duration(3+i/400%5) * time.Millisecond
+		select {
+		case <-ctx.Done():
+		case <-time.After(wave):
+		}
+	}
+}
+
+// picture takes the whole page, in a colour scheme and as wide as given.
+func (b *browser) picture(scheme string, width int64, path string) {
+	b.t.Helper()
+	b.run(
+		send(emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
+		}),
+		chromedp.EmulateViewport(width, 900),
+		chromedp.Sleep(1500*time.Millisecond), // the next event redraws
+	)
+	png, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
+	require.NoError(b.t, err)
+	require.NotEmpty(b.t, png)
+	require.NoError(b.t, os.WriteFile(path, png, 0o644))
+}
