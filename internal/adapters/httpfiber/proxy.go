@@ -162,6 +162,11 @@ func (p *proxy) stream(ctx *fasthttp.RequestCtx, a *upstream.Answer) {
 	}
 	// Without a piece of the body there may be none for long, and the header is awaited.
 	ctx.Response.ImmediateHeaderFlush = body.direct || !a.Started()
+	if !body.direct && !ctx.Request.Header.IsHTTP11() {
+		ctx.HijackSetNoResponse(true)
+		ctx.Hijack(func(net.Conn) { body.toOldClient(ctx) })
+		return
+	}
 	for name := range a.Header.Trailers() {
 		_ = ctx.Response.Header.AddTrailerBytes(name) // it was checked when it was read
 	}

@@ -58,7 +58,7 @@ type answerBody struct {
 	timeout time.Duration // for the client to take a piece
 	log     *zap.Logger
 	id      string
-	direct  bool
+	direct  bool // past fasthttp's buffer
 }
 
 // Read implements io.Reader.
@@ -99,6 +99,18 @@ func (b *answerBody) WriteTo(w io.Writer) (int64, error) {
 			b.log.Warn("The upstream's answer broke off, and so does ours", zap.String("requestID", b.id), zap.Error(err))
 			return written, err
 		}
+	}
+}
+
+// toOldClient answers a client of HTTP/1.0, which knows no chunks: the end of the connection ends the body. fasthttp
+// would send chunks all the same.
+func (b *answerBody) toOldClient(ctx *fasthttp.RequestCtx) {
+	defer func() { _ = b.Close() }()
+	ctx.SetConnectionClose()
+	_ = b.conn.SetWriteDeadline(time.Now().Add(b.timeout))
+	if _, err := b.conn.Write(ctx.Response.Header.Header()); err == nil {
+		b.direct = true
+		_, _ = b.WriteTo(nil) // whose failure the client sees by itself
 	}
 }
 
