@@ -9,6 +9,8 @@ import (
 	"github.com/gofiber/fiber/v2/utils"
 	"github.com/valyala/fasthttp"
 	"go.uber.org/zap"
+
+	"github.com/velocity-limiter/velocity/internal/domain"
 )
 
 // forwardAuthPath is where a proxy asks whether a request that it holds back may pass.
@@ -49,6 +51,9 @@ func (a *forwardAuth) handle(ctx *fasthttp.RequestCtx, rest string) {
 		return
 	}
 	d := &v.answer[0].Decision
+	if d.Outcome == domain.OutcomeBlocked {
+		status = 0 // it is no matter of waiting, and nginx knows 403
+	}
 	if !d.Allowed() {
 		writeDenialAs(ctx, d, status)
 		return
@@ -57,7 +62,7 @@ func (a *forwardAuth) handle(ctx *fasthttp.RequestCtx, rest string) {
 	setRateLimitHeaders(&ctx.Response.Header, d)
 }
 
-// deniedStatus reads ?denied=403, the status of every refusal; 0: each has its own. nginx knows only 401 and 403, and
+// deniedStatus reads ?denied=403, the status of every refusal but of a client that is blocked; 0: each has its own. nginx knows only 401 and 403, and
 // answers its client 500 for any other. Below the door the query is that of the request in question, and says nothing
 // about the answer.
 func deniedStatus(ctx *fasthttp.RequestCtx, rest string) (int, error) {

@@ -1,9 +1,7 @@
 package httpfiber
 
 import (
-	"bytes"
 	"context"
-	"strings"
 	"sync"
 
 	"github.com/gofiber/fiber/v2"
@@ -27,7 +25,7 @@ func RateLimitMiddleware(limiter ports.Limiter, options ...Option) fiber.Handler
 }
 
 func newMiddleware(limiter ports.Limiter, options []Option) *middleware {
-	m := &middleware{limiter: limiter, cost: 1, clients: &clientFinder{log: zap.NewNop()}}
+	m := &middleware{limiter: limiter, cost: 1, policyCost: true, clients: &clientFinder{log: zap.NewNop()}}
 	for _, set := range options {
 		set(m)
 	}
@@ -38,8 +36,10 @@ func newMiddleware(limiter ports.Limiter, options []Option) *middleware {
 // Option adjusts RateLimitMiddleware.
 type Option func(*middleware)
 
-// WithCost sets what each request costs, in tokens; 1 without it. 0 only looks.
-func WithCost(cost domain.Tokens) Option { return func(m *middleware) { m.cost = cost } }
+// WithCost sets what each request costs, in tokens; without it the policy says it. 0 only looks.
+func WithCost(cost domain.Tokens) Option {
+	return func(m *middleware) { m.cost, m.policyCost = cost, false }
+}
 
 // WithPolicy decides by the policy of this name, instead of the first that matches the request.
 func WithPolicy(name string) Option { return func(m *middleware) { m.policy = name } }
@@ -61,11 +61,13 @@ func WithLogger(log *zap.Logger) Option { return func(m *middleware) { m.clients
 type middleware struct {
 	limiter ports.Limiter
 	cost    domain.Tokens
-	policy  string
-	key     func(*fiber.Ctx) string
-	clients *clientFinder
-	paths   PathRules
-	visits  sync.Pool // of *visit
+	// policyCost has the policy say the cost.
+	policyCost bool
+	policy     string
+	key        func(*fiber.Ctx) string
+	clients    *clientFinder
+	paths      PathRules
+	visits     sync.Pool // of *visit
 }
 
 func (m *middleware) handle(c *fiber.Ctx) error {
@@ -113,9 +115,10 @@ func (m *middleware) targetOf(ctx *fasthttp.RequestCtx) (target, error) {
 
 // ask decides a request into v's answer. An empty key leaves the key to the policy.
 func (m *middleware) ask(background context.Context, ctx *fasthttp.RequestCtx, v *visit, t target, key string) error {
-	v.from = &ctx.Request.Header
+	v.from, v.query = &ctx.Request.Header, t.query
 	req := &v.req[0]
-	req.Cost = m.cost
+	req.Cost, req.PolicyCost = m.cost, m.policyCost
+	req.Trusted = m.clients.proxies.Trusts(peerAddr(ctx))
 	req.Policy = m.policy
 	req.Method = t.method
 	if req.Method == fiber.MethodHead { // else HEAD would be a second allowance for the same resource
@@ -129,56 +132,4 @@ func (m *middleware) ask(background context.Context, ctx *fasthttp.RequestCtx, v
 	req.Key = key
 	m.limiter.DecideMany(background, v.req[:], v.answer[:])
 	return v.answer[0].Err
-}
-
-// visit is the memory of one request, used again by later ones: it is made of slices, and asked by DecideMany, for that
-// reason alone.
-type visit struct {
-	req    [1]domain.Request
-	answer [1]ports.Answer
-	from   *fasthttp.RequestHeader
-	lookup func(domain.KeySource) (string, error) // the method value is an allocation of its own
-}
-
-func newVisit() *visit {
-	v := new(visit)
-	v.lookup = v.value
-	return v
-}
-
-func (m *middleware) leave(v *visit) {
-	v.req[0], v.answer[0], v.from = domain.Request{}, emptied(v.answer[0]), nil
-	m.visits.Put(v)
-}
-
-// value answers domain.Request.Lookup, with memory that fasthttp uses again for the next request of the connection. A
-// header that is sent twice is refused: servers disagree about which of the two counts.
-func (v *visit) value(source domain.KeySource) (string, error) {
-	if source.Kind != domain.SourceHeader {
-		return "", nil
-	}
-	values := v.from.PeekAll(source.Name)
-	if len(values) > 1 || len(values) == 1 && storedOnce(source.Name) && sentTwice(v.from.RawHeaders(), source.Name) {
-		return "", &inputError{errMalformed, source.Name, "this header is the client's key and must be sent once"}
-	}
-	if len(values) == 0 {
-		return "", nil
-	}
-	return utils.UnsafeString(values[0]), nil
-}
-
-// storedOnce names the headers of which fasthttp keeps the last line only.
-func storedOnce(name string) bool {
-	return strings.EqualFold(name, fasthttp.HeaderUserAgent) || strings.EqualFold(name, fasthttp.HeaderContentType)
-}
-
-func sentTwice(raw []byte, name string) bool {
-	n := 0
-	for line := range bytes.Lines(raw) {
-		if len(line) > len(name) && line[len(name)] == ':' &&
-			strings.EqualFold(utils.UnsafeString(line[:len(name)]), name) {
-			n++
-		}
-	}
-	return n > 1
 }

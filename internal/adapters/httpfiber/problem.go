@@ -38,15 +38,19 @@ type problem struct {
 
 // denied is the problem of a decision that did not allow.
 func denied(d *domain.Decision) problem {
-	if d.Outcome == domain.OutcomeUnavailable {
+	switch d.Outcome {
+	case domain.OutcomeBlocked:
+		return problem{status: fasthttp.StatusForbidden, detail: "the policy lets this client not pass"}
+	case domain.OutcomeUnavailable:
 		return problem{
 			status: fasthttp.StatusServiceUnavailable, typ: typeReducedCapacity,
 			title:        "Temporarily reduced capacity",
 			detail:       "the store does not answer, and the policy then refuses",
 			retrySeconds: storeRetrySeconds,
 		}
+	default:
+		return problem{status: fasthttp.StatusTooManyRequests, known: quotaExceeded, denial: d}
 	}
-	return problem{status: fasthttp.StatusTooManyRequests, known: quotaExceeded, denial: d}
 }
 
 // writeDenial answers a request that a decision did not allow.

@@ -15,7 +15,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/velocity-limiter/velocity/internal/adapters/httpfiber/upstream"
-	"github.com/velocity-limiter/velocity/internal/domain"
 )
 
 // proxy limits what one server is asked, and forwards it.
@@ -79,7 +78,7 @@ func (p *proxy) handle(ctx *fasthttp.RequestCtx) {
 		return
 	}
 	defer setRateLimitHeaders(&ctx.Response.Header, d)
-	if p.exchange(ctx, f, t.path, d) {
+	if p.exchange(ctx, f, t.path, v) {
 		p.forward.Put(f)
 	}
 }
@@ -117,22 +116,28 @@ func lingerOverBody(ctx *fasthttp.RequestCtx) {
 }
 
 // exchange asks the upstream and answers the client. It reports whether f can be used again.
-func (p *proxy) exchange(ctx *fasthttp.RequestCtx, f *forward, path string, d *domain.Decision) bool {
+func (p *proxy) exchange(ctx *fasthttp.RequestCtx, f *forward, path string, v *visit) bool {
 	p.prepare(ctx, f, path)
 	a, err := p.client.Do(&f.out)
+	if err == nil && a.Header.StatusCode() == fasthttp.StatusSwitchingProtocols && !f.header.tunnels(a) {
+		a.Close()
+		err = errUpgrade
+	}
 	if err != nil {
-		p.failed(ctx, err)
+		p.failed(ctx, v, err)
 		return true
 	}
+	p.refund(ctx, v, a.Header.StatusCode())
+	limited := len(v.answer[0].Decision.Limits) > 0
 	if a.Header.StatusCode() == fasthttp.StatusSwitchingProtocols {
-		p.tunnel(ctx, f, a, d)
+		tunnel(ctx, a, limited)
 		return true
 	}
 	if a.Sending() { // the upstream has enough of the body; what comes of it is no request
 		ctx.SetConnectionClose()
 		linger(ctx.Conn())
 	}
-	copyAnswerHeader(&ctx.Response.Header, a.Header, len(d.Limits) > 0)
+	copyAnswerHeader(&ctx.Response.Header, a.Header, limited)
 	switch {
 	case a.Length() == upstream.NoBody:
 		if n := a.Header.ContentLength(); n >= 0 { // to HEAD, or 304
@@ -144,8 +149,8 @@ func (p *proxy) exchange(ctx *fasthttp.RequestCtx, f *forward, path string, d *d
 		body, err = appendAll(body[:0], a)
 		ctx.Response.SwapBody(body)
 		a.Close()
-		if err != nil {
-			p.failed(ctx, err)
+		if err != nil { // it is all here, so it is badly framed
+			p.failed(ctx, v, err)
 		}
 	default:
 		p.stream(ctx, a)
@@ -186,8 +191,20 @@ func appendAll(dst []byte, a *upstream.Answer) ([]byte, error) {
 	return dst, err
 }
 
+// refund gives the tokens back where the policy says so, for what the upstream answered or, if it did not, for what we
+// answer in its place. Once: what becomes of it is not known if it fails, and a refund sent twice would be a gift.
+func (p *proxy) refund(ctx *fasthttp.RequestCtx, v *visit, status int) {
+	d := &v.answer[0].Decision
+	if !d.RefundOn.Has(status) {
+		return
+	}
+	if _, err := p.limits.limiter.Decide(context.Background(), d.Refund(v.req[0])); err != nil {
+		p.log.Warn("A refund may be lost", zap.String("requestID", requestID(ctx)), zap.Error(err))
+	}
+}
+
 // failed answers for an upstream that did not.
-func (p *proxy) failed(ctx *fasthttp.RequestCtx, err error) {
+func (p *proxy) failed(ctx *fasthttp.RequestCtx, v *visit, err error) {
 	p.log.Warn("The upstream failed", zap.String("requestID", requestID(ctx)), zap.Error(err))
 	ctx.Response.ResetBody()
 	if errors.Is(err, upstream.ErrClient) {
@@ -196,6 +213,9 @@ func (p *proxy) failed(ctx *fasthttp.RequestCtx, err error) {
 	}
 	lingerOverBody(ctx)
 	writeError(ctx, err)
+	if status := ctx.Response.StatusCode(); status == fasthttp.StatusBadGateway || status == fasthttp.StatusGatewayTimeout {
+		p.refund(ctx, v, status)
+	}
 }
 
 // prepare makes the request that the upstream gets.

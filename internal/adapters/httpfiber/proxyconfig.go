@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/velocity-limiter/velocity/internal/adapters/httpfiber/upstream"
@@ -26,7 +27,7 @@ func (c UpstreamConfig) validate(v *violations) {
 		return
 	}
 	if _, err := c.parse(); err != nil {
-		v.add("UPSTREAM_URL", strconv.Quote(c.URL), err.Error())
+		v.add("UPSTREAM_URL", c.shown(), err.Error())
 	}
 	if c.Host != "" && !validHost([]byte(c.Host)) {
 		v.add("UPSTREAM_HOST", strconv.Quote(c.Host), "must be a host name or an address, perhaps with a port")
@@ -36,6 +37,14 @@ func (c UpstreamConfig) validate(v *violations) {
 	if c.MaxConns < 1 {
 		v.add("UPSTREAM_MAX_CONNS", strconv.Itoa(c.MaxConns), "must be at least 1")
 	}
+}
+
+// shown is the URL without what may be a password.
+func (c UpstreamConfig) shown() string {
+	if strings.Contains(c.URL, "@") {
+		return "(set)"
+	}
+	return strconv.Quote(c.URL)
 }
 
 // parse reads the URL. Its errors do not repeat it.

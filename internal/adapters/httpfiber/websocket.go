@@ -7,19 +7,17 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"github.com/velocity-limiter/velocity/internal/adapters/httpfiber/upstream"
-	"github.com/velocity-limiter/velocity/internal/domain"
 )
 
-// tunnel carries bytes in both directions after an upgrade to WebSocket, the only protocol that may be upgraded to:
+// tunnels reports whether an answer's 101 is what was asked for. WebSocket is the only protocol that may be upgraded to:
 // through HTTP/2 without TLS, requests would pass that no limit has seen.
-func (p *proxy) tunnel(ctx *fasthttp.RequestCtx, f *forward, a *upstream.Answer, d *domain.Decision) {
-	upgrade := a.Header.Peek(fasthttp.HeaderUpgrade)
-	if !f.header.upgrade || !equalFold(upgrade, "websocket") {
-		a.Close()
-		p.failed(ctx, errUpgrade)
-		return
-	}
-	copyAnswerHeader(&ctx.Response.Header, a.Header, len(d.Limits) > 0)
+func (h *header) tunnels(a *upstream.Answer) bool {
+	return h.upgrade && equalFold(a.Header.Peek(fasthttp.HeaderUpgrade), "websocket")
+}
+
+// tunnel answers 101, and then carries bytes in both directions.
+func tunnel(ctx *fasthttp.RequestCtx, a *upstream.Answer, limited bool) {
+	copyAnswerHeader(&ctx.Response.Header, a.Header, limited)
 	ctx.Response.Header.Set(fasthttp.HeaderConnection, "Upgrade")
 	ctx.Response.Header.Set(fasthttp.HeaderUpgrade, "websocket")
 	ctx.Hijack(func(client net.Conn) { carry(client, a) })

@@ -14,7 +14,7 @@ const (
 	// readBuffer is the largest header of an answer, and what each connection costs in memory.
 	readBuffer = 16 << 10
 	// watchInterval is how often a wait for the server looks whether the client is still there.
-	watchInterval = 2 * time.Second
+	watchInterval = time.Second
 )
 
 // conn is one connection to the server.

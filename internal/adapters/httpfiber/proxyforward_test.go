@@ -1,0 +1,232 @@
+package httpfiber_test
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/velocity-limiter/velocity/internal/adapters/httpfiber"
+	"github.com/velocity-limiter/velocity/internal/domain"
+)
+
+// TestProxy_whatTheUpstreamIsTold: "" means that the header must not be there.
+func TestProxy_whatTheUpstreamIsTold(t *testing.T) {
+	const forged = "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-For: 192.0.2.2\r\nX-Forwarded-Proto: https\r\n" +
+		"X-Forwarded-Host: api.example.com\r\nX-Forwarded-Port: 443\r\nX-Real-IP: 192.0.2.1\r\n" +
+		"Forwarded: for=192.0.2.1;proto=https\r\n"
+	for name, c := range map[string]struct {
+		trusted []string
+		lines   string
+		want    map[string]string
+	}{
+		"nothing said": {nil, "", map[string]string{
+			"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Proto": "http", "X-Forwarded-Host": "x",
+			"Forwarded": `for=127.0.0.1;host="x";proto=http`, "Connection": "", "X-Real-Ip": "",
+		}},
+		"untrusted": {nil, forged, map[string]string{
+			"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Proto": "http", "X-Forwarded-Host": "x", "X-Forwarded-Port": "",
+			"X-Real-Ip": "", "Forwarded": `for=127.0.0.1;host="x";proto=http`,
+		}},
+		"trusted": {[]string{"loopback"}, forged, map[string]string{
+			"X-Forwarded-For": "192.0.2.1, 192.0.2.2, 127.0.0.1", "X-Forwarded-Proto": "https",
+			"X-Forwarded-Host": "api.example.com", "X-Forwarded-Port": "443", "X-Real-Ip": "192.0.2.1",
+			"Forwarded": `for=192.0.2.1;proto=https, for=127.0.0.1;host="x";proto=http`,
+		}},
+		"trusted, twice": {[]string{"loopback"}, "X-Forwarded-Proto: https\r\nX-Forwarded-Proto: http\r\n", map[string]string{
+			"X-Forwarded-Proto": "http", "X-Forwarded-Host": "x",
+		}},
+		"taken away by Connection": {
+			[]string{"loopback"},
+			"Connection: X-Forwarded-For, X-Hop,Authorization\r\nX-Forwarded-For: 192.0.2.1\r\nX-Hop: 1\r\nAuthorization: a\r\n",
+			map[string]string{"X-Forwarded-For": "192.0.2.1, 127.0.0.1", "X-Hop": "", "Authorization": "", "Connection": ""},
+		},
+		"for us alone": {nil, "Connection: close, TE\r\nKeep-Alive: 5\r\nProxy-Connection: x\r\nProxy-Authorization: a\r\n" +
+			"TE: deflate\r\nTrailer: X-A\r\nExpect: x\r\n", map[string]string{
+			"Keep-Alive": "", "Proxy-Connection": "", "Proxy-Authorization": "", "Te": "", "Trailer": "", "Expect": "",
+		}},
+		"other URLs": {
+			[]string{"loopback"},
+			"X-Original-URL: /admin\r\nX-Original-URI: /admin\r\nX-Original-Host: y\r\nX-Rewrite-URL: /admin\r\n",
+			map[string]string{"X-Original-Url": "", "X-Original-Uri": "", "X-Original-Host": "", "X-Rewrite-Url": ""},
+		},
+		"underscores": {[]string{"loopback"}, "X_Forwarded_For: 192.0.2.1\r\nX-Forwarded_For: 192.0.2.1\r\n_: a\r\n", map[string]string{
+			"X_forwarded_for": "", "X-Forwarded_for": "", "_": "", "X-Forwarded-For": "127.0.0.1",
+		}},
+		"as it was sent": {
+			nil, "Cookie: a=\"b c\"; d; e=f\r\nCookie: g=h\r\nUser-Agent: one\r\nUser-Agent: two\r\naCCept: */*\r\nX-Empty:\r\n",
+			map[string]string{"Cookie": `a="b c"; d; e=f|g=h`, "User-Agent": "one|two", "Accept": "*/*"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := new(witness)
+			addr := doors[1].open(t, w, c.trusted...)
+			got := exchange(t, addr, plainly("/x", c.lines), 1)[0]
+			require.Equal(t, 200, got.status, got.body)
+			for header, want := range c.want {
+				assert.Equal(t, want, strings.Join(w.upstream[header], "|"), header)
+			}
+			assert.Equal(t, got.header.Get("X-Request-Id"), w.upstream.Get("X-Request-Id"))
+		})
+	}
+}
+
+func TestProxy_theHostIsTheClientsUnlessSet(t *testing.T) {
+	for set, want := range map[string]string{"": "api.example.com:81", "internal:8080": "internal:8080"} {
+		var host, forwarded string
+		cfg := proxyConfig(startUpstream(t, func(_ http.ResponseWriter, r *http.Request) {
+			host, forwarded = r.Host, r.Header.Get("X-Forwarded-Host")
+		}))
+		cfg.Upstream.Host = set
+		addr := start(t, cfg, always(decided(t, 9, 1, true)))
+		for _, raw := range []string{
+			"GET / HTTP/1.1\r\nHost: API.example.com:81\r\n\r\n",
+			"GET http://api.example.com:81/ HTTP/1.1\r\nHost: other\r\n\r\n",
+		} {
+			exchange(t, addr, raw, 1)
+			assert.Equal(t, want, host)
+			assert.Equal(t, "api.example.com:81", forwarded)
+		}
+	}
+}
+
+func TestProxy_targetsThatCannotBeForwarded(t *testing.T) {
+	w := new(witness)
+	addr := doors[1].open(t, w)
+	for _, raw := range []string{
+		"GET /a?b c HTTP/1.1\r\nHost: x\r\n\r\n",
+		"GET /a?b\tc HTTP/1.1\r\nHost: x\r\n\r\n",
+		"GET /a HTTP/1.1\r\nHost: x\",for=evil\r\n\r\n",
+		"GET /a HTTP/1.1\r\nHost: x, y\r\n\r\n",
+		"GET /a HTTP/1.1\r\nHost: x/y\r\n\r\n",
+		"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
+		"GET a HTTP/1.1\r\nHost: x\r\n\r\n",
+		"GET /a HTTP/1.1\r\nHost: x\r\nX(Y: b\r\n\r\n",
+	} {
+		got := exchange(t, addr, raw, 1)[0]
+		assert.Equal(t, 400, got.status, raw)
+		got.problem(t)
+	}
+	assert.Empty(t, w.reached)
+	assert.Empty(t, w.decided)
+}
+
+// ledger is a limiter that notes takes and refunds.
+type ledger struct {
+	mu       sync.Mutex
+	decision domain.Decision
+	refunds  []domain.Request
+	keys     []string // what the takes and the refunds looked up
+}
+
+func (l *ledger) decide(req domain.Request) (domain.Decision, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	key, err := req.Lookup(domain.KeySource{Kind: domain.SourceHeader, Name: "x-client-id"})
+	if err != nil {
+		return domain.Decision{}, err
+	}
+	l.keys = append(l.keys, strings.Clone(key))
+	if req.Op == domain.OpRefund {
+		l.refunds = append(l.refunds, req)
+		return domain.Decision{}, errors.New("nobody knows whether it was carried out") // so that a second one would show
+	}
+	return l.decision, nil
+}
+
+func TestProxy_tokensComeBackAsThePolicySays(t *testing.T) {
+	statuses, err := domain.ParseRefundOn("503", "502", "504")
+	require.NoError(t, err)
+	allowed := decided(t, 9, 3, true)
+	allowed.Cost, allowed.RefundOn, allowed.By = 3, statuses, &domain.Policy{Name: "p"}
+	unasked := allowed
+	unasked.RefundOn = domain.StatusSet{}
+	nobody, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, nobody.Close())
+	answers := func(status int) string {
+		return startUpstream(t, func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			w.WriteHeader(status)
+		})
+	}
+	silent := rawUpstream(t, func(_ net.Conn, in *bufio.Reader) { _, _ = io.Copy(io.Discard, in) })
+	for name, c := range map[string]struct {
+		url      string
+		decision domain.Decision
+		raw      string
+		status   int
+		refunds  int
+	}{
+		"in the set":           {answers(503), allowed, "", 503, 1},
+		"not in the set":       {answers(500), allowed, "", 500, 0},
+		"success":              {answers(200), allowed, "", 200, 0},
+		"nothing taken":        {answers(503), unasked, "", 503, 0},
+		"dead, and named":      {"http://" + nobody.Addr().String(), allowed, "", 502, 1},
+		"dead, and not named":  {"http://" + nobody.Addr().String(), unasked, "", 502, 0},
+		"slow, and named":      {silent, allowed, "", 504, 1},
+		"the client's failure": {answers(503), allowed, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400, 0},
+		"a trailer names another client": {answers(503), allowed, "POST / HTTP/1.1\r\nHost: x\r\nX-Client-ID: alice\r\n" +
+			"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nX-Client-ID: bob\r\n\r\n", 503, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := &ledger{decision: c.decision}
+			cfg := proxyConfig(c.url)
+			cfg.Upstream.Timeout = 300 * time.Millisecond
+			addr := start(t, cfg, limiterFunc(l.decide))
+			raw := c.raw
+			if raw == "" {
+				raw = "GET / HTTP/1.1\r\nHost: x\r\nX-Client-ID: alice\r\n\r\n"
+			}
+			assert.Equal(t, c.status, exchange(t, addr, raw, 1)[0].status)
+			require.Len(t, l.refunds, c.refunds)
+			for _, refund := range l.refunds {
+				assert.Equal(t, domain.Tokens(3), refund.Cost)
+				assert.Equal(t, "p", refund.Own.Name)
+				assert.Equal(t, []string{"alice", "alice"}, l.keys)
+			}
+		})
+	}
+}
+
+func TestUpstreamConfig_violations(t *testing.T) {
+	for url, want := range map[string]string{
+		"":                     "",
+		"http://a":             "",
+		"https://a:8443/":      "",
+		"http://[::1]:80":      "",
+		"a:80":                 "must be http",
+		"ftp://a":              "must be http",
+		"http://":              "must be http",
+		"http://a:port":        "must be http",
+		"http://user:secret@a": "must not hold a user",
+		"http://a/base":        "must end after the host",
+		"http://a?x":           "must end after the host",
+		"http://a#x":           "must end after the host",
+	} {
+		cfg := proxyConfig(url)
+		err := cfg.Validate()
+		if want == "" {
+			assert.NoError(t, err, url)
+			continue
+		}
+		assert.ErrorContains(t, err, "VELOCITY_UPSTREAM_URL: ", url)
+		assert.ErrorContains(t, err, want, url)
+		assert.NotContains(t, err.Error(), "secret")
+	}
+	cfg := proxyConfig("http://a")
+	cfg.EncodedSlashes = "yes"
+	cfg.Upstream = httpfiber.UpstreamConfig{URL: "http://a", Host: "a b"}
+	err := cfg.Validate()
+	for _, setting := range []string{"ENCODED_SLASHES", "UPSTREAM_HOST", "UPSTREAM_TIMEOUT", "UPSTREAM_IDLE_TIMEOUT", "UPSTREAM_MAX_CONNS"} {
+		assert.ErrorContains(t, err, "VELOCITY_"+setting+": ")
+	}
+}
