@@ -61,6 +61,10 @@ bench-docs: ## put the figures and charts of the last `make bench` into docs/
 bench-test: ## the benchmark's own arithmetic; bench/ is a module of its own, which ./... passes over
 	cd bench && go vet ./... && go test ./...
 
+.PHONY: simulate-bench
+simulate-bench: ## `api simulate` over a million lines beside gzip -dc | wc -l
+	scripts/simulate-bench.sh
+
 .PHONY: fuzz
 fuzz: test-needs ## each fuzz target in turn (FUZZTIME=20s)
 	scripts/fuzz.sh $(FUZZTIME)

@@ -108,7 +108,7 @@ func writeReport(w io.Writer, r *simulate.Report, top int) {
 			_, _ = fmt.Fprintf(w, "  %s:%d: %s\n", x.Log, x.Line, x.Reason)
 		}
 	}
-	table := newTable(w, "\nPOLICY\tMODE\tREQUESTS\tALLOWED\tDENIED\tBLOCKED\tEXEMPT\tSHARE\tCLIENTS\tDENIED\tFIRST DENIAL\tLAST DENIAL\tWORST MINUTE")
+	table := newTable(w, "\nPOLICY\tMODE\tREQUESTS\tALLOWED\tDENIED\tBLOCKED\tEXEMPT\tSHARE\tCLIENTS\tCLIENTS DENIED\tFIRST DENIAL\tLAST DENIAL\tWORST MINUTE")
 	for _, p := range r.Policies {
 		_, _ = fmt.Fprintf(table, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\t%d\t%d\t%s\t%s\t%s\n", p.Name, p.Mode, p.Requests, p.Allowed, p.Denied,
 			p.Blocked, p.Exempt, share(p.Share), p.Clients, p.ClientsDenied, stamp(p.FirstDenied), stamp(p.LastDenied), minuteText(p.WorstMinute))

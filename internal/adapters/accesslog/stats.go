@@ -1,6 +1,9 @@
 package accesslog
 
-import "unicode/utf8"
+import (
+	"bytes"
+	"unicode/utf8"
+)
 
 const (
 	maxExamples    = 5
@@ -47,7 +50,7 @@ func appendExample(list []Example, e *entry, err error) []Example {
 	if len(list) == maxExamples {
 		return list
 	}
-	line := string(e.line) // a copy
+	line := string(bytes.TrimRight(e.line, "\r\n")) // a copy
 	if len(line) > maxExampleText {
 		cut := maxExampleText
 		for cut > maxExampleText-utf8.UTFMax && !utf8.RuneStart(line[cut]) {
