@@ -118,6 +118,24 @@ func lookPath(t testing.TB) string {
 // but never answers.
 func (s *Server) launch(binary string) bool {
 	s.t.Helper()
+	exit := s.start(binary)
+	for deadline := time.Now().Add(startTimeout); time.Now().Before(deadline); {
+		select {
+		case <-exit:
+			return false
+		case <-time.After(pollInterval):
+		}
+		if answers(s.Addr, s.tls) {
+			return true
+		}
+	}
+	s.t.Fatalf("redis-server on %s does not answer; its log:\n%s", s.Addr, s.log())
+	return false
+}
+
+// start starts the process on s.port. What it returns is closed when the process has ended.
+func (s *Server) start(binary string) (exited <-chan struct{}) {
+	s.t.Helper()
 	plain, secure := s.port, 0
 	if s.tls {
 		plain, secure = 0, s.port
@@ -142,19 +160,7 @@ func (s *Server) launch(binary string) bool {
 		_ = cmd.Wait() // a killed server's status says nothing
 		close(exit)
 	}(s.cmd)
-
-	for deadline := time.Now().Add(startTimeout); time.Now().Before(deadline); {
-		select {
-		case <-exit:
-			return false
-		case <-time.After(pollInterval):
-		}
-		if answers(s.Addr, s.tls) {
-			return true
-		}
-	}
-	s.t.Fatalf("redis-server on %s does not answer; its log:\n%s", s.Addr, s.log())
-	return false
+	return exit
 }
 
 // Kill ends the process at once, as kill -9 does, and waits until it is gone. Killing twice is fine.
@@ -176,6 +182,21 @@ func (s *Server) Restart() {
 	if !s.launch(lookPath(s.t)) {
 		s.t.Fatalf("redis-server did not come back on %s; its log:\n%s", s.Addr, s.log())
 	}
+}
+
+// RestartLoading is Restart, but returns when the server accepts connections: it may still load its data.
+func (s *Server) RestartLoading() {
+	s.t.Helper()
+	s.Kill()
+	s.start(lookPath(s.t))
+	await(s.t, "redis-server on "+s.Addr+" to listen", func() bool {
+		conn, err := net.DialTimeout("tcp", s.Addr, time.Second)
+		if err != nil {
+			return false
+		}
+		_ = conn.Close()
+		return true
+	})
 }
 
 // PID is the process's id.

@@ -26,13 +26,14 @@ type Sentinels struct {
 }
 
 // StartSentinel starts a primary, a replica and three sentinels, and returns when these know of each other. A primary
-// that is silent for a second is replaced.
-func StartSentinel(t testing.TB) *Sentinels {
+// that is silent for a second is replaced. The options are the replica's.
+func StartSentinel(t testing.TB, ofReplica ...Option) *Sentinels {
 	t.Helper()
 	s := &Sentinels{t: t, clients: make(map[*Server]*redis.Client)}
 	diskless := Args("--repl-diskless-sync-delay", "0")
 	primary := Start(t, diskless)
-	replica := Start(t, diskless, Args("--replicaof", hostOf(primary.Addr), fmt.Sprint(primary.port)))
+	following := Args("--replicaof", hostOf(primary.Addr), fmt.Sprint(primary.port))
+	replica := Start(t, append([]Option{diskless, following}, ofReplica...)...)
 	s.Servers = []*Server{primary, replica}
 	for range 3 {
 		s.Watchers = append(s.Watchers, Start(t, watching(primary)))
