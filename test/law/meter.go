@@ -18,7 +18,10 @@ type Meter struct {
 	// verdicts is what the bucket can hold by the verdicts alone, told by the levels that the answers told, too.
 	verdicts, told estimate
 	open           []Record // denials whose span has not ended
+	recent         []Record // the last that were played, for whoever looks at a breach
 	report         Report
+	// Of the report, in units.
+	overAdmitted, gained, doubled int64
 }
 
 // estimate is what a bucket can hold, in units: level, less any of the lost takes, more any of the lost refunds, which
@@ -43,11 +46,12 @@ type Report struct {
 	First []Breach
 }
 
-// Breach is a record that broke the law.
+// Breach is a record that broke the law, and those before it.
 type Breach struct {
 	What   string
 	Record Record
 	Level  int64 // that the meter expected, in units
+	Before []Record
 }
 
 // NewMeter makes a meter of a bucket that starts full.
@@ -71,8 +75,14 @@ func (m *Meter) Play(records []Record) {
 	}
 	for _, r := range records {
 		m.one(r)
+		if len(m.recent) == maxRecent {
+			m.recent = append(m.recent[:0], m.recent[1:]...)
+		}
+		m.recent = append(m.recent, r)
 	}
 }
+
+const maxRecent = 8
 
 // rank puts what was lost before what was decided at the same instant, and repeated denials after it.
 func rank(r Record) int {
@@ -122,6 +132,10 @@ func (m *Meter) one(r Record) {
 	if !m.started {
 		m.at, m.started = r.NowUS, true
 	}
+	if m.Ordered && !m.writes(r) {
+		at, verdicts, told := m.at, m.verdicts.level, m.told.level
+		defer func() { m.at, m.verdicts.level, m.told.level = at, verdicts, told }()
+	}
 	elapsed := r.NowUS - m.at
 	m.at = r.NowUS
 	m.verdicts.level, m.told.level = m.refilled(m.verdicts.level, elapsed), m.refilled(m.told.level, elapsed)
@@ -161,6 +175,15 @@ func (e *estimate) add(op Op, cost int64) {
 	}
 }
 
+// writes reports whether a store writes the bucket down for an operation: if it changes it, or if the clock was set back
+// since it was written. What was refilled since then is lost when the clock is set back.
+func (m *Meter) writes(r Record) bool {
+	if r.Verdict == Lost || r.Level == NoLevel || r.Op == Peek {
+		return false
+	}
+	return r.NowUS < m.at || change(r) == 1
+}
+
 // admitted looks whether the bucket could pay, by the verdicts. What was missing is given, so that it counts once.
 func (m *Meter) admitted(r Record) {
 	cost, v := r.Cost*m.limit.perUS(), &m.verdicts
@@ -172,7 +195,7 @@ func (m *Meter) admitted(r Record) {
 	v.refunds -= missing - over
 	if over > 0 {
 		m.breach("over-admitted", r, v.level)
-		m.report.OverAdmitted += m.limit.Tokens(over)
+		m.overAdmitted += over
 	}
 	v.level = cost
 }
@@ -185,14 +208,14 @@ func (m *Meter) audit(r Record) {
 		t.refunds -= diff - gained
 		if gained > 0 {
 			m.breach("gained", r, t.level)
-			m.report.Gained += m.limit.Tokens(gained)
+			m.gained += gained
 		}
 	case diff < 0:
 		doubled := -diff - min(-diff, t.takes)
 		t.takes -= -diff - doubled
 		if doubled > 0 {
 			m.breach("doubled", r, t.level)
-			m.report.Doubled += m.limit.Tokens(doubled)
+			m.doubled += doubled
 		}
 	}
 	m.told.level = r.Level
@@ -250,7 +273,7 @@ func (m *Meter) unjust(r Record) {
 
 func (m *Meter) breach(what string, r Record, level int64) {
 	if !slices.ContainsFunc(m.report.First, func(b Breach) bool { return b.What == what }) {
-		m.report.First = append(m.report.First, Breach{what, r, level})
+		m.report.First = append(m.report.First, Breach{what, r, level, slices.Clone(m.recent)})
 	}
 }
 
@@ -260,6 +283,9 @@ func (m *Meter) Report() Report {
 		m.unjust(r)
 	}
 	m.open = m.open[:0]
+	m.report.OverAdmitted = m.limit.Tokens(m.overAdmitted)
+	m.report.Gained = m.limit.Tokens(m.gained)
+	m.report.Doubled = m.limit.Tokens(m.doubled)
 	return m.report
 }
 
