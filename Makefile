@@ -43,6 +43,10 @@ screenshots: test-needs doors-needs ## take the pictures of the live page in doc
 test-doors: test-needs doors-needs ## the doors, with the real third-party programs in front of them
 	go test -tags doors -timeout 10m ./test/...
 
+.PHONY: test-faults
+test-faults: test-needs ## every way in which a store fails, one at a time, held against the law
+	go test -count=1 -tags faults -parallel 4 -timeout 10m -run 'TestFaults|TestLinearizable' ./test/faults
+
 .PHONY: test-long
 test-long: test-needs ## ten million differential steps, 20,000 histories of the law, long fuzzing (FUZZTIME=5m)
 	go test -count=1 -timeout 1h -run TestDifferential -v ./internal/adapters/redisstore -differential.steps=10000000

@@ -1,0 +1,59 @@
+//go:build faults
+
+package faults
+
+import (
+	"bytes"
+	"encoding/json"
+	"testing"
+
+	"github.com/Shopify/toxiproxy/v2"
+	"github.com/rs/zerolog"
+	"github.com/stretchr/testify/require"
+)
+
+// link is the network between the store and one server.
+type link struct {
+	proxy *toxiproxy.Proxy
+}
+
+func startLink(t testing.TB, upstream string) *link {
+	t.Helper()
+	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
+	l := &link{proxy: toxiproxy.NewProxy(server, "link", "127.0.0.1:0", upstream)}
+	require.NoError(t, l.proxy.Start())
+	t.Cleanup(func() {
+		l.proxy.Toxics.ResetToxics(t.Context())
+		l.proxy.Stop()
+	})
+	return l
+}
+
+func (l *link) addr() string { return l.proxy.Listen }
+
+// downstream is from the server to us, upstream from us to the server.
+const (
+	downstream = "downstream"
+	upstream   = "upstream"
+)
+
+// poison adds a toxic. toxicity is the part of the connections that it is in.
+func (l *link) poison(t testing.TB, kind, stream string, toxicity float64, attributes map[string]int) {
+	t.Helper()
+	text, err := json.Marshal(map[string]any{"type": kind, "stream": stream, "toxicity": toxicity, "attributes": attributes})
+	require.NoError(t, err)
+	_, err = l.proxy.Toxics.AddToxicJson(bytes.NewReader(text))
+	require.NoError(t, err)
+}
+
+// heal takes all toxics out, and lets connections through again.
+func (l *link) heal(t testing.TB) {
+	t.Helper()
+	l.proxy.Toxics.ResetToxics(t.Context())
+	if !l.proxy.Enabled {
+		require.NoError(t, l.proxy.Start())
+	}
+}
+
+// cut ends every connection and refuses new ones.
+func (l *link) cut() { l.proxy.Stop() }
