@@ -39,7 +39,8 @@ func TestScript_shippedDiffersFromTestedInTheClockLineAlone(t *testing.T) {
 }
 
 // TestDifferential sends the same random steps through domain.Apply and through the script on a real Redis: every
-// answer, every stored value and every expiry must be the same to the last bit.
+// answer and every stored value must be the same to the last bit, every expiry as late as its limits need and at most
+// the slack later, and every note of one true.
 func TestDifferential(t *testing.T) {
 	seed := *differentialSeed
 	if seed == 0 {
@@ -58,6 +59,7 @@ func TestDifferential(t *testing.T) {
 	for _, rare := range []string{
 		"allowed", "denied", "debt exceeded", "take", "peek", "refund", "charge", "reset", "cost above capacity",
 		"clock back", "clock ahead of bucket", "limit changed", "limit joined", "same key twice", "below zero", "near 2^52", "ticks of 1 ms", "bound of 100 years",
+		"noted", "expiry kept",
 	} {
 		assert.NotZero(t, d.seen[rare], "no step was %q", rare)
 	}
@@ -83,8 +85,8 @@ type differential struct {
 
 // modelHash is what the model holds in the place of a Redis Hash.
 type modelHash struct {
-	buckets  map[string]domain.Bucket
-	expireMS int64
+	buckets              map[string]domain.Bucket
+	earliestMS, latestMS int64 // of its expiry
 }
 
 // modelRun is one run of the script with the answers that the model gives.
@@ -166,20 +168,30 @@ func (d *differential) compareStored() {
 	_, err := pipe.Exec(d.t.Context())
 	require.NoError(d.t, err)
 	for name, h := range hashes {
-		want, expireMS := map[string]string{}, int64(-2)
-		if m := d.model[name]; m != nil {
-			expireMS = m.expireMS
-			for limit, b := range m.buckets {
-				want["b:"+limit] = fmt.Sprintf("%d:%d:%d", b.Credits, b.At, b.TokenCredits)
-			}
-		}
-		got := expiries[name].Val()
-		if got > 0 {
-			got /= time.Millisecond
-		}
-		require.Equal(d.t, want, h.Val(), "what is stored for %s", name)
-		require.Equal(d.t, expireMS, int64(got), "the expiry of %s", name)
+		d.compareHash(name, h.Val(), expiries[name].Val())
 	}
+}
+
+func (d *differential) compareHash(name domain.BucketKey, stored map[string]string, expiry time.Duration) {
+	m := d.model[name]
+	if m == nil {
+		require.Empty(d.t, stored, "what is stored for %s", name)
+		return
+	}
+	want, got := map[string]string{}, map[string]string{}
+	for limit, b := range m.buckets {
+		want["b:"+limit] = fmt.Sprintf("%d:%d:%d", b.Credits, b.At, b.TokenCredits)
+	}
+	for field, value := range stored {
+		bucket, note := splitNote(d.t, value)
+		got[field] = bucket
+		require.LessOrEqual(d.t, note, expiry.Milliseconds(), "the note in %s of %s", field, name)
+		d.count("noted", note > 0)
+	}
+	require.Equal(d.t, want, got, "what is stored for %s", name)
+	require.GreaterOrEqual(d.t, expiry.Milliseconds(), m.earliestMS, "the expiry of %s", name)
+	require.LessOrEqual(d.t, expiry.Milliseconds(), m.latestMS, "the expiry of %s", name)
+	d.count("expiry kept", expiry.Milliseconds() < m.latestMS)
 }
 
 // apply is the model of one run.
@@ -220,7 +232,7 @@ func (d *differential) stored(req *ports.TakeRequest) []domain.Bucket {
 	return buckets
 }
 
-// store keeps the buckets. The expiry of a Hash that has one rises only.
+// store keeps the buckets. The expiry of a Hash rises only.
 func (d *differential) store(req *ports.TakeRequest, buckets []domain.Bucket) {
 	m := d.model[req.Key]
 	if m == nil {
@@ -229,8 +241,10 @@ func (d *differential) store(req *ports.TakeRequest, buckets []domain.Bucket) {
 	}
 	for i := range buckets {
 		m.buckets[req.Limits[i].Name()] = buckets[i]
-		m.expireMS = max(m.expireMS, (int64(req.Limits[i].FullAt(buckets[i]))+999)/1000)
 	}
+	earliest, latest := expiryBounds(req.Limits, buckets)
+	m.earliestMS = max(m.earliestMS, earliest)
+	m.latestMS = max(m.latestMS, latest)
 }
 
 func (d *differential) forget(req *ports.TakeRequest) {

@@ -31,7 +31,7 @@ var tampering = map[string]redistest.Tamper{
 	"not the protocol":           func([]byte) ([]byte, bool) { return []byte("HTTP/1.1 400 Bad Request\r\n\r\n"), false },
 	"another type":               func([]byte) ([]byte, bool) { return []byte("+OK\r\n"), true },
 	"an empty array":             func([]byte) ([]byte, bool) { return []byte("*0\r\n"), true },
-	"somebody else's answer":     func([]byte) ([]byte, bool) { return []byte("*2\r\n:1\r\n:7\r\n"), true },
+	"somebody else's answer":     func([]byte) ([]byte, bool) { return []byte("*2\r\n:2\r\n:7\r\n"), true },
 	"an error that may be later": func([]byte) ([]byte, bool) { return []byte("-ERR Error running script\r\n"), true },
 }
 

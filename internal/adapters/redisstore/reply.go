@@ -91,9 +91,14 @@ func (r *reader) group(req *ports.TakeRequest, out *ports.TakeResult, now domain
 		full := int64(l.Capacity()) * int64(l.TokenCredits())
 		out.Buckets = append(out.Buckets, domain.Bucket{
 			Credits:      domain.Credits(r.integer("level", -int64(domain.MaxCredits), full)),
-			At:           domain.Instant(r.integer("level's time", 0, int64(now))),
+			At:           now,
 			TokenCredits: l.TokenCredits(),
 		})
+	}
+	for i := range req.Limits {
+		if req.Limits[i].TickMicros() > 1 {
+			out.Buckets[i].At = domain.Instant(r.integer("level's time", 0, int64(now)))
+		}
 	}
 }
 

@@ -19,7 +19,7 @@ import (
 var takeSource string
 
 // protocolVersion is the first argument of the script and the first element of its reply.
-const protocolVersion = 1
+const protocolVersion = 2
 
 // maxGroups is the most groups in one run: a run blocks its server, and others wait.
 const maxGroups = 128
@@ -75,16 +75,25 @@ func scriptUnknown(err error) bool { return redis.HasErrorPrefix(err, "NOSCRIPT"
 type command struct {
 	args   []any
 	keys   []keyArgument
-	sets   [][]domain.Limit
+	sets   []limitSet
 	kinds  []kind
 	kindOf []int // of each group, counted from 1
 }
+
+// limitSet is what a kind is limited by: mostly one slice for all groups of a policy.
+type limitSet struct {
+	limits []domain.Limit
+	offset int // of its arguments, from where those of the first set begin
+}
+
+// arguments is how many the set takes: its length, and five a limit.
+func (s *limitSet) arguments() int { return 1 + 5*len(s.limits) }
 
 // kind is what groups of a batch mostly have in common.
 type kind struct {
 	op   domain.Op
 	cost domain.Tokens
-	set  int // counted from 1
+	set  int // index
 }
 
 var commands = sync.Pool{New: func() any { return &command{keys: make([]keyArgument, maxGroups)} }}
@@ -107,21 +116,24 @@ func (c *command) encode(name string, script *string, groups []*group) []any {
 	for _, g := range groups {
 		c.kindOf = append(c.kindOf, c.addKind(kind{g.req.Op, g.req.Cost, c.addSet(g.req.Limits)}))
 	}
-	c.args = append(c.args, protocolVersion, len(c.sets))
-	for _, limits := range c.sets {
-		c.args = append(c.args, len(limits))
-		for i := range limits {
-			l := &limits[i]
-			c.args = append(c.args, field(l), int64(l.Capacity()), int64(l.TokenCredits()), int64(l.TickCredits()), l.TickMicros())
-		}
+	if len(c.kinds) == 1 {
+		c.kindOf = c.kindOf[:0] // there is no need to say it
 	}
-	c.args = append(c.args, len(c.kinds))
+	// The first set comes after the version, the number of kinds, three arguments for each, and each group's kind.
+	// Lua counts from 1.
+	firstSet := 1 + 2 + 3*len(c.kinds) + len(c.kindOf)
+	c.args = append(c.args, protocolVersion, len(c.kinds))
 	for _, k := range c.kinds {
-		c.args = append(c.args, int(k.op), int64(k.cost), k.set)
+		c.args = append(c.args, int(k.op), int64(k.cost), firstSet+c.sets[k.set].offset)
 	}
-	if len(c.kinds) > 1 {
-		for _, k := range c.kindOf {
-			c.args = append(c.args, k)
+	for _, k := range c.kindOf {
+		c.args = append(c.args, k)
+	}
+	for _, s := range c.sets {
+		c.args = append(c.args, len(s.limits))
+		for i := range s.limits {
+			l := &s.limits[i]
+			c.args = append(c.args, field(l), int64(l.Capacity()), int64(l.TokenCredits()), int64(l.TickCredits()), l.TickMicros())
 		}
 	}
 	return c.args
@@ -136,16 +148,18 @@ func (c *command) addKind(k kind) int {
 	return len(c.kinds)
 }
 
-// addSet returns the number of a limit set, counted from 1, adding it if it is not there yet: limits that repeat are
-// sent once.
+// addSet returns the index of a limit set, adding it if it is not there yet: limits that repeat are sent once.
 func (c *command) addSet(limits []domain.Limit) int {
-	for i, known := range c.sets {
+	offset := 0
+	for i := range c.sets {
+		known := c.sets[i].limits
 		if len(known) == len(limits) && (&known[0] == &limits[0] || slices.Equal(known, limits)) { // mostly the same slice
-			return i + 1
+			return i
 		}
+		offset += c.sets[i].arguments()
 	}
-	c.sets = append(c.sets, limits)
-	return len(c.sets)
+	c.sets = append(c.sets, limitSet{limits, offset})
+	return len(c.sets) - 1
 }
 
 // keyArgument writes a group's key. go-redis asks it for bytes when it sends the command.

@@ -51,7 +51,7 @@ func TestScript_refusesAnotherVersionBeforeAnythingIsDone(t *testing.T) {
 	l := limit(t, "burst", "1/h", 10)
 	args := redisstore.Encode(redisstore.TakeSource(), []ports.TakeRequest{take("a", 1, l)})
 	args[0], args[1] = "eval", redisstore.TakeSource()
-	args[4] = 2 // after the command, the source, the number of keys and the key
+	args[4] = 1 // after the command, the source, the number of keys and the key
 	err := c.Do(t.Context(), args...).Err()
 	require.ErrorContains(t, err, "version")
 	assert.True(t, redisstore.Classify(err).NotRun)
@@ -97,6 +97,23 @@ func TestScript_aGroupThatCannotBeReadLeavesItsNeighboursDecided(t *testing.T) {
 	assert.Equal(t, domain.Tokens(99), daily.Remaining(takeOne(t, s, "corrupt-0", 1, daily).Buckets[0]))
 }
 
+func TestScript_aGroupThatFailsLateLeavesNothingBehind(t *testing.T) {
+	s, c := storeAndClient(t)
+	limits := []domain.Limit{limit(t, "a", "1/h", 10), limit(t, "b", "1/h", 10), limit(t, "c", "1/h", 10), limit(t, "d", "1/h", 10)}
+	require.NoError(t, c.HSet(t.Context(), redisstore.RedisKey(key("bad")), "b:d", "x").Err())
+	for _, reqs := range [][]ports.TakeRequest{
+		{take("bad", 1, limits...)},
+		{take("bad", 1, limits...), take("good", 1, limits[0])},
+	} {
+		results := make([]ports.TakeResult, len(reqs))
+		s.TakeMany(t.Context(), reqs, results)
+		require.ErrorIs(t, results[0].Err, ports.ErrCorrupt, "though three limits were read before the fourth")
+		for _, r := range results[1:] {
+			require.NoError(t, r.Err)
+		}
+	}
+}
+
 func TestScript_readsPastAFurtherColon(t *testing.T) {
 	s, c := storeAndClient(t)
 	l := limit(t, "burst", "1/h", 10)
@@ -117,61 +134,8 @@ func TestScript_writesLargeNumbersInFull(t *testing.T) {
 	require.NoError(t, r.Err)
 	require.Greater(t, -r.Buckets[0].Credits, domain.Credits(1_000_000_000_000_000))
 	want := fmt.Sprintf("%d:%d:%d", r.Buckets[0].Credits, r.Buckets[0].At, l.TokenCredits())
-	assert.Equal(t, want, level(t, c, "a", "huge"))
-}
-
-func TestScript_keyExpiresWhenItsLastLimitIsFullAndNeverEarlier(t *testing.T) {
-	s, c := storeAndClient(t)
-	fast, slow := limit(t, "fast", "3/s", 10), limit(t, "slow", "7/h", 10)
-	expiry := func(client string) time.Duration {
-		return c.PExpireTime(t.Context(), redisstore.RedisKey(key(client))).Val()
-	}
-	fullAt := func(l domain.Limit, b domain.Bucket) time.Duration { // rounded up to a millisecond
-		return (time.Duration(l.FullAt(b))*time.Microsecond + time.Millisecond - 1).Truncate(time.Millisecond)
-	}
-
-	r := takeOne(t, s, "a", 3, fast, slow)
-	whole := fullAt(slow, r.Buckets[1])
-	assert.Equal(t, whole, expiry("a"))
-
-	takeOne(t, s, "a", 1, fast)
-	assert.Equal(t, whole, expiry("a"), "a node that knows the fast limit alone does not shorten it")
-
-	r = takeOne(t, s, "a", 1, fast, slow)
-	assert.Equal(t, fullAt(slow, r.Buckets[1]), expiry("a"))
-	assert.Greater(t, expiry("a"), whole, "a poorer bucket is kept longer")
-
-	refund := take("a", 1, slow)
-	refund.Op = domain.OpRefund
-	before := expiry("a")
-	require.NoError(t, ports.Take(t.Context(), s, refund).Err)
-	assert.Equal(t, before, expiry("a"), "a richer one is not kept shorter")
-}
-
-func TestScript_respectsTheExpiryOfFieldsThatAreNotOurs(t *testing.T) {
-	s, c := storeAndClient(t)
-	l := limit(t, "burst", "1/s", 10)
-	foreign := func(client string, ttl time.Duration) time.Duration {
-		k := redisstore.RedisKey(key(client))
-		require.NoError(t, c.HSet(t.Context(), k, "q:monthly", "7").Err())
-		require.NoError(t, c.PExpire(t.Context(), k, ttl).Err())
-		before := c.PExpireTime(t.Context(), k).Val()
-		takeOne(t, s, client, 5, l)
-		require.Equal(t, "7", c.HGet(t.Context(), k, "q:monthly").Val())
-		return c.PExpireTime(t.Context(), k).Val() - before
-	}
-	assert.Zero(t, foreign("long", time.Hour), "a longer expiry stays")
-	assert.Positive(t, foreign("short", time.Second), "a shorter one is put off until our bucket is full")
-}
-
-func TestScript_idleBucketVanishes(t *testing.T) {
-	s, c := storeAndClient(t)
-	l := limit(t, "burst", "1000/s", 20)
-	takeOne(t, s, "a", 20, l)
-	assert.Eventually(t, func() bool {
-		return c.Exists(t.Context(), redisstore.RedisKey(key("a"))).Val() == 0
-	}, patient, time.Millisecond, "20 tokens fill in 20 ms by the server's own clock")
-	assert.Equal(t, domain.Tokens(19), l.Remaining(takeOne(t, s, "a", 1, l).Buckets[0]))
+	stored, _ := splitNote(t, level(t, c, "a", "huge"))
+	assert.Equal(t, want, stored)
 }
 
 func TestScript_denialOnASkewedBucketBringsItsTimeBack(t *testing.T) {
@@ -183,7 +147,8 @@ func TestScript_denialOnASkewedBucketBringsItsTimeBack(t *testing.T) {
 		fmt.Sprintf("0:%d:%d", hourAhead, l.TokenCredits())).Err())
 	r := takeOne(t, s, "a", 1, l)
 	require.Equal(t, domain.Denied, r.Verdict)
-	assert.Equal(t, fmt.Sprintf("0:%d:%d", r.Now, l.TokenCredits()), level(t, c, "a", "burst"))
+	stored, _ := splitNote(t, level(t, c, "a", "burst"))
+	assert.Equal(t, fmt.Sprintf("0:%d:%d", r.Now, l.TokenCredits()), stored)
 	assert.Equal(t, time.Second, l.RetryAfter(r.Buckets[0], 1, r.Now), "not an hour and a second")
 }
 
@@ -191,16 +156,15 @@ func TestEncode_sendsWhatRepeatsOnce(t *testing.T) {
 	l, m := limit(t, "burst", "1/h", 10), limit(t, "burst", "1/m", 10)
 	shared := []domain.Limit{l}
 	const (
-		first  = "1 b:burst 10 3600000000 1 1"
-		second = "1 b:burst 10 60000000 1 1"
+		first  = " 1 b:burst 10 3600000000 1 1"
+		second = " 1 b:burst 10 60000000 1 1"
 	)
 	for want, reqs := range map[string][]ports.TakeRequest{
-		"2 velocity:{a} velocity:{b} 1 1 " + first + " 1 0 1 1": {
+		"2 velocity:{a} velocity:{b} 2 1 0 1 6" + first: {
 			{Key: "a", Limits: shared, Cost: 1},
 			{Key: "b", Limits: []domain.Limit{l}, Cost: 1},
 		},
-		"4 velocity:{a} velocity:{b} velocity:{c} velocity:{a} 1 2 " + first + " " + second +
-			" 3 0 1 1 0 1 2 2 3 1 1 2 3 1": {
+		"4 velocity:{a} velocity:{b} velocity:{c} velocity:{a} 2 3 0 1 16 0 1 22 2 3 16 1 2 3 1" + first + second: {
 			{Key: "a", Limits: shared, Cost: 1},
 			{Key: "b", Limits: []domain.Limit{m}, Cost: 1},
 			{Key: "c", Limits: shared, Cost: 3, Op: domain.OpRefund},

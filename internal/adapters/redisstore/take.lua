@@ -4,76 +4,112 @@
 -- write: a denial writes nothing, so a stale replica would answer it.
 --
 -- KEYS  one Hash per group; a key may repeat, and each of its groups sees what those before it did. Field
---       b:<limit name> holds <credits>:<at_us>:<p>; what follows a further colon is ignored.
--- ARGV  version ("1"), the number of limit sets, then each set:
---         its number of limits, then each limit:
---           field, capacity (tokens), p (credits per token), r (credits per tick), q (microseconds per tick)
---       then the number of kinds, and each kind of operation that occurs:
---         op (0 take, 1 peek, 2 refund, 3 charge, 4 reset), cost (tokens), limit set (counted from 1)
+--       b:<limit name> holds <credits>:<at_us>:<p>, for a group's first limit followed by :<kept_until_ms>;
+--       what follows a further colon is ignored.
+-- ARGV  version ("2"), the number of kinds, then each kind of operation that occurs:
+--         op (0 take, 1 peek, 2 refund, 3 charge, 4 reset), cost (tokens), where in ARGV its limits begin
 --       then, if there are several kinds, the kind of each key (counted from 1)
+--       then the limits of each kind, once where kinds share them: their number, then each limit:
+--         field, capacity (tokens), p (credits per token), r (credits per tick), q (microseconds per tick)
 -- reply version, now (microseconds since the epoch), then for each key:
---         verdict (0 denied, 1 allowed, 2 debt exceeded), then per limit of its set: credits and time
---         (microseconds), as they are now, after the operation
+--         verdict (0 denied, 1 allowed, 2 debt exceeded), then the credits of each of its limits, then the time
+--         (microseconds) of each whose tick is longer than 1 us (the others' is now), all after the operation
 --         or, when this group failed, -1 and a message; nothing was done to it, and its neighbours are decided
 --
--- The arithmetic is domain's, step by step. Every value and product stays within 2^53 in size, so doubles are
--- exact. So is floor(a / b) for whole |a| <= 2^53 and b >= 1: if n is the whole number above a / b, then
+-- The arithmetic is domain's. Every value stays within 2^53 in size, so doubles are exact. A product of whole numbers
+-- that passes 2^53 is rounded, but never to below 2^53, so comparing it with a value is exact, too: it is the larger.
+-- So is floor(a / b) for whole |a| <= 2^53 and b >= 1: if n is the whole number above a / b, then
 -- n - a / b >= 1 / b >= (a / b) / 2^53, more than half of the gap between the doubles there (equal to it only when
 -- a / b is a power of two, which is exact), so the quotient is never rounded up to n. The same holds for ceil.
 -- `%` has no such proof: it computes a - floor(a / b) * b.
 --
--- A lone decision pays for all that a run sets up: each function is made anew, with all it refers to, and each
--- argument is parsed. So there are few functions, numbers stand for themselves (2^52 is 4503599627370496, 2^53 is
--- 9007199254740992), and what all groups share is sent once.
+-- What costs here is each step of the interpreter, each text made and each function made, so a lone decision pays for
+-- all that a run sets up. So what all groups share is worked out once, a number's text is converted by `+ 0`, which
+-- costs half of tonumber, and numbers stand for themselves (2^52 is 4503599627370496, 2^53 is 9007199254740992).
 
-local call, match, format, unpack, tonumber = redis.call, string.match, string.format, unpack, tonumber
-local floor, ceil = math.floor, math.ceil
+local call, match, format, unpack, floor, ceil = redis.call, string.match, string.format, unpack, math.floor, math.ceil
 
-if ARGV[1] ~= '1' then
-  return redis.error_reply('ERR this script reads version 1 of its input')
-end
-
--- %d goes through a C long. %.0f does not, but costs six times as much; `..` would drop digits.
-if format('%d', 4503599627370496) ~= '4503599627370496' then
-  return redis.error_reply('ERR this script needs a 64-bit server')
+if ARGV[1] ~= '2' then
+  return redis.error_reply('ERR this script reads version 2 of its input')
 end
 
 -- TIME moves while a script runs, so it is read once: all groups are decided at the same instant.
 local time = call('TIME'); local now_us = time[1] * 1000000 + time[2]
 
-local sets, at = {}, 3
-for s = 1, tonumber(ARGV[2]) do
-  local fields, writes = {}, {} -- the arguments of HMGET and HSET
-  local set = {fields = fields, writes = writes}
-  local last = at + 5 * tonumber(ARGV[at])
-  local i = 1
-  for a = at + 1, last, 5 do
-    local field, capacity, p = ARGV[a], tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2])
-    local r, q = tonumber(ARGV[a + 3]), tonumber(ARGV[a + 4])
-    local debt = r * (3153600000000000 / q) -- 100 years of 365 days
-    fields[i], writes[2 * i - 1] = field, field
-    set[i] = {
-      capacity = capacity,
-      p = p,
-      r = r,
-      q = q,
-      full = capacity * p,
-      max_debt = debt < 4503599627370496 and debt or 4503599627370496, -- 2^52
-      form = '%d:%d:' .. ARGV[a + 2],
-    }
-    i = i + 1
-  end
-  sets[s], at = set, last + 1
+-- %d goes through a C long. %.0f does not, but costs six times as much; `..` would drop digits.
+local now_text = format('%d', now_us)
+if now_text + 0 ~= now_us then
+  return redis.error_reply('ERR this script needs a 64-bit server')
 end
-local kinds = {}
-for k = 1, tonumber(ARGV[at]) do
-  local a = at + 3 * k - 2
-  kinds[k] = {op = tonumber(ARGV[a]), cost = tonumber(ARGV[a + 1]), set = sets[tonumber(ARGV[a + 2])]}
-end
-at = at + 3 * #kinds
 
--- The state of the group at hand, as it will be answered: one entry per limit.
-local credits, at_us = {}, {}
+-- What a kind does to one limit, whose five arguments begin at a.
+local function effect(op, cost, a, first)
+  local p_text = ARGV[a + 2]
+  local capacity, p, r, q = ARGV[a + 1] + 0, p_text + 0, ARGV[a + 3] + 0, ARGV[a + 4] + 0
+  local max_debt = r * (3153600000000000 / q) -- 100 years of 365 days
+  if max_debt > 4503599627370496 then
+    max_debt = 4503599627370496
+  end
+  local least, spent = -9007199254740992, 0 -- the level that it needs, and what it takes from it
+  if op == '0' then
+    spent = cost * p
+    least = cost <= capacity and spent or 9007199254740992
+  elseif op == '2' then
+    spent = -cost * p
+  elseif op == '3' then
+    spent = cost * p
+    least = cost <= floor(9007199254740992 / p) and spent - max_debt or 9007199254740992
+  end
+  return {
+    field = ARGV[a],
+    capacity = capacity,
+    p = p,
+    r = r,
+    q = q,
+    full = capacity * p,
+    max_debt = max_debt,
+    least = least,
+    spent = spent,
+    usual = '^(%d+):(%d+):' .. p_text .. (first and ':(%d+)$' or '$'),
+    tail = (q == 1 and ':' .. now_text .. ':' or ':') .. p_text,
+  }
+end
+
+local kinds, kind = {}, nil
+for k = 1, ARGV[2] do
+  local a = 3 * k
+  local op, cost, start = ARGV[a], ARGV[a + 1] + 0, ARGV[a + 2] + 0
+  if op == '0' and cost == 0 then
+    op = '1'
+  end
+  kind = {op = op, size = ARGV[start] + 0, slack_us = 0, farthest_ms = 0, fields = false, writes = false}
+  local fill_us = 0
+  for i = 1, kind.size do
+    local limit = effect(op, cost, start + 5 * i - 4, i == 1)
+    kind[i] = limit
+    if limit.full * limit.q > fill_us * limit.r then
+      fill_us = limit.full / limit.r * limit.q
+    end
+  end
+  if kind.size > 1 then
+    kind.fields, kind.writes = {}, {} -- the arguments of HMGET and HSET
+    for i = 1, kind.size do
+      kind.fields[i], kind.writes[2 * i - 1] = kind[i].field, kind[i].field
+    end
+  end
+  local slack_us = fill_us / 16
+  if slack_us < 1000000 then
+    slack_us = 1000000
+  elseif slack_us > 60000000 then
+    slack_us = 60000000
+  end
+  kind.slack_us, kind.farthest_ms = slack_us, (now_us + 2 * fill_us + slack_us) / 1000
+  kinds[k .. ''] = kind
+end
+local kind_of = kinds['2'] and 2 + 3 * ARGV[2] -- where in ARGV the kinds of the keys stand, if they differ
+
+-- The answer, as far as it is known: the group at hand is the k-th, and its verdict goes to n.
+local reply, n, k, keys = {2, now_us}, 3, 1, KEYS
 
 -- A level in credits of another limit's token, in credits of this one's.
 local function converted(limit, level, p)
@@ -102,143 +138,218 @@ local function converted(limit, level, p)
   return whole * limit.p + quotient
 end
 
--- Reads the group into the state at hand, and returns whether any field was there, and whether any was ahead of now.
-local function read(key, set)
-  local found, ahead = false, false
-  local first, values
-  if #set == 1 then
-    first = call('HGET', key, set.fields[1])
-  else
-    values = call('HMGET', key, unpack(set.fields))
+-- Reads any value: the level, its time (at most now), and whether the bucket is ahead of the clock.
+local function read(limit, value)
+  local level, at, p = match(value .. ':', '^(-?%d+):(%d+):(%d+):')
+  if level then
+    level, at, p = level + 0, at + 0, p + 0
   end
-  for i = 1, #set do
-    local limit, value = set[i], first
-    if values then
-      value = values[i]
-    end
+  if not level or level < -4503599627370496 or level > 4503599627370496
+    or at >= 9007199254740992 or p < 1 or p > 4503599627370496 then
+    error('CORRUPT field ' .. limit.field .. ' does not hold a bucket', 0)
+  end
+  if p ~= limit.p then
+    level = converted(limit, level, p)
+  end
+  if level > limit.full then
+    level = limit.full
+  elseif level < -limit.max_debt then
+    level = -limit.max_debt
+  end
+  return level, at < now_us and at or now_us, at > now_us
+end
+
+-- A key expires when its last limit is full again, and is given a slack of a sixteenth of its fill time, from a second
+-- to a minute, so that most decisions need not put the expiry off. The expiry then in force is noted behind the
+-- first limit's value, when that is as usual. It is never made to come earlier, since another node may keep more limits
+-- here, so a note stays true as long as the key lives, whoever writes to it. One farther off than limits like these could
+-- need is not believed. A key that lost its expiry (PERSIST, RESTORE) is given one again when its note is too early.
+--
+-- GT takes a key without an expiry for endless and leaves it so. Where we found none of our fields NX is tried first:
+-- the key is new, or others' fields have an expiry that GT respects.
+local function put_off(key, note, found)
+  if call('PEXPIREAT', key, note, found and 'GT' or 'NX') == 0 then
+    call('PEXPIREAT', key, note, found and 'NX' or 'GT')
+  end
+end
+
+-- Reads the group into the reply, refilled to now. Returns whether all its limits have the level that is needed, whether
+-- one is ahead of the clock, whether any was there, and the note.
+local function refill(key, kind)
+  local values
+  if kind.size == 1 then
+    values = {call('HGET', key, kind[1].field)}
+  else
+    values = call('HMGET', key, unpack(kind.fields))
+  end
+  local enough, skewed, found, note, slow = true, false, false, '0', n + kind.size
+  for i = 1, kind.size do
+    local limit, value = kind[i], values[i]
     local level, at = limit.full, now_us
     if value then
       found = true
-      local p, rest
-      level, at, p, rest = match(value, '^(-?%d+):(%d+):(%d+)(.?)')
-      level, at, p = tonumber(level), tonumber(at), tonumber(p)
-      if not p or (rest ~= '' and rest ~= ':') or level < -4503599627370496 or level > 4503599627370496
-        or at >= 9007199254740992 or p < 1 or p > 4503599627370496 then
-        error('CORRUPT field ' .. set.fields[i] .. ' does not hold a bucket', 0)
+      local full, noted, ahead = level, nil, false
+      level, at, noted = match(value, limit.usual)
+      if level then
+        level, at = level + 0, at + 0
       end
-      if p ~= limit.p then
-        level = converted(limit, level, p)
+      if not level or level > full or at > now_us then
+        level, at, ahead = read(limit, value)
+        noted, skewed = nil, skewed or ahead
       end
-      if level > limit.full then
-        level = limit.full
-      elseif level < -limit.max_debt then
-        level = -limit.max_debt
+      note = noted or note
+      local elapsed = now_us - at
+      if limit.q > 1 then
+        elapsed = floor(elapsed / limit.q)
+        at = at + elapsed * limit.q
       end
-      if at >= now_us then
-        ahead = ahead or at > now_us
-        at = now_us
-      else
-        local elapsed = floor((now_us - at) / limit.q)
-        if elapsed >= ceil((limit.full - level) / limit.r) then -- before multiplying: elapsed * r may pass 2^53
-          level, at = limit.full, now_us
-        else
-          level, at = level + elapsed * limit.r, at + elapsed * limit.q
-        end
+      level = level + elapsed * limit.r
+      if level >= full then
+        level, at = full, now_us
       end
     end
-    credits[i], at_us[i] = level, at
+    if level < limit.least then
+      enough = false
+    end
+    reply[n + i] = level
+    if limit.q > 1 then
+      slow = slow + 1
+      reply[slow] = at
+    end
   end
-  return found, ahead
+  return enough, skewed, found, note
 end
 
--- Stores the group. Its key expires when its last limit is full again, never earlier than it would have: another
--- node may keep more limits here. A key without an expiry counts as endless for GT, so one where we found none of
--- our fields is tried with NX first, and if that refuses, others' fields have an expiry that GT respects.
-local function store(key, set, found)
-  local writes, full_at_us = set.writes, 0
-  for i = 1, #set do
-    local limit = set[i]
-    writes[2 * i] = format(limit.form, credits[i], at_us[i])
-    local full = at_us[i] + ceil((limit.full - credits[i]) / limit.r) * limit.q
-    if full > full_at_us then
-      full_at_us = full
+-- Takes from the group in the reply what the kind spends, if it is to, and stores it.
+local function store(key, kind, spends, found, note)
+  local size, writes, slow = kind.size, kind.writes or {kind[1].field}, n + kind.size
+  local kept, until_us = note + 0 <= kind.farthest_ms, note * 1000
+  local full_at_us = 0
+  for i = 1, size do
+    local limit, level = kind[i], reply[n + i]
+    local full, q, at = limit.full, limit.q, now_us
+    if spends then
+      level = level - limit.spent
+      if level > full then
+        level = full
+      end
+      reply[n + i] = level
+    end
+    if q == 1 then
+      writes[2 * i] = format('%d', level) .. limit.tail
+    else
+      slow = slow + 1
+      at = reply[slow]
+      writes[2 * i] = format('%d:%d', level, at) .. limit.tail
+    end
+    -- Is it full when the key expires, with a tick to spare for what the quotient drops?
+    if kept and ((until_us - at) / q - 1) * limit.r < full - level then
+      kept = false
     end
   end
+  if not kept then
+    for i = 1, size do
+      local limit = kind[i]
+      local at = now_us + ceil((limit.full - reply[n + i]) / limit.r) * limit.q
+      if at > full_at_us then
+        full_at_us = at
+      end
+    end
+    note = format('%d', ceil((full_at_us + kind.slack_us) / 1000))
+  end
+  writes[2] = writes[2] .. ':' .. note
   call('HSET', key, unpack(writes))
-  local expire_at_ms = format('%d', ceil(full_at_us / 1000))
-  if found or call('PEXPIREAT', key, expire_at_ms, 'NX') == 0 then
-    call('PEXPIREAT', key, expire_at_ms, 'GT')
+  if not kept then
+    put_off(key, note, found)
   end
 end
 
--- Carries out the group's operation, on every limit or on none, and returns the verdict.
+-- Decides a group of any kind into the reply.
 local function decide(key, kind)
-  local op, cost, set = kind.op, kind.cost, kind.set
-  if op == 4 then -- reset
-    call('HDEL', key, unpack(set.fields))
-    for i = 1, #set do
-      credits[i], at_us[i] = set[i].full, now_us
+  local op, size = kind.op, kind.size
+  local verdict, full = 1, true
+  if op == '4' then
+    call('HDEL', key, unpack(kind.fields or {kind[1].field}))
+  end
+  local enough, skewed, found, note = refill(key, kind)
+  if op == '2' then
+    for i = 1, size do
+      full = full and reply[n + i] == kind[i].full
     end
-    return 1
+  end
+  if not enough then
+    verdict = op == '3' and 2 or 0
   end
   -- A bucket ahead of the clock is brought back whatever the verdict: it would starve until the clock catches up.
-  local found, changed = read(key, set)
-  if op == 1 or (op == 0 and cost == 0) then -- peek
-    return 1
+  local spends = enough and (op == '0' or op == '3' or not full)
+  if spends or (skewed and op ~= '1') then
+    store(key, kind, spends, found, note)
   end
-  local verdict = 1
-  if op == 2 then -- refund
-    for i = 1, #set do
-      local limit = set[i]
-      if credits[i] < limit.full then
-        changed = true
-        if cost >= ceil((limit.full - credits[i]) / limit.p) then
-          credits[i] = limit.full
-        else
-          credits[i] = credits[i] + cost * limit.p
-        end
-      end
-    end
-  else -- take or charge; costs are compared before they are multiplied
-    for i = 1, #set do
-      local limit = set[i]
-      if op == 0 and (cost > limit.capacity or credits[i] < cost * limit.p) then
-        verdict = 0
-      elseif op == 3 and cost > floor((credits[i] + limit.max_debt) / limit.p) then
-        verdict = 2
-      end
-    end
-    if verdict == 1 then
-      changed = true
-      for i = 1, #set do
-        credits[i] = credits[i] - cost * set[i].p
-      end
+  reply[n] = verdict
+  n = n + 1 + size
+  for i = 1, size do
+    if kind[i].q > 1 then
+      n = n + 1
     end
   end
-  if changed then
-    store(key, set, found)
-  end
-  return verdict
 end
 
-local reply, n = {1, now_us}, 3
-for k = 1, #KEYS do
-  local kind = kinds[1]
-  if kinds[2] then
-    kind = kinds[tonumber(ARGV[at + k])]
-  end
-  -- An error of one group must not end the script: the groups before it have been debited already.
-  local ok, verdict = pcall(decide, KEYS[k], kind)
-  if ok then
-    reply[n] = verdict
-    for i = 1, #kind.set do
-      reply[n + 1], reply[n + 2] = credits[i], at_us[i]
+-- Decides from the k-th group on. The case that most decisions are is done here in few steps, and in the steps of
+-- decide when it turns out to be another: a take by one limit in ticks of 1 us from a bucket that is new, or was stored
+-- by the same limit.
+local function decide_all()
+  local loaded, usual, field, full, r, least, spent, pattern, tail
+  while keys[k] do
+    local key = keys[k]
+    if kind_of then
+      kind = kinds[ARGV[kind_of + k]]
+    end
+    if kind ~= loaded then
+      local limit = kind[1]
+      loaded, usual = kind, kind.op == '0' and kind.size == 1 and limit.q == 1
+      field, full, r, least, spent = limit.field, limit.full, limit.r, limit.least, limit.spent
+      pattern, tail = limit.usual, limit.tail .. ':'
+    end
+    local found = usual and call('HGET', key, field)
+    local level, at, note = full, now_us, '0'
+    if found then
+      level, at, note = match(found, pattern)
+      level = level and level + 0
+    end
+    local elapsed = level and now_us - at
+    if not usual or not level or level > full or elapsed < 0 then
+      decide(key, kind)
+    else
+      local verdict = 0
+      level = level + elapsed * r
+      if level > full then
+        level = full
+      end
+      if level >= least then
+        verdict, level = 1, level - spent
+        local kept = (note * 1000 - now_us) * r >= full - level and note + 0 <= kind.farthest_ms
+        if not kept then
+          note = format('%d', ceil((now_us + ceil((full - level) / r) + kind.slack_us) / 1000))
+        end
+        call('HSET', key, field, format('%d', level) .. tail .. note)
+        if not kept then
+          put_off(key, note, found)
+        end
+      end
+      reply[n], reply[n + 1] = verdict, level
       n = n + 2
     end
-    n = n + 1
-  else
-    reply[n], reply[n + 1] = -1, type(verdict) == 'table' and verdict.err or tostring(verdict)
-    n = n + 2
+    k = k + 1
   end
 end
+
+-- An error of one group must not end the script: the groups before it have been debited already.
+while keys[k] do
+  local ok, failure = pcall(decide_all)
+  if not ok then
+    reply[n], reply[n + 1] = -1, type(failure) == 'table' and failure.err or tostring(failure)
+    n, k = n + 2, k + 1
+  end
+end
+reply[n] = nil -- the last group may have left more before it failed; nil ends a reply
 return reply

@@ -133,5 +133,5 @@ func (p *Proxy) tamper(answer []byte) (instead []byte, open bool) {
 // isDecision tells the script's answers, which begin with their version, from others.
 func isDecision(answer []byte) bool {
 	_, elements, _ := bytes.Cut(answer, []byte("\r\n"))
-	return answer[0] == '*' && bytes.HasPrefix(elements, []byte(":1\r\n"))
+	return answer[0] == '*' && bytes.HasPrefix(elements, []byte(":2\r\n"))
 }
