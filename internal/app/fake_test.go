@@ -14,11 +14,12 @@ import (
 
 const fakeNow domain.Instant = 1_700_000_000_000_000
 
-// fakeStore keeps buckets of single-limit policies in a map, or fails.
+// fakeStore keeps buckets in a map, or fails.
 type fakeStore struct {
 	mu      sync.Mutex
-	buckets map[domain.BucketKey]domain.Bucket
+	buckets map[domain.BucketKey]map[string]domain.Bucket
 	calls   int
+	ops     []domain.Op                    // of every request
 	fail    func(*ports.TakeRequest) error // nil: never
 }
 
@@ -27,19 +28,28 @@ func (f *fakeStore) TakeMany(_ context.Context, reqs []ports.TakeRequest, result
 	defer f.mu.Unlock()
 	f.calls++
 	for i := range reqs {
+		f.ops = append(f.ops, reqs[i].Op)
 		if f.fail != nil {
 			if err := f.fail(&reqs[i]); err != nil {
 				results[i] = ports.TakeResult{Err: err}
 				continue
 			}
 		}
-		state := []domain.Bucket{f.buckets[reqs[i].Key]}
+		state := make([]domain.Bucket, len(reqs[i].Limits))
+		for j := range state {
+			state[j] = f.buckets[reqs[i].Key][reqs[i].Limits[j].Name()]
+		}
 		verdict, write := domain.Apply(reqs[i].Op, reqs[i].Cost, reqs[i].Limits, state, fakeNow)
 		if write {
 			if f.buckets == nil {
-				f.buckets = map[domain.BucketKey]domain.Bucket{}
+				f.buckets = map[domain.BucketKey]map[string]domain.Bucket{}
 			}
-			f.buckets[reqs[i].Key] = state[0]
+			if f.buckets[reqs[i].Key] == nil {
+				f.buckets[reqs[i].Key] = map[string]domain.Bucket{}
+			}
+			for j := range state {
+				f.buckets[reqs[i].Key][reqs[i].Limits[j].Name()] = state[j]
+			}
 		}
 		results[i] = ports.TakeResult{
 			Verdict: verdict, Now: fakeNow, Store: domain.StoreRedis, Buckets: append(results[i].Buckets[:0], state...),
@@ -76,7 +86,7 @@ func (o *fakeObserver) StoreFailed(_ string, mode domain.FailureMode, _ error) {
 	o.failures = append(o.failures, mode)
 }
 
-// stage is a limiter of one policy (3 tokens, 1/h) with everything around it faked.
+// stage is a limiter of one policy (newStage: 3 tokens, 1/h) with everything around it faked.
 type stage struct {
 	*app.RateLimiter
 	store, local *fakeStore
@@ -85,13 +95,20 @@ type stage struct {
 
 func newStage(t *testing.T, key domain.KeySource, mode domain.FailureMode) *stage {
 	t.Helper()
-	refill, per, err := domain.ParseRate("1/h")
-	require.NoError(t, err)
-	limit, err := domain.NewLimit("burst", 3, refill, per)
-	require.NoError(t, err)
-	policies, err := app.NewSinglePolicy(domain.Policy{
-		Name: domain.DefaultPolicyName, Key: domain.Key{key}, Limits: []domain.Limit{limit}, OnStoreFailure: mode,
+	return stageOf(t, domain.Policy{
+		Key: domain.Key{key}, Limits: []domain.Limit{mustLimit(t, "burst", "1/h", 3)}, OnStoreFailure: mode,
 	})
+}
+
+// stageOf is a stage of this policy, which is the default one and open if it does not say otherwise.
+func stageOf(t require.TestingT, p domain.Policy) *stage {
+	if p.Name == "" {
+		p.Name = domain.DefaultPolicyName
+	}
+	if p.OnStoreFailure == "" {
+		p.OnStoreFailure = domain.FailOpen
+	}
+	policies, err := app.NewSinglePolicy(p)
 	require.NoError(t, err)
 	s := &stage{store: &fakeStore{}, local: &fakeStore{}, observer: &fakeObserver{}}
 	s.RateLimiter = app.NewRateLimiter(s.store, s.local, policies, s.observer)

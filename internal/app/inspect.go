@@ -2,7 +2,9 @@ package app
 
 import (
 	"context"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/velocity-limiter/velocity/internal/domain"
 	"github.com/velocity-limiter/velocity/internal/ports"
@@ -10,62 +12,126 @@ import (
 
 // Inspect implements ports.Inspector.
 func (r *RateLimiter) Inspect(ctx context.Context, id ports.ClientID) (ports.BucketReport, error) {
-	policy, source, take, err := r.identify(id)
+	found, err := r.identify(id)
 	if err != nil {
 		return ports.BucketReport{}, err
 	}
-	take.Op = domain.OpPeek
-	result := ports.Take(ctx, r.store, take)
+	found.take.Op = domain.OpPeek
+	result := ports.Take(ctx, r.store, found.take)
 	if result.Err != nil {
 		return ports.BucketReport{}, result.Err
 	}
 	report := ports.BucketReport{
-		Policy: policy.Name, Source: source.String(), Store: result.Store, Now: result.Now,
-		Limits: make([]ports.BucketLevel, len(policy.Limits)),
+		Policy: found.policy.Name, Source: found.source.String(), Store: result.Store, Now: result.Now,
+		Limits: make([]ports.BucketLevel, len(found.take.Limits)),
 	}
-	for i := range policy.Limits {
-		report.Limits[i] = ports.BucketLevel{Limit: policy.Limits[i], Bucket: result.Buckets[i]}
+	for i, limit := range found.take.Limits {
+		report.Limits[i] = ports.BucketLevel{Limit: limit, Bucket: result.Buckets[i]}
 	}
 	return report, nil
 }
 
 // Reset implements ports.Inspector. It resets this process's fallback bucket too.
 func (r *RateLimiter) Reset(ctx context.Context, id ports.ClientID) error {
-	_, _, take, err := r.identify(id)
+	found, err := r.identify(id)
 	if err != nil {
 		return err
 	}
-	take.Op = domain.OpReset
-	if result := ports.Take(ctx, r.local, take); result.Err != nil {
+	found.take.Op = domain.OpReset
+	if result := ports.Take(ctx, r.local, found.take); result.Err != nil {
 		return result.Err
 	}
-	return ports.Take(ctx, r.store, take).Err
+	return ports.Take(ctx, r.store, found.take).Err
 }
 
-func (r *RateLimiter) identify(id ports.ClientID) (*domain.Policy, domain.KeySource, ports.TakeRequest, error) {
-	fail := func(err error) (*domain.Policy, domain.KeySource, ports.TakeRequest, error) {
-		return nil, domain.KeySource{}, ports.TakeRequest{}, err
-	}
+// identified is one bucket group.
+type identified struct {
+	policy *domain.Policy
+	source domain.Key
+	take   ports.TakeRequest
+}
+
+func (r *RateLimiter) identify(id ports.ClientID) (identified, error) {
 	policy, err := r.policies.Named(id.Policy)
 	if err != nil {
-		return fail(err)
+		return identified{}, err
 	}
-	source, address := policy.OwnKey()[0], domain.KeySource{Kind: domain.SourceIP}
-	if id.Source != "" && id.Source != source.String() {
-		if id.Source != address.String() {
-			return fail(&domain.FieldError{
-				Kind: domain.ErrInvalidRequest, Field: "source", Value: strconv.Quote(id.Source),
-				Reason: "must be " + source.String() + ", the policy's own, or ip",
-			})
+	key, stoodIn, err := sourceOf(policy, id.Source)
+	if err != nil {
+		return identified{}, err
+	}
+	var parts []domain.KeyPart
+	if values, ok := domain.SplitListValue(id.Key, len(key)); ok {
+		for i, value := range values {
+			parts = append(parts, domain.KeyPart{Source: key[i], Value: key[i].Normalize(value)})
 		}
-		source = address
 	}
-	if id.Key == "" {
-		return fail(&domain.FieldError{Kind: domain.ErrInvalidRequest, Field: "key", Reason: "must not be empty"})
+	global := key[0].Kind == domain.SourceGlobal
+	switch {
+	case global:
+		parts = []domain.KeyPart{{Source: key[0]}}
+	case parts == nil:
+		return identified{}, &domain.FieldError{
+			Kind: domain.ErrInvalidRequest, Field: "key", Reason: "must have the values of " + key.String() + " with & between",
+		}
+	case id.Key == "":
+		return identified{}, &domain.FieldError{Kind: domain.ErrInvalidRequest, Field: "key", Reason: "must not be empty"}
 	}
-	value := id.Key
-	if source == address {
-		value = domain.NormalizeAddress(value)
+	groups := policy.Groups()
+	if key.Equal(policy.OwnKey()) || stoodIn {
+		if rules := policy.RulesFor(domain.ListValue(parts), stoodIn); rules.Groups != nil {
+			groups = rules.Groups
+		}
 	}
-	return policy, source, ports.TakeRequest{Key: domain.NewBucketKey(policy.Name, source, value), Limits: policy.Limits}, nil
+	take := ports.TakeRequest{Key: domain.NewListKey(policy.Name, parts)}
+	for i := range groups {
+		if groups[i].Key.Equal(key) || stoodIn && mayLack(groups[i].Key) {
+			take.Limits = append(take.Limits, groups[i].Limits...)
+		}
+	}
+	return identified{policy, key, take}, nil
+}
+
+// sourceOf finds the key that a source names: the policy's own, one of its limits', or the address that stood in for a
+// missing one.
+func sourceOf(policy *domain.Policy, source string) (key domain.Key, stoodIn bool, err error) {
+	own, address := policy.OwnKey(), domain.Key{{Kind: domain.SourceIP}}
+	if source == "" {
+		if !slices.ContainsFunc(policy.Groups(), func(g domain.Group) bool { return g.Own }) {
+			return policy.Groups()[0].Key, false, nil // no limit counts by the policy's own
+		}
+		return own, false, nil
+	}
+	named, err := domain.ParseKey(source)
+	known := []string{}
+	for _, group := range policy.Groups() {
+		if err == nil && group.Key.Equal(named) {
+			return group.Key, false, nil
+		}
+		known = append(known, group.Key.String())
+		stoodIn = stoodIn || mayLack(group.Key)
+	}
+	if err == nil && stoodIn && named.Equal(address) {
+		return address, true, nil
+	}
+	if stoodIn {
+		known = append(known, address.String())
+	}
+	return nil, false, &domain.FieldError{
+		Kind: domain.ErrInvalidRequest, Field: "source", Value: strconv.Quote(source),
+		Reason: "must be one of the policy's keys: " + strings.Join(known, "; "),
+	}
+}
+
+// mayLack reports whether a request may come without this key, so that the address stands in.
+func mayLack(key domain.Key) bool {
+	if len(key) != 1 {
+		return false
+	}
+	switch key[0].Kind {
+	case domain.SourceHeader, domain.SourceCookie, domain.SourceQuery:
+		return true
+	default:
+		return false
+	}
 }

@@ -13,39 +13,71 @@ type round struct {
 	single [1]domain.Request
 	answer [1]ports.Answer
 
+	plans   []plan // the requests that a store is asked about
 	takes   []ports.TakeRequest
-	plans   []plan // plans[i] is what takes[i] comes from
 	results []ports.TakeResult
+	states  []groupState
+
+	finder clientFinder
+	parts  []domain.KeyPart
+	// linked says that several takes pass together or not at all: those of a policy with limits of several keys, or of
+	// several requests.
+	linked bool
 }
 
-// plan is what a request comes to.
+// plan is what a request comes to: takes[first:end], one for each bucket group.
 type plan struct {
-	index      int            // of the request
-	policy     *domain.Policy // nil: no policy applies
-	key        domain.BucketKey
+	index      int // of the request
+	policy     *domain.Policy
+	groups     []domain.Group
 	client     string
 	keyMissing bool
+	cost       domain.Tokens
+	first, end int
+	// givenBack says that what was taken has been refunded, since another request may not pass.
+	givenBack bool
 }
 
-// nextPlan is for the caller to fill in, and to add or to drop.
-func (w *round) nextPlan(index int) *plan {
-	w.plans = append(w.plans, plan{index: index})
-	return &w.plans[len(w.plans)-1]
-}
+// groupState is what became of one take.
+type groupState uint8
 
-func (w *round) dropPlan() { w.plans = w.plans[:len(w.plans)-1] }
+const (
+	// stateAsked: the store is asked, or has answered.
+	stateAsked groupState = iota
+	// stateForeseen: denied without asking the store, which would deny.
+	stateForeseen
+	// stateLeft: not asked, since another one is denied.
+	stateLeft
+	// statePassedOpen: the store failed, and the policy lets pass.
+	statePassedOpen
+	// stateRefused: the store failed, and the policy refuses.
+	stateRefused
+	// stateLocal: the store failed, and this process's own memory decided.
+	stateLocal
+	// stateFailed: there is no decision, but an error.
+	stateFailed
+)
 
-func (w *round) add(p *plan, req *domain.Request) {
-	w.takes = append(w.takes, ports.TakeRequest{Op: req.Op, Key: p.key, Limits: p.policy.Limits, Cost: req.Cost})
+// reset empties a round for the requests to come.
+func (w *round) reset() {
+	clear(w.takes)
+	clear(w.plans)
+	clear(w.parts[:cap(w.parts)])
+	w.takes, w.plans, w.parts = w.takes[:0], w.plans[:0], w.parts[:0]
+	w.finder, w.linked = clientFinder{}, false
 }
 
 // resultsFor keeps what the slots point to: the stores write their buckets into the same memory again.
-func (w *round) resultsFor(n int) []ports.TakeResult {
+func (w *round) resultsFor(n int) {
 	if n > cap(w.results) {
 		w.results = append(w.results[:cap(w.results)], make([]ports.TakeResult, n-cap(w.results))...)
 	}
 	w.results = w.results[:n]
-	return w.results
+	if n > cap(w.states) {
+		w.states = make([]groupState, n, 2*n)
+	}
+	w.states = w.states[:n]
+	clear(w.states)
 }
 
 // maxKept bounds the memory that an idle round holds on to.
@@ -55,8 +87,6 @@ func (w *round) putBack(pool *sync.Pool) {
 	if cap(w.takes) > maxKept {
 		return
 	}
-	clear(w.takes)
-	clear(w.plans)
-	w.takes, w.plans = w.takes[:0], w.plans[:0]
+	w.reset()
 	pool.Put(w)
 }

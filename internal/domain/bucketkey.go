@@ -3,6 +3,7 @@ package domain
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"strings"
 )
 
 // BucketKey names the bucket group of one client under one policy: "<policy>:<source>=<value>"; a key of several
@@ -75,6 +76,24 @@ func ListValue(parts []KeyPart) string {
 	}
 	return string(dst)
 }
+
+// SplitListValue is the inverse of [ListValue] for a key of n sources; false if s is no such value.
+func SplitListValue(s string, n int) ([]string, bool) {
+	if n == 1 {
+		return []string{s}, true
+	}
+	values := strings.Split(s, "&")
+	for i := range values {
+		escapes := strings.Count(values[i], "%26") + strings.Count(values[i], "%25")
+		if escapes != strings.Count(values[i], "%") {
+			return nil, false
+		}
+		values[i] = listedEscapes.Replace(values[i])
+	}
+	return values, len(values) == n
+}
+
+var listedEscapes = strings.NewReplacer("%26", "&", "%25", "%")
 
 func appendListed(dst []byte, value string) []byte {
 	if len(value) > maxKeyValue {

@@ -20,6 +20,7 @@ func (p *Policy) Compile() error {
 		c.overrides = append(c.overrides, p.groupsOf(p.overridden(&p.Overrides[i])))
 	}
 	c.patterns = newPatternIndex(lists)
+	c.needsOwn = c.patterns.some || slices.ContainsFunc(c.groups, func(g Group) bool { return g.Own })
 	p.compiled = c
 	return nil
 }
@@ -89,6 +90,9 @@ func (p *Policy) Groups() []Group {
 	}
 	return p.compiled.groups
 }
+
+// NeedsOwnKey reports whether any limit or pattern looks at the policy's own key. The policy must be compiled.
+func (p *Policy) NeedsOwnKey() bool { return p.compiled.needsOwn }
 
 // Rules are what a policy says about one client.
 type Rules struct {

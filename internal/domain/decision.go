@@ -72,7 +72,7 @@ type Decision struct {
 	Store StoreName
 	// At is the store's time of the decision; 0 where LevelKnown is false.
 	At Instant
-	// LevelKnown is false when the failure policies open and closed decided: then the limits carry no level.
+	// LevelKnown is false when the failure policies open and closed decided about all limits: then none carries a level.
 	LevelKnown bool
 	// Limits has one entry per limit of the policy, in its order; none if the client is blocked or exempt.
 	Limits []LimitStatus
@@ -91,8 +91,8 @@ type LimitStatus struct {
 	ResetAfter time.Duration // until the bucket is full
 	NextToken  time.Duration // until one more whole token is there; 0 when full
 	FillTime   time.Duration // in which an empty bucket fills
-	// LevelUnknown says that this limit was not looked at: one of another key denied first. Of the levels and waits
-	// nothing is known.
+	// LevelUnknown says that this limit was not looked at: the store failed, or one of another key denied first. Then
+	// nothing is known of level and waits, and Allowed says nothing against it.
 	LevelUnknown bool
 }
 
@@ -165,5 +165,5 @@ func (l *Limit) Status(b Bucket, now Instant, cost Tokens, allowed bool) LimitSt
 
 // UnknownStatus describes l where no level is known, because the failure policy decided.
 func (l *Limit) UnknownStatus(allowed bool) LimitStatus {
-	return LimitStatus{Name: l.name, Allowed: allowed, Capacity: l.capacity, FillTime: l.FillTime()}
+	return LimitStatus{Name: l.name, Allowed: allowed, Capacity: l.capacity, FillTime: l.FillTime(), LevelUnknown: true}
 }

@@ -58,8 +58,8 @@ func TestStatus(t *testing.T) {
 
 func TestUnknownStatus_carriesNoLevel(t *testing.T) {
 	l := mustLimit(t, "5/s", 10)
-	assert.Equal(t, domain.LimitStatus{Name: "l", Allowed: true, Capacity: 10, FillTime: 2 * time.Second}, l.UnknownStatus(true))
-	assert.Equal(t, domain.LimitStatus{Name: "l", Capacity: 10, FillTime: 2 * time.Second}, l.UnknownStatus(false))
+	assert.Equal(t, domain.LimitStatus{Name: "l", Allowed: true, Capacity: 10, FillTime: 2 * time.Second, LevelUnknown: true}, l.UnknownStatus(true))
+	assert.Equal(t, domain.LimitStatus{Name: "l", Capacity: 10, FillTime: 2 * time.Second, LevelUnknown: true}, l.UnknownStatus(false))
 }
 
 func TestOutcome(t *testing.T) {

@@ -12,6 +12,8 @@ var (
 	ErrInvalidPolicy = errors.New("invalid policy")
 	// ErrInvalidRequest is wrapped by every error that refuses a request before a limit was asked.
 	ErrInvalidRequest = errors.New("invalid request")
+	// ErrMalformedRequest is wrapped by every error that refuses a request because a part of it cannot be read.
+	ErrMalformedRequest = errors.New("malformed request")
 	// ErrDebtExceeded refuses a charge that would take a bucket below -2^52 credits or below what 100 years
 	// refill. Nothing was charged.
 	ErrDebtExceeded = errors.New("the charge exceeds the debt that a bucket can carry")

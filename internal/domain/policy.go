@@ -115,6 +115,7 @@ type compiled struct {
 	groups    []Group
 	overrides []([]Group) // the groups of each override
 	patterns  patternIndex
+	needsOwn  bool
 }
 
 // Group is a bucket group: limits of one policy that share a key, and so are taken in one atomic step.

@@ -24,13 +24,14 @@ type Request struct {
 	// Domain and Descriptor are what a policy for Envoy matches. A request with a Domain matches no other.
 	Domain     string
 	Descriptor []DescriptorEntry
-	// Key is the value of the policy's own key, where the caller knows it. Empty: Lookup is asked. A key of several
-	// sources has none.
+	// Key is the value of the policy's own key, where the caller knows it; that of several sources as [ListValue] writes
+	// it. Empty: Lookup is asked.
 	Key string
 	// Client is the address of the client; the zero Addr if it is not known.
 	Client netip.Addr
 	// Lookup returns the value of a header, a cookie or a parameter of the query; "" if the request has none. The value
-	// need not outlive the call. An error is returned to the caller as it is. Nil: the request has no values.
+	// must stay until the decision is made, and no longer. An error is returned to the caller as it is. Nil: the request
+	// has no values.
 	Lookup func(KeySource) (string, error)
 	// ID is the request's id, for the log.
 	ID string

@@ -18,10 +18,10 @@ type Inspector interface {
 // ClientID names one client under one policy.
 type ClientID struct {
 	Policy string
-	// Key is the value of the policy's own key.
+	// Key is the value of the key, as domain.ListValue writes it.
 	Key string
-	// Source is where the value came from, if not from the policy's own key: "ip" for a client whose request had no
-	// key. Empty: the policy's own.
+	// Source is the key that Key is a value of: the policy's own or that of one of its limits, as domain.Key.String
+	// writes it, or "ip" for a client whose request had no key. Empty: the policy's own.
 	Source string
 }
 

@@ -53,8 +53,8 @@ func clientID(c *fiber.Ctx) (ports.ClientID, error) {
 		return ports.ClientID{}, err
 	}
 	source := string(c.Context().QueryArgs().Peek("source"))
-	if source != "" && source != "ip" {
-		return ports.ClientID{}, &inputError{errOutOfRange, "source", "must be ip, or left out"}
+	if _, err := domain.ParseKey(source); source != "" && err != nil {
+		return ports.ClientID{}, &inputError{errOutOfRange, "source", "must be a key as in a policy file, or left out"}
 	}
 	return ports.ClientID{Policy: policy, Key: key, Source: source}, nil
 }

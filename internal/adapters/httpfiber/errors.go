@@ -67,6 +67,7 @@ var statusTable = []struct {
 	{errMediaType, fiber.StatusUnsupportedMediaType, ""},
 	{errOutOfRange, fiber.StatusUnprocessableEntity, ""},
 	{domain.ErrDebtExceeded, fiber.StatusUnprocessableEntity, "cost: " + domain.ErrDebtExceeded.Error()},
+	{domain.ErrMalformedRequest, fiber.StatusBadRequest, "the request cannot be decided"},
 	{domain.ErrInvalidRequest, fiber.StatusUnprocessableEntity, "the request cannot be decided"},
 	{ports.ErrInvalidTake, fiber.StatusUnprocessableEntity, "the request cannot be decided"},
 	{errHeaderTooBig, fiber.StatusRequestHeaderFieldsTooLarge, "the header is larger than this server takes"},

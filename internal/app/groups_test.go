@@ -1,0 +1,366 @@
+package app_test
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/velocity-limiter/velocity/internal/app"
+	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/ports"
+)
+
+var byTenant = domain.KeySource{Kind: domain.SourceHeader, Name: "x-tenant"}
+
+// threeKeys counts per client (3 tokens), per tenant (4) and for all (5), with nothing refilled.
+func threeKeys(t require.TestingT) domain.Policy {
+	return domain.Policy{
+		Key: domain.Key{byHeader},
+		Limits: []domain.Limit{
+			mustLimit(t, "all", "1/h", 5), mustLimit(t, "burst", "1/h", 3), mustLimit(t, "tenant", "1/h", 4), mustLimit(t, "daily", "1/h", 30),
+		},
+		LimitKeys: map[string]domain.Key{"all": {{Kind: domain.SourceGlobal}}, "tenant": {byTenant}},
+	}
+}
+
+func of(client, tenant string, cost domain.Tokens) domain.Request {
+	return domain.Request{Cost: cost, Client: netip.MustParseAddr("192.0.2.7"), Lookup: func(s domain.KeySource) (string, error) {
+		return map[domain.KeySource]string{byHeader: client, byTenant: tenant}[s], nil
+	}}
+}
+
+// levels are the tokens left, by "<key> <limit>".
+func (f *fakeStore) levels() map[string]int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	left := map[string]int64{}
+	for key, limits := range f.buckets {
+		for name, b := range limits {
+			left[string(key)+" "+name] = int64(b.Credits / b.TokenCredits)
+		}
+	}
+	return left
+}
+
+func TestGroups_areTakenInOneCallAndDescribedInThePolicysOrder(t *testing.T) {
+	s := stageOf(t, threeKeys(t))
+	d, err := s.Decide(t.Context(), of("a", "t", 2))
+	require.NoError(t, err)
+	assert.Equal(t, 1, s.store.calls)
+	assert.Equal(t, map[string]int64{
+		"default:g= all": 3, "default:h:x-client-id=a burst": 1, "default:h:x-client-id=a daily": 28, "default:h:x-tenant=t tenant": 2,
+	}, s.store.levels())
+	var names []string
+	for _, l := range d.Limits {
+		names = append(names, l.Name)
+	}
+	assert.Equal(t, []string{"all", "burst", "tenant", "daily"}, names)
+	assert.Equal(t, "burst", d.Constraining().Name)
+	assert.Equal(t, domain.StoreRedis, d.Store)
+	assert.Equal(t, "a", d.Client)
+	assert.True(t, d.LevelKnown)
+	assert.Equal(t, fakeNow, d.At)
+}
+
+func TestGroups_denialGivesBackWhatTheOthersSpent(t *testing.T) {
+	s := stageOf(t, threeKeys(t))
+	_, err := s.Decide(t.Context(), of("a", "t", 3))
+	require.NoError(t, err)
+	before := s.store.levels()
+
+	d, err := s.Decide(t.Context(), of("b", "t", 2)) // the tenant has one left
+	require.NoError(t, err)
+	assert.Equal(t, domain.OutcomeDenied, d.Outcome)
+	assert.Equal(t, 3, s.store.calls, "a take, a take and one refund of all")
+	left := s.store.levels()
+	assert.Equal(t, int64(3), left["default:h:x-client-id=b burst"])
+	delete(left, "default:h:x-client-id=b burst")
+	delete(left, "default:h:x-client-id=b daily")
+	assert.Equal(t, before, left)
+	allowed := map[string]bool{}
+	remaining := map[string]domain.Tokens{}
+	for _, l := range d.Limits {
+		allowed[l.Name], remaining[l.Name] = l.Allowed, l.Remaining
+	}
+	assert.Equal(t, map[string]bool{"all": true, "burst": true, "tenant": false, "daily": true}, allowed)
+	assert.Equal(t, map[string]domain.Tokens{"all": 2, "burst": 3, "tenant": 1, "daily": 30}, remaining, "as after the refund")
+	require.Len(t, s.observer.decisions, 2)
+}
+
+func TestGroups_refundThatFailsIsNotSentAgain(t *testing.T) {
+	s := stageOf(t, threeKeys(t))
+	s.store.fail = func(req *ports.TakeRequest) error {
+		if req.Op == domain.OpRefund {
+			return ports.ErrUnavailable
+		}
+		return nil
+	}
+	d, err := s.Decide(t.Context(), of("a", "t", 4)) // the client has 3
+	require.NoError(t, err)
+	assert.Equal(t, domain.OutcomeDenied, d.Outcome)
+	assert.Equal(t, []domain.Op{0, 0, 0, domain.OpRefund, domain.OpRefund}, s.store.ops)
+	assert.Empty(t, s.observer.failures, "the decision is made")
+}
+
+func TestGroups_oneUnknown(t *testing.T) {
+	const client, tenant, all = "default:h:x-client-id=a", "default:h:x-tenant=t", "default:g="
+	for name, c := range map[string]struct {
+		mode    domain.FailureMode
+		failing []domain.BucketKey
+		cost    domain.Tokens
+		outcome domain.Outcome
+		refunds int
+	}{
+		"open, the others allow":          {domain.FailOpen, []domain.BucketKey{tenant}, 1, domain.OutcomeAllowed, 0},
+		"open, another denies":            {domain.FailOpen, []domain.BucketKey{tenant}, 4, domain.OutcomeDenied, 1},
+		"open, all fail":                  {domain.FailOpen, []domain.BucketKey{tenant, client, all}, 9, domain.OutcomeAllowed, 0},
+		"closed, the others allow":        {domain.FailClosed, []domain.BucketKey{all}, 1, domain.OutcomeUnavailable, 2},
+		"closed, another denies":          {domain.FailClosed, []domain.BucketKey{all}, 4, domain.OutcomeDenied, 1},
+		"local, our own memory has it":    {domain.FailLocal, []domain.BucketKey{all}, 1, domain.OutcomeAllowed, 0},
+		"local, our own memory denies":    {domain.FailLocal, []domain.BucketKey{client}, 4, domain.OutcomeDenied, 2},
+		"local, another denies":           {domain.FailLocal, []domain.BucketKey{all}, 4, domain.OutcomeDenied, 1},
+		"local, another denies here, too": {domain.FailLocal, []domain.BucketKey{all, tenant}, 4, domain.OutcomeDenied, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := threeKeys(t)
+			p.OnStoreFailure = c.mode
+			p.RefundOn, _ = domain.ParseRefundOn("2xx")
+			s := stageOf(t, p)
+			s.store.fail = func(req *ports.TakeRequest) error {
+				if slices.Contains(c.failing, req.Key) {
+					return ports.ErrUnavailable
+				}
+				return nil
+			}
+			d, err := s.Decide(t.Context(), of("a", "t", c.cost))
+			require.NoError(t, err)
+			assert.Equal(t, c.outcome, d.Outcome)
+			assert.Equal(t, domain.StoreFallback, d.Store)
+			assert.True(t, d.RefundOn.Empty(), "what is not known to be taken must not be given back")
+			refunded := 0
+			for _, op := range s.store.ops {
+				if op == domain.OpRefund {
+					refunded++
+				}
+			}
+			assert.Equal(t, c.refunds, refunded, "only what is known to be taken is given back")
+			assert.Len(t, s.observer.failures, 1, "told once")
+			assert.Equal(t, len(c.failing) < 3 || c.mode == domain.FailLocal, d.LevelKnown)
+			if c.outcome != domain.OutcomeAllowed {
+				for key, left := range s.local.levels() {
+					full := map[string]int64{"all": 5, "burst": 3, "tenant": 4, "daily": 30}
+					assert.Contains(t, slices.Collect(maps.Values(full)), left, "%s was given back here, too", key)
+				}
+			}
+		})
+	}
+}
+
+func TestGroups_knownDenialAsksNoStore(t *testing.T) {
+	s := stageOf(t, threeKeys(t))
+	start := time.Now() //nolint:forbidigo // the shortcut's clock is real here
+	shortcut, err := app.NewShortcut(app.ShortcutConfig{MaxEntries: 100, MaxAge: time.Minute}, s.store,
+		func() time.Duration { return time.Since(start) }) //nolint:forbidigo // as above
+	require.NoError(t, err)
+	defer shortcut.Close()
+	policies, err := app.NewSinglePolicy(withDefaults(threeKeys(t)))
+	require.NoError(t, err)
+	limiter := app.NewRateLimiter(shortcut, s.local, policies, s.observer)
+	for _, want := range []domain.Outcome{domain.OutcomeAllowed, domain.OutcomeDenied} {
+		d, err := limiter.Decide(t.Context(), of("a", "t", 3))
+		require.NoError(t, err)
+		require.Equal(t, want, d.Outcome)
+	}
+	calls, levels := s.store.calls, s.store.levels()
+	for range 100 {
+		d, err := limiter.Decide(t.Context(), of("a", "t", 3))
+		require.NoError(t, err)
+		require.Equal(t, domain.OutcomeDenied, d.Outcome)
+		require.Equal(t, domain.StoreShortcut, d.Store)
+		require.True(t, d.LevelKnown)
+		require.False(t, d.Constraining().Allowed)
+		require.False(t, d.Constraining().LevelUnknown)
+		unknown := 0
+		for _, l := range d.Limits {
+			if l.LevelUnknown {
+				unknown++
+				require.True(t, l.Allowed)
+			}
+		}
+		require.Positive(t, unknown)
+	}
+	assert.Equal(t, calls, s.store.calls)
+	assert.Equal(t, levels, s.store.levels())
+}
+
+func withDefaults(p domain.Policy) domain.Policy {
+	p.Name, p.OnStoreFailure = domain.DefaultPolicyName, domain.FailOpen
+	return p
+}
+
+// Whatever is asked, in the end each bucket has lost exactly what was admitted.
+func TestGroups_notOneTokenIsLost(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := stageOf(t, threeKeys(t))
+		spent := map[string]int64{}
+		for range rapid.IntRange(1, 40).Draw(t, "calls") {
+			var reqs []domain.Request
+			var who [][2]string
+			for range rapid.IntRange(1, 4).Draw(t, "requests") {
+				client, tenant := rapid.SampledFrom([]string{"a", "b", ""}).Draw(t, "client"), rapid.SampledFrom([]string{"t", "u"}).Draw(t, "tenant")
+				reqs = append(reqs, of(client, tenant, domain.Tokens(rapid.IntRange(0, 3).Draw(t, "cost"))))
+				who = append(who, [2]string{client, tenant})
+			}
+			answers := make([]ports.Answer, len(reqs))
+			together := rapid.Bool().Draw(t, "together")
+			if together {
+				s.DecideTogether(t.Context(), reqs, answers)
+			} else {
+				s.DecideMany(t.Context(), reqs, answers)
+			}
+			all := true
+			for i := range answers {
+				require.NoError(t, answers[i].Err)
+				all = all && answers[i].Decision.Allowed()
+			}
+			for i := range answers {
+				if reqs[i].Cost == 0 || !answers[i].Decision.Allowed() || together && !all {
+					continue
+				}
+				client := "h:x-client-id=" + who[i][0]
+				if who[i][0] == "" {
+					client = "ip=192.0.2.7"
+				}
+				cost := int64(reqs[i].Cost)
+				spent["default:g= all"] += cost
+				spent["default:h:x-tenant="+who[i][1]+" tenant"] += cost
+				spent["default:"+client+" burst"] += cost
+				spent["default:"+client+" daily"] += cost
+			}
+		}
+		capacity := map[string]int64{"all": 5, "rst": 3, "ant": 4, "ily": 30}
+		for bucket, left := range s.store.levels() {
+			require.Equal(t, capacity[bucket[len(bucket)-3:]]-spent[bucket], left, bucket)
+		}
+	})
+}
+
+func TestDecideTogether_allOrNone(t *testing.T) {
+	burst := []domain.Limit{mustLimit(t, "burst", "1/h", 3)}
+	policy := func(name string, change func(*domain.Policy)) *domain.Policy {
+		p := &domain.Policy{Name: name, Key: domain.Key{byHeader}, Limits: burst, OnStoreFailure: domain.FailOpen}
+		if change != nil {
+			change(p)
+		}
+		require.NoError(t, p.Compile())
+		return p
+	}
+	a, b := policy("a", nil), policy("b", nil)
+	shadow := policy("shadow", func(p *domain.Policy) { p.Mode = domain.ModeShadow })
+	block := policy("block", func(p *domain.Policy) { p.Block = []string{"*"} })
+	exempt := policy("exempt", func(p *domain.Policy) { p.Exempt = []string{"*"} })
+	own := func(p *domain.Policy, cost domain.Tokens) domain.Request {
+		return domain.Request{Own: p, Key: "k", Cost: cost}
+	}
+	for name, c := range map[string]struct {
+		reqs     []domain.Request
+		outcomes []domain.Outcome
+		left     map[string]int64
+	}{
+		"all pass": {
+			[]domain.Request{own(a, 1), own(b, 2)}, []domain.Outcome{domain.OutcomeAllowed, domain.OutcomeAllowed}, map[string]int64{"a": 2, "b": 1},
+		},
+		"one is denied": {
+			[]domain.Request{own(a, 1), own(b, 4)}, []domain.Outcome{domain.OutcomeAllowed, domain.OutcomeDenied}, map[string]int64{"a": 3},
+		},
+		"one is denied in shadow": {
+			[]domain.Request{own(a, 1), own(shadow, 4)}, []domain.Outcome{domain.OutcomeAllowed, domain.OutcomeDenied}, map[string]int64{"a": 2},
+		},
+		"one is blocked": {
+			[]domain.Request{own(block, 1), own(a, 1)}, []domain.Outcome{domain.OutcomeBlocked, domain.OutcomeAllowed}, map[string]int64{"a": 3},
+		},
+		"one is exempt": {
+			[]domain.Request{own(exempt, 1), own(a, 1)}, []domain.Outcome{domain.OutcomeExempt, domain.OutcomeAllowed}, map[string]int64{"a": 2},
+		},
+		"the same bucket twice": {
+			[]domain.Request{own(a, 2), own(a, 2)}, []domain.Outcome{domain.OutcomeAllowed, domain.OutcomeDenied}, map[string]int64{"a": 3},
+		},
+		"a peek": {
+			[]domain.Request{own(a, 0), own(b, 4)}, []domain.Outcome{domain.OutcomeAllowed, domain.OutcomeDenied}, map[string]int64{},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStage(t, byHeader, domain.FailOpen)
+			answers := make([]ports.Answer, len(c.reqs))
+			s.DecideTogether(t.Context(), c.reqs, answers)
+			for i := range answers {
+				require.NoError(t, answers[i].Err)
+				assert.Equal(t, c.outcomes[i], answers[i].Decision.Outcome, "answer %d", i)
+			}
+			left := map[string]int64{}
+			for _, p := range []string{"a", "b"} {
+				if n, stored := s.store.levels()[p+":h:x-client-id=k burst"]; stored {
+					left[p] = n
+				}
+			}
+			assert.Equal(t, c.left, left)
+		})
+	}
+}
+
+func TestDecideTogether_requestThatCannotBeDecidedLetsNoneSpend(t *testing.T) {
+	s := newStage(t, byHeader, domain.FailOpen)
+	answers := make([]ports.Answer, 2)
+	s.DecideTogether(t.Context(), []domain.Request{take("a"), {Cost: -1}}, answers)
+	require.ErrorIs(t, answers[1].Err, domain.ErrInvalidRequest)
+	assert.Equal(t, int64(3), s.store.levels()["default:h:x-client-id=a burst"])
+}
+
+func TestGroups_otherOperationsReachEveryGroup(t *testing.T) {
+	s := stageOf(t, threeKeys(t))
+	do := func(op domain.Op, cost domain.Tokens) error {
+		req := of("a", "t", cost)
+		req.Op = op
+		_, err := s.Decide(t.Context(), req)
+		return err
+	}
+	require.NoError(t, do(domain.OpCharge, 40))
+	assert.Equal(t, int64(-36), s.store.levels()["default:h:x-tenant=t tenant"])
+	require.NoError(t, do(domain.OpRefund, 38))
+	assert.Equal(t, int64(2), s.store.levels()["default:h:x-tenant=t tenant"])
+	assert.Equal(t, int64(3), s.store.levels()["default:g= all"])
+
+	before := s.store.levels()
+	s.store.fail = func(req *ports.TakeRequest) error {
+		if req.Key == "default:h:x-tenant=t" {
+			return ports.ErrUnavailable
+		}
+		return nil
+	}
+	require.ErrorIs(t, do(domain.OpCharge, 1), ports.ErrUnavailable)
+	assert.Equal(t, before["default:g= all"]-1, s.store.levels()["default:g= all"], "it may have been carried out: it is left as it is")
+}
+
+func TestGroups_callerWhoHasGoneLosesNothing(t *testing.T) {
+	s := stageOf(t, threeKeys(t))
+	ctx, cancel := context.WithCancel(t.Context())
+	s.store.fail = func(req *ports.TakeRequest) error {
+		if req.Key == "default:g=" {
+			cancel()
+			return errors.Join(ports.ErrUnavailable, context.Canceled)
+		}
+		return nil
+	}
+	_, err := s.Decide(ctx, of("a", "t", 1))
+	require.ErrorIs(t, err, context.Canceled)
+	assert.Equal(t, int64(3), s.store.levels()["default:h:x-client-id=a burst"])
+	assert.Equal(t, int64(4), s.store.levels()["default:h:x-tenant=t tenant"])
+}
