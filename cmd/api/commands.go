@@ -26,6 +26,10 @@ func commands() []command {
 		{"validate", "FILE", "check a policy file and print it as a table", runValidate},
 		{"explain", "-policies FILE METHOD URL", "say which policy applies to a request, and why", runExplain},
 		{"simulate", "-policies FILE LOG...", "replay access logs: who would have been denied?", runSimulate},
+		{"status", "", "how a running service is: its state, its shards, what it has decided", runStatus},
+		{"top", "", "the clients that a running service denied most, or heard most of", runTop},
+		{"inspect", "[-policy NAME] CLIENT", "one client's buckets in a running service", runInspect},
+		{"reset", "[-policy NAME] CLIENT", "make one client's buckets full", runReset},
 	}
 }
 

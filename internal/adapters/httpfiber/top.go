@@ -1,6 +1,7 @@
 package httpfiber
 
 import (
+	"slices"
 	"strconv"
 
 	"github.com/go-json-experiment/json"
@@ -16,7 +17,8 @@ const (
 	topMost  = 100
 )
 
-// WithTop serves the clients that ask most, and are denied most, at /v1/top.
+// WithTop serves the clients that ask most, and are denied most, at /v1/top: of all policies,
+// or of the one that is asked for.
 func WithTop(source ports.TopSource) AdminOption {
 	return func(a *Admin, token fiber.Handler) {
 		a.http.app.Get("/v1/top", token, func(c *fiber.Ctx) error {
@@ -27,7 +29,11 @@ func WithTop(source ports.TopSource) AdminOption {
 					return &inputError{errOutOfRange, "n", "must be from 1 to " + strconv.Itoa(topMost)}
 				}
 			}
-			return answerJSON(c, topJSON(source.Top(n)))
+			report := source.Top(n)
+			if only := c.Query("policy"); only != "" {
+				report.Policies = slices.DeleteFunc(report.Policies, func(p ports.TopPolicy) bool { return p.Policy != only })
+			}
+			return answerJSON(c, topJSON(report))
 		})
 	}
 }

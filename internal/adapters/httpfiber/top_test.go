@@ -49,6 +49,10 @@ func TestTop(t *testing.T) {
 
 	call(t, "GET", url+"/v1/top", "", "Authorization", "Bearer secret")
 	assert.Equal(t, 10, asked)
+	got = call(t, "GET", url+"/v1/top?policy=other", "", "Authorization", "Bearer secret")
+	assert.JSONEq(t, `{"window_ms": 55000, "policies": []}`, got.body)
+	got = call(t, "GET", url+"/v1/top?policy=search", "", "Authorization", "Bearer secret")
+	assert.Contains(t, got.body, `"requests":9`)
 	for _, n := range []string{"0", "101", "many", "-1"} {
 		got := call(t, "GET", url+"/v1/top?n="+n, "", "Authorization", "Bearer secret")
 		assert.Equal(t, 422, got.status, n)

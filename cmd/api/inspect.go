@@ -1,0 +1,78 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+)
+
+const inspectUsage = `Usage: api inspect [-policy NAME] [-source ip] CLIENT
+
+Shows the buckets of one client, named by the value of the policy's key.
+` + adminUsageEnd
+
+// bucketReport is the answer of /v1/buckets.
+type bucketReport struct {
+	Policy, Source, Key, Store string
+	Now                        time.Time
+	Limits                     []struct {
+		Name, Rate string
+		Key        string // of a limit that counts by a key of its own
+		Limit      int64
+		Tokens     json.Number
+		UpdatedAt  time.Time `json:"updated_at"`
+		ExpiresAt  time.Time `json:"expires_at"`
+	}
+}
+
+func runInspect(ctx context.Context, args []string, s streams) int {
+	f := newFlags("inspect", inspectUsage)
+	var admin adminFlags
+	var name clientFlags
+	admin.define(f)
+	name.define(f)
+	rest, code, done := parseFlags(f, args, s)
+	if done {
+		return code
+	}
+	key, err := oneKey(rest)
+	if err != nil {
+		return s.misuse(f.Name(), err)
+	}
+	c, err := newAdminClient(admin.addr)
+	if err != nil {
+		return s.misuse(f.Name(), err)
+	}
+	var report bucketReport
+	body, err := c.get(ctx, name.path(key), &report)
+	switch {
+	case err != nil:
+		return s.fail(err)
+	case admin.json:
+		printJSON(s.out, body)
+	default:
+		printReport(s.out, &report)
+	}
+	return exitOK
+}
+
+func printReport(w io.Writer, r *bucketReport) {
+	_, _ = fmt.Fprintf(w, "%s under %s, by %s, in %s\n\n", printable(r.Key), r.Policy, r.Source, r.Store)
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(table, "LIMIT\tRATE\tTOKENS\tCAPACITY\tFULL IN\tLAST UPDATE")
+	for _, l := range r.Limits {
+		full := "full"
+		if left := l.ExpiresAt.Sub(r.Now); left > 0 {
+			full = left.Round(time.Millisecond).String()
+		}
+		updated := "-"
+		if l.UpdatedAt.Unix() > 0 {
+			updated = l.UpdatedAt.UTC().Format("2006-01-02 15:04:05.000")
+		}
+		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%s\t%s\n", l.Name, l.Rate, l.Tokens, l.Limit, full, updated)
+	}
+	_ = table.Flush()
+}

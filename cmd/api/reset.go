@@ -1,0 +1,74 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+
+	"github.com/mattn/go-isatty"
+)
+
+const resetUsage = `Usage: api reset [-policy NAME] [-source ip] [-yes] CLIENT
+
+Makes the buckets of one client full, after asking; without a terminal to ask at, -yes must say so.
+` + adminUsageEnd
+
+func runReset(ctx context.Context, args []string, s streams) int {
+	f := newFlags("reset", resetUsage)
+	var admin adminFlags
+	var name clientFlags
+	admin.define(f)
+	name.define(f)
+	yes := f.Bool("yes", false, "do not ask")
+	rest, code, done := parseFlags(f, args, s)
+	if done {
+		return code
+	}
+	key, err := oneKey(rest)
+	if err != nil {
+		return s.misuse(f.Name(), err)
+	}
+	c, err := newAdminClient(admin.addr)
+	if err != nil {
+		return s.misuse(f.Name(), err)
+	}
+	if !*yes {
+		if !isTerminal(s.in) {
+			return s.misuse(f.Name(), errors.New("there is no terminal to ask at: say -yes"))
+		}
+		question := fmt.Sprintf("Make every bucket of %s under %s full? [y/N] ", printable(key), name.policy)
+		if !confirmed(s.in, s.err, question) {
+			return s.fail(errors.New("not reset"))
+		}
+	}
+	if _, err := c.ask(ctx, http.MethodDelete, name.path(key)); err != nil {
+		return s.fail(err)
+	}
+	if admin.json {
+		printJSON(s.out, []byte(`{"reset":true}`))
+	} else {
+		_, _ = fmt.Fprintf(s.out, "Reset: every bucket of %s under %s is full.\n", printable(key), name.policy)
+	}
+	return exitOK
+}
+
+func isTerminal(r io.Reader) bool {
+	f, ok := r.(*os.File)
+	return ok && isatty.IsTerminal(f.Fd())
+}
+
+// confirmed asks, and takes nothing but a yes for one.
+func confirmed(in io.Reader, out io.Writer, question string) bool {
+	_, _ = io.WriteString(out, question)
+	line, _ := bufio.NewReader(in).ReadString('\n') // an end is no yes
+	switch strings.ToLower(strings.TrimSpace(line)) {
+	case "y", "yes":
+		return true
+	}
+	return false
+}
