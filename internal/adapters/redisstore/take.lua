@@ -75,7 +75,7 @@ local function effect(op, cost, a, first)
   }
 end
 
-local kinds, kind = {}, nil
+local kinds, kind = ARGV[2] ~= '1' and {}, nil
 for k = 1, ARGV[2] do
   local a = 3 * k
   local op, cost, start = ARGV[a], ARGV[a + 1] + 0, ARGV[a + 2] + 0
@@ -104,60 +104,15 @@ for k = 1, ARGV[2] do
     slack_us = 60000000
   end
   kind.slack_us, kind.farthest_ms = slack_us, (now_us + 2 * fill_us + slack_us) / 1000
-  kinds[k .. ''] = kind
+  if kinds then
+    kinds[k .. ''] = kind
+  end
 end
-local kind_of = kinds['2'] and 2 + 3 * ARGV[2] -- where in ARGV the kinds of the keys stand, if they differ
+local kind_of = kinds and 2 + 3 * ARGV[2] -- where in ARGV the kinds of the keys stand, if they differ
 
--- The answer, as far as it is known: the group at hand is the k-th, and its verdict goes to n.
-local reply, n, k, keys = {2, now_us}, 3, 1, KEYS
-
--- A level in credits of another limit's token, in credits of this one's.
-local function converted(limit, level, p)
-  local whole = floor(level / p)
-  if whole >= limit.capacity then
-    return limit.full
-  elseif -whole > floor(limit.max_debt / limit.p) then -- as a quotient: whole * p may pass 2^53
-    return -limit.max_debt
-  end
-  -- floor(fraction * limit.p / p), bit by bit of limit.p: the product itself may pass 2^53.
-  local fraction, rest_of_p = level - whole * p, limit.p
-  local quotient, rest, bit = 0, 0, 4503599627370496
-  while bit >= 1 do
-    quotient, rest = quotient * 2, rest * 2
-    if rest >= p then
-      quotient, rest = quotient + 1, rest - p
-    end
-    if rest_of_p >= bit then
-      rest_of_p, rest = rest_of_p - bit, rest + fraction
-      if rest >= p then
-        quotient, rest = quotient + 1, rest - p
-      end
-    end
-    bit = bit / 2
-  end
-  return whole * limit.p + quotient
-end
-
--- Reads any value: the level, its time (at most now), and whether the bucket is ahead of the clock.
-local function read(limit, value)
-  local level, at, p = match(value .. ':', '^(-?%d+):(%d+):(%d+):')
-  if level then
-    level, at, p = level + 0, at + 0, p + 0
-  end
-  if not level or level < -4503599627370496 or level > 4503599627370496
-    or at >= 9007199254740992 or p < 1 or p > 4503599627370496 then
-    error('CORRUPT field ' .. limit.field .. ' does not hold a bucket', 0)
-  end
-  if p ~= limit.p then
-    level = converted(limit, level, p)
-  end
-  if level > limit.full then
-    level = limit.full
-  elseif level < -limit.max_debt then
-    level = -limit.max_debt
-  end
-  return level, at < now_us and at or now_us, at > now_us
-end
+-- The answer, as far as it is known: the group at hand is the k-th, and its verdict goes to n. Two places more, which
+-- the first group fills, keep the table from growing for a lone one.
+local reply, n, k, keys = {2, now_us, 0, 0}, 3, 1, KEYS
 
 -- A key expires when its last limit is full again, and is given a slack of a sixteenth of its fill time, from a second
 -- to a minute, so that most decisions need not put the expiry off. The expiry then in force is noted behind the
@@ -173,126 +128,182 @@ local function put_off(key, note, found)
   end
 end
 
--- Reads the group into the reply, refilled to now. Returns whether all its limits have the level that is needed, whether
--- one is ahead of the clock, whether any was there, and the note.
-local function refill(key, kind)
-  local values
-  if kind.size == 1 then
-    values = {call('HGET', key, kind[1].field)}
-  else
-    values = call('HMGET', key, unpack(kind.fields))
+-- Makes the function that decides a group of any kind, which most runs do not need: each function costs a run as much
+-- as a command's text.
+local function general()
+  -- A level in credits of another limit's token, in credits of this one's.
+  local function converted(limit, level, p)
+    local whole = floor(level / p)
+    if whole >= limit.capacity then
+      return limit.full
+    elseif -whole > floor(limit.max_debt / limit.p) then -- as a quotient: whole * p may pass 2^53
+      return -limit.max_debt
+    end
+    -- floor(fraction * limit.p / p), bit by bit of limit.p: the product itself may pass 2^53.
+    local fraction, rest_of_p = level - whole * p, limit.p
+    local quotient, rest, bit = 0, 0, 4503599627370496
+    while bit >= 1 do
+      quotient, rest = quotient * 2, rest * 2
+      if rest >= p then
+        quotient, rest = quotient + 1, rest - p
+      end
+      if rest_of_p >= bit then
+        rest_of_p, rest = rest_of_p - bit, rest + fraction
+        if rest >= p then
+          quotient, rest = quotient + 1, rest - p
+        end
+      end
+      bit = bit / 2
+    end
+    return whole * limit.p + quotient
   end
-  local enough, skewed, found, note, slow = true, false, false, '0', n + kind.size
-  for i = 1, kind.size do
-    local limit, value = kind[i], values[i]
-    local level, at = limit.full, now_us
-    if value then
-      found = true
-      local full, noted, ahead = level, nil, false
-      level, at, noted = match(value, limit.usual)
-      if level then
-        level, at = level + 0, at + 0
-      end
-      if not level or level > full or at > now_us then
-        level, at, ahead = read(limit, value)
-        noted, skewed = nil, skewed or ahead
-      end
-      note = noted or note
-      local elapsed = now_us - at
-      if limit.q > 1 then
-        elapsed = floor(elapsed / limit.q)
-        at = at + elapsed * limit.q
-      end
-      level = level + elapsed * limit.r
-      if level >= full then
-        level, at = full, now_us
-      end
-    end
-    if level < limit.least then
-      enough = false
-    end
-    reply[n + i] = level
-    if limit.q > 1 then
-      slow = slow + 1
-      reply[slow] = at
-    end
-  end
-  return enough, skewed, found, note
-end
 
--- Takes from the group in the reply what the kind spends, if it is to, and stores it.
-local function store(key, kind, spends, found, note)
-  local size, writes, slow = kind.size, kind.writes or {kind[1].field}, n + kind.size
-  local kept, until_us = note + 0 <= kind.farthest_ms, note * 1000
-  local full_at_us = 0
-  for i = 1, size do
-    local limit, level = kind[i], reply[n + i]
-    local full, q, at = limit.full, limit.q, now_us
-    if spends then
-      level = level - limit.spent
-      if level > full then
-        level = full
+  -- Reads any value: the level, its time (at most now), and whether the bucket is ahead of the clock.
+  local function read(limit, value)
+    local level, at, p = match(value .. ':', '^(-?%d+):(%d+):(%d+):')
+    if level then
+      level, at, p = level + 0, at + 0, p + 0
+    end
+    if not level or level < -4503599627370496 or level > 4503599627370496
+      or at >= 9007199254740992 or p < 1 or p > 4503599627370496 then
+      error('CORRUPT field ' .. limit.field .. ' does not hold a bucket', 0)
+    end
+    if p ~= limit.p then
+      level = converted(limit, level, p)
+    end
+    if level > limit.full then
+      level = limit.full
+    elseif level < -limit.max_debt then
+      level = -limit.max_debt
+    end
+    return level, at < now_us and at or now_us, at > now_us
+  end
+
+  -- Reads the group into the reply, refilled to now. Returns whether all its limits have the level that is needed, whether
+  -- one is ahead of the clock, whether any was there, and the note.
+  local function refill(key, kind)
+    local values
+    if kind.size == 1 then
+      values = {call('HGET', key, kind[1].field)}
+    else
+      values = call('HMGET', key, unpack(kind.fields))
+    end
+    local enough, skewed, found, note, slow = true, false, false, '0', n + kind.size
+    for i = 1, kind.size do
+      local limit, value = kind[i], values[i]
+      local level, at = limit.full, now_us
+      if value then
+        found = true
+        local full, noted, ahead = level, nil, false
+        level, at, noted = match(value, limit.usual)
+        if level then
+          level, at = level + 0, at + 0
+        end
+        if not level or level > full or at > now_us then
+          level, at, ahead = read(limit, value)
+          noted, skewed = nil, skewed or ahead
+        end
+        note = noted or note
+        local elapsed = now_us - at
+        if limit.q > 1 then
+          elapsed = floor(elapsed / limit.q)
+          at = at + elapsed * limit.q
+        end
+        level = level + elapsed * limit.r
+        if level >= full then
+          level, at = full, now_us
+        end
+      end
+      if level < limit.least then
+        enough = false
       end
       reply[n + i] = level
-    end
-    if q == 1 then
-      writes[2 * i] = format('%d', level) .. limit.tail
-    else
-      slow = slow + 1
-      at = reply[slow]
-      writes[2 * i] = format('%d:%d', level, at) .. limit.tail
-    end
-    -- Is it full when the key expires, with a tick to spare for what the quotient drops?
-    if kept and ((until_us - at) / q - 1) * limit.r < full - level then
-      kept = false
-    end
-  end
-  if not kept then
-    for i = 1, size do
-      local limit = kind[i]
-      local at = now_us + ceil((limit.full - reply[n + i]) / limit.r) * limit.q
-      if at > full_at_us then
-        full_at_us = at
+      if limit.q > 1 then
+        slow = slow + 1
+        reply[slow] = at
       end
     end
-    note = format('%d', ceil((full_at_us + kind.slack_us) / 1000))
+    return enough, skewed, found, note
   end
-  writes[2] = writes[2] .. ':' .. note
-  call('HSET', key, unpack(writes))
-  if not kept then
-    put_off(key, note, found)
+
+  -- Takes from the group in the reply what the kind spends, if it is to, and stores it.
+  local function store(key, kind, spends, found, note)
+    local size, writes, slow = kind.size, kind.writes or {kind[1].field}, n + kind.size
+    local kept, until_us = note + 0 <= kind.farthest_ms, note * 1000
+    local full_at_us = 0
+    for i = 1, size do
+      local limit, level = kind[i], reply[n + i]
+      local full, q, at = limit.full, limit.q, now_us
+      if spends then
+        level = level - limit.spent
+        if level > full then
+          level = full
+        end
+        reply[n + i] = level
+      end
+      if q == 1 then
+        writes[2 * i] = format('%d', level) .. limit.tail
+      else
+        slow = slow + 1
+        at = reply[slow]
+        writes[2 * i] = format('%d:%d', level, at) .. limit.tail
+      end
+      -- Is it full when the key expires, with a tick to spare for what the quotient drops?
+      if kept and ((until_us - at) / q - 1) * limit.r < full - level then
+        kept = false
+      end
+    end
+    if not kept then
+      for i = 1, size do
+        local limit = kind[i]
+        local at = now_us + ceil((limit.full - reply[n + i]) / limit.r) * limit.q
+        if at > full_at_us then
+          full_at_us = at
+        end
+      end
+      note = format('%d', ceil((full_at_us + kind.slack_us) / 1000))
+    end
+    writes[2] = writes[2] .. ':' .. note
+    call('HSET', key, unpack(writes))
+    if not kept then
+      put_off(key, note, found)
+    end
   end
+
+  -- Decides a group of any kind into the reply.
+  local function decide(key, kind)
+    local op, size = kind.op, kind.size
+    local verdict, full = 1, true
+    if op == '4' then
+      call('HDEL', key, unpack(kind.fields or {kind[1].field}))
+    end
+    local enough, skewed, found, note = refill(key, kind)
+    if op == '2' then
+      for i = 1, size do
+        full = full and reply[n + i] == kind[i].full
+      end
+    end
+    if not enough then
+      verdict = op == '3' and 2 or 0
+    end
+    -- A bucket ahead of the clock is brought back whatever the verdict: it would starve until the clock catches up.
+    local spends = enough and (op == '0' or op == '3' or not full)
+    if spends or (skewed and op ~= '1') then
+      store(key, kind, spends, found, note)
+    end
+    reply[n] = verdict
+    n = n + 1 + size
+    for i = 1, size do
+      if kind[i].q > 1 then
+        n = n + 1
+      end
+    end
+  end
+
+  return decide
 end
 
--- Decides a group of any kind into the reply.
-local function decide(key, kind)
-  local op, size = kind.op, kind.size
-  local verdict, full = 1, true
-  if op == '4' then
-    call('HDEL', key, unpack(kind.fields or {kind[1].field}))
-  end
-  local enough, skewed, found, note = refill(key, kind)
-  if op == '2' then
-    for i = 1, size do
-      full = full and reply[n + i] == kind[i].full
-    end
-  end
-  if not enough then
-    verdict = op == '3' and 2 or 0
-  end
-  -- A bucket ahead of the clock is brought back whatever the verdict: it would starve until the clock catches up.
-  local spends = enough and (op == '0' or op == '3' or not full)
-  if spends or (skewed and op ~= '1') then
-    store(key, kind, spends, found, note)
-  end
-  reply[n] = verdict
-  n = n + 1 + size
-  for i = 1, size do
-    if kind[i].q > 1 then
-      n = n + 1
-    end
-  end
-end
+local decide
 
 -- Decides from the k-th group on. The case that most decisions are is done here in few steps, and in the steps of
 -- decide when it turns out to be another: a take by one limit in ticks of 1 us from a bucket that is new, or was stored
@@ -318,6 +329,7 @@ local function decide_all()
     end
     local elapsed = level and now_us - at
     if not usual or not level or level > full or elapsed < 0 then
+      decide = decide or general()
       decide(key, kind)
     else
       local verdict = 0
@@ -349,7 +361,9 @@ while keys[k] do
   if not ok then
     reply[n], reply[n + 1] = -1, type(failure) == 'table' and failure.err or tostring(failure)
     n, k = n + 2, k + 1
+    for i = #reply, n, -1 do
+      reply[i] = nil -- what the group left before it failed
+    end
   end
 end
-reply[n] = nil -- the last group may have left more before it failed; nil ends a reply
 return reply
