@@ -25,6 +25,7 @@ type store struct {
 	Health  ports.HealthChecker
 	Shards  []redisstore.Shard // none in memory
 	Memory  *memstore.Store    // nil in Redis
+	Redis   *redisstore.Store  // nil in memory
 	Stats   ports.StatsSource  // nil in memory
 	// Shortcut is nil where there is none.
 	Shortcut *app.Shortcut
@@ -53,7 +54,7 @@ func newRedisStore(cfg redisstore.Config, shortcut app.ShortcutConfig, log *zap.
 	}
 	watchShards(buckets.Manager(), log)
 	s := &store{
-		Name: domain.StoreRedis, Buckets: buckets, Health: buckets, Stats: buckets, Shards: buckets.Manager().Shards(),
+		Name: domain.StoreRedis, Buckets: buckets, Health: buckets, Stats: buckets, Redis: buckets, Shards: buckets.Manager().Shards(),
 	}
 	if shortcut.MaxEntries == 0 {
 		return s, closing("Redis", buckets, log), nil

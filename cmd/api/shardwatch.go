@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -21,6 +22,7 @@ const (
 const (
 	msgShardDown = "A shard does not answer: the failure policy decides for its clients"
 	msgShardUp   = "A shard answers again: it decides for its clients"
+	msgACL       = "Redis refuses commands that Velocity needs: docs/failures.md has the ACL"
 	msgSkew      = "A shard's clock differs from this machine's: look after both"
 	msgSkewOver  = "A shard's clock agrees with this machine's again"
 )
@@ -68,16 +70,13 @@ func watchShards(m *redisstore.RedisShardManager, log *zap.Logger) {
 // and says which of them do not answer. The start does not wait for them: until they do, the failure policy decides.
 // Where that has opened the circuit breaker, it has been said already.
 func (s *service) greetShards(ctx context.Context) {
-	var down []ports.ShardHealth
-	for began := time.Now(); time.Since(began) < greetingTimeout; {
-		down = slices.DeleteFunc(s.Store.Health.CheckHealth(ctx), func(h ports.ShardHealth) bool { return h.Err == nil })
-		if len(down) == 0 {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(greetingInterval):
+	if s.Store.Redis == nil {
+		return
+	}
+	down := s.awaitShards(ctx)
+	for _, shard := range s.Store.Redis.CheckPermissions(ctx) {
+		if errors.Is(shard.Err, redisstore.ErrPermissions) {
+			s.Log.Error(msgACL, zap.String("shard", shard.Name), zap.Error(shard.Err))
 		}
 	}
 	for _, shard := range down {
@@ -87,8 +86,23 @@ func (s *service) greetShards(ctx context.Context) {
 	}
 }
 
+// awaitShards returns those that do not answer.
+func (s *service) awaitShards(ctx context.Context) []ports.ShardHealth {
+	for began := time.Now(); ; {
+		down := slices.DeleteFunc(s.Store.Health.CheckHealth(ctx), func(h ports.ShardHealth) bool { return h.Err == nil })
+		if len(down) == 0 || time.Since(began) >= greetingTimeout {
+			return down
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(greetingInterval):
+		}
+	}
+}
+
 func (s *service) breakerIsOpen(shard string) bool {
-	return slices.ContainsFunc(s.Store.Stats.Stats(), func(stats ports.ShardStats) bool {
+	return slices.ContainsFunc(s.Store.Redis.Stats(), func(stats ports.ShardStats) bool {
 		return stats.Name == shard && stats.Breaker != ports.BreakerClosed
 	})
 }

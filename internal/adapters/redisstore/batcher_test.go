@@ -74,8 +74,9 @@ func (f *fakeShard) sent() [][]domain.Tokens {
 func newFakeBatcher(takes time.Duration) (*fakeShard, *batcher) {
 	f := &fakeShard{takes: takes}
 	const budget = 50 * time.Millisecond
-	return f, newBatcher("shard-0", budget, f.send, newGuard("shard-0", budget, &notices{}, func(ctx context.Context) error {
-		return f.send(ctx, nil)
+	return f, newBatcher("shard-0", budget, f.send, newGuard("shard-0", budget, &notices{}, questions{
+		probe:       func(ctx context.Context) error { return f.send(ctx, nil) },
+		permissions: func(context.Context) error { return nil },
 	}))
 }
 

@@ -28,9 +28,8 @@ const (
 // one rule at a time. Every decision looks at refusal alone, which is nil while the breaker is closed.
 type guard struct {
 	name string
-	// probe asks the shard for a decision on a key of its own, and returns what send would.
-	probe   func(ctx context.Context) error
-	budget  time.Duration // of a probe
+	questions
+	budget  time.Duration // of a question
 	notices *notices
 
 	circuit circuitbreaker.CircuitBreaker[any]
@@ -50,8 +49,16 @@ type guard struct {
 	probing  sync.WaitGroup
 }
 
-func newGuard(name string, budget time.Duration, notices *notices, probe func(context.Context) error) *guard {
-	g := &guard{name: name, probe: probe, budget: budget, notices: notices, since: time.Now()}
+// questions are what a guard asks its shard by itself.
+type questions struct {
+	// probe asks for a decision on a key of the shard, and returns why it is failing, if it is.
+	probe func(ctx context.Context) error
+	// permissions asks for what the user lacks.
+	permissions func(ctx context.Context) error
+}
+
+func newGuard(name string, budget time.Duration, notices *notices, questions questions) *guard {
+	g := &guard{name: name, questions: questions, budget: budget, notices: notices, since: time.Now()}
 	g.ctx, g.stopping = context.WithCancel(context.Background())
 	g.circuit = circuitbreaker.NewBuilder[any]().
 		WithFailureRateThreshold(tripRate, tripMinimum, tripPeriod).

@@ -103,15 +103,24 @@ func (c *Config) clusterOptions(seeds []address, tlsConfig *tls.Config) *redis.C
 // newBatcher makes a batcher whose server is probed with a key that keyOf finds.
 func (c *cluster) newBatcher(name string, keyOf func() (domain.BucketKey, bool)) *batcher {
 	send := func(ctx context.Context, groups []*group) error { return c.send(ctx, name, groups) }
-	probe := func(ctx context.Context) error {
-		key, ok := keyOf()
-		if !ok {
-			c.refresh()
-			return errNoSlots
-		}
-		return probeWith(ctx, send, key)
+	questions := questions{
+		probe: func(ctx context.Context) error {
+			key, ok := keyOf()
+			if !ok {
+				c.refresh()
+				return errNoSlots
+			}
+			return probeWith(ctx, send, key)
+		},
+		permissions: func(ctx context.Context) error {
+			key, ok := keyOf()
+			if !ok {
+				return errNoSlots
+			}
+			return checkPermissions(ctx, c.client, key)
+		},
 	}
-	return newBatcher(name, c.budget, send, newGuard(name, c.budget, c.notices, probe))
+	return newBatcher(name, c.budget, send, newGuard(name, c.budget, c.notices, questions))
 }
 
 // keyOf finds a probe's key that the node owns. Without one the node is no primary any more.

@@ -58,6 +58,8 @@ var answers = []struct {
 	{"LOADING", failure{ports.FailureLoading, notRun, true}},
 	{"CLUSTERDOWN", failure{ports.FailureClusterDown, notRun, true}},
 	{"NOAUTH", failure{ports.FailureAuth, notRun, true}},
+	// What is longer than ten words is not even read before the password is known.
+	{"ERR Protocol error: unauthenticated ", failure{ports.FailureAuth, notRun, true}},
 	{"WRONGPASS", failure{ports.FailureAuth, notRun, true}},
 	{"NOPERM", failure{ports.FailureNoPerm, notRun, true}},
 	// Redis 7.0 says this of a command within the script, so others before it may have run.

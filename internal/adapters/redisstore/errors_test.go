@@ -75,6 +75,7 @@ func TestClassify(t *testing.T) {
 		{answer("NOREPLICAS Not enough good replicas to write."), redisstore.Failure{ports.FailureNoReplicas, notRun, trips}},
 		{answer("CLUSTERDOWN Hash slot not served"), redisstore.Failure{ports.FailureClusterDown, notRun, trips}},
 		{answer("NOAUTH Authentication required."), redisstore.Failure{ports.FailureAuth, notRun, trips}},
+		{answer("ERR Protocol error: unauthenticated multibulk length"), redisstore.Failure{ports.FailureAuth, notRun, trips}},
 		{answer("WRONGPASS invalid username-password pair"), redisstore.Failure{ports.FailureAuth, notRun, trips}},
 		{answer("NOPERM no permissions"), redisstore.Failure{ports.FailureNoPerm, notRun, trips}},
 		{answer("ERR The user executing the script can't run this command or subcommand"), redisstore.Failure{ports.FailureNoPerm, ran, trips}},

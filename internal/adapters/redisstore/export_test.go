@@ -21,6 +21,9 @@ const (
 // TakeSource is the shipped script.
 func TakeSource() string { return takeSource }
 
+// CanarySource is the script that looks at permissions.
+func CanarySource() string { return canarySource }
+
 // SourceWithArgumentClock is the script that takes the time from its last argument.
 func SourceWithArgumentClock() string { return withClock("local now_us = tonumber(ARGV[#ARGV])") }
 

@@ -85,8 +85,11 @@ func (l *shardList) add(s Shard, client *redis.Client, script *script, budget ti
 	send := func(ctx context.Context, groups []*group) error {
 		return script.decide(ctx, client, s.Name, groups)
 	}
-	probe := func(ctx context.Context) error { return probeWith(ctx, send, probeKey) }
-	b := newBatcher(s.Name, budget, send, newGuard(s.Name, budget, notices, probe))
+	questions := questions{
+		probe:       func(ctx context.Context) error { return probeWith(ctx, send, probeKey) },
+		permissions: func(ctx context.Context) error { return checkPermissions(ctx, client, probeKey) },
+	}
+	b := newBatcher(s.Name, budget, send, newGuard(s.Name, budget, notices, questions))
 	l.shards = append(l.shards, &shard{Shard: s, client: client, batcher: b})
 	l.seeds = append(l.seeds, hash(s.Identity))
 }

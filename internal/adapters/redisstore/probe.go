@@ -1,12 +1,13 @@
 package redisstore
 
 import (
-	"cmp"
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"time"
 
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
 // Probes of a shard that is not asked: the first comes soon, for what was a hiccup; the longest interval decides how
@@ -22,7 +23,11 @@ const probeKey domain.BucketKey = "probe"
 
 // probeUntilBack tells that the shard failed at the time since, asks it until it can decide, and tells that, too.
 func (g *guard) probeUntilBack(cause error, since time.Time) {
-	g.notices.breaker(BreakerChange{Shard: g.name, Open: true, At: since, Cause: cause, Kind: classify(cause).kind})
+	kind := classify(cause).kind
+	if kind == ports.FailureNoPerm {
+		cause = g.explain(cause)
+	}
+	g.notices.breaker(BreakerChange{Shard: g.name, Open: true, At: since, Cause: cause, Kind: kind})
 	for interval := probeFirst; g.pause(interval); interval = min(2*interval, probeMost) {
 		if g.canDecide() {
 			break
@@ -33,6 +38,16 @@ func (g *guard) probeUntilBack(cause error, since time.Time) {
 	}
 	g.closed()
 	g.notices.breaker(BreakerChange{Shard: g.name, At: since, Outage: time.Since(since)})
+}
+
+// explain adds what the user lacks.
+func (g *guard) explain(cause error) error {
+	ctx, cancel := context.WithTimeout(g.ctx, g.budget)
+	defer cancel()
+	if err := g.permissions(ctx); err != nil {
+		return fmt.Errorf("%w (%w)", cause, err)
+	}
+	return cause
 }
 
 // pause returns false if the probes are to end.
@@ -51,20 +66,17 @@ func (g *guard) canDecide() bool {
 	defer cancel()
 	g.circuit.HalfOpen()
 	err := g.probe(ctx)
-	if g.ctx.Err() == nil && (err == nil || !classify(err).trips) {
+	if err == nil && g.ctx.Err() == nil {
 		return true
 	}
 	g.circuit.Open()
 	return false
 }
 
-// probeWith asks for a decision on a key of the shard.
+// probeWith asks for decisions on a key of the shard, and returns why it is failing, if it is.
 func probeWith(ctx context.Context, send func(context.Context, []*group) error, key domain.BucketKey) error {
 	groups := probeGroups(key)
-	if err := send(ctx, groups); err != nil {
-		return err
-	}
-	return cmp.Or(groups[0].result.Err, groups[1].result.Err)
+	return judge(groups, send(ctx, groups)).cause
 }
 
 // probeGroups is what a probe asks. One limit and several are read by different commands.

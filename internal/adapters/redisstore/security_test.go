@@ -1,11 +1,14 @@
 package redisstore_test
 
 import (
+	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/velocity-limiter/velocity/internal/adapters/redisstore"
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/redistest"
 	"github.com/velocity-limiter/velocity/internal/domain"
 	"github.com/velocity-limiter/velocity/internal/ports"
@@ -29,6 +32,7 @@ func TestACL_ourCommandsAndKeysAreEnough(t *testing.T) {
 	cfg.Username, cfg.Password = "limiter", password
 	s := newStore(t, cfg)
 	require.NoError(t, s.CheckHealth(t.Context())[0].Err)
+	require.NoError(t, s.CheckPermissions(t.Context())[0].Err)
 	limits := []domain.Limit{limit(t, "burst", "1/h", 10), limit(t, "daily", "1/24h", 10)}
 	for op := domain.OpTake; op <= domain.OpReset; op++ {
 		for n := range limits {
@@ -38,18 +42,47 @@ func TestACL_ourCommandsAndKeysAreEnough(t *testing.T) {
 	}
 }
 
-func TestACL_aMissingCommandIsFoundByTheProbe(t *testing.T) {
+func TestACL_aMissingCommandIsNamed(t *testing.T) {
 	for i, missing := range limiterACL {
-		if missing == "-@all" || missing == "+eval" || missing == "+hdel" {
-			continue // the probe takes, and eval is for a server that does not know the script
+		if missing == "-@all" {
+			continue
 		}
 		rules := append(append([]string{}, limiterACL[:i]...), limiterACL[i+1:]...)
 		server := redistest.Start(t, withUser(rules...))
 		cfg := config(server.Addr)
 		cfg.Username, cfg.Password = "limiter", password
-		err := newStore(t, cfg).CheckHealth(t.Context())[0].Err
-		require.ErrorIs(t, err, ports.ErrUnavailable, "without %s", missing)
-		assert.NotContains(t, err.Error(), password)
+		s := newStore(t, cfg)
+		told := make(chan redisstore.BreakerChange, 1)
+		s.Manager().OnBreaker(func(c redisstore.BreakerChange) { told <- c })
+		lacks := strings.TrimPrefix(missing, "+")
+		if missing == "~velocity:*" {
+			lacks = "key"
+		}
+		health := s.CheckPermissions(t.Context())
+		require.Len(t, health, 1)
+		assert.Equal(t, "shard-0", health[0].Name)
+		require.ErrorIs(t, health[0].Err, redisstore.ErrPermissions, "without %s", missing)
+		assert.ErrorContains(t, health[0].Err, lacks)
+		if missing == "+eval" || missing == "+hdel" {
+			continue // the probe takes, and eval is for a server that does not know the script
+		}
+		for range 5 {
+			require.ErrorIs(t, s.CheckHealth(t.Context())[0].Err, ports.ErrUnavailable, "without %s", missing)
+		}
+		if missing == "+hget" || missing == "+hmget" {
+			require.Equal(t, ports.BreakerClosed, s.Stats()[0].Breaker, "groups of several limits, or of one, are decided")
+			continue
+		}
+		change := <-told
+		assert.Equal(t, ports.FailureNoPerm, change.Kind, "without %s", missing)
+		assert.ErrorContains(t, change.Cause, lacks)
+		assert.NotContains(t, change.Cause.Error(), password)
+	}
+}
+
+func TestACL_theCanaryKnowsEveryCommandOfTheScript(t *testing.T) {
+	for _, call := range regexp.MustCompile(`call\('([A-Z]+)'`).FindAllStringSubmatch(redisstore.TakeSource(), -1) {
+		assert.Contains(t, redisstore.CanarySource(), "{'"+strings.ToLower(call[1])+"'")
 	}
 }
 
