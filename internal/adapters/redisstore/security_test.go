@@ -66,7 +66,11 @@ func TestACL_aMissingCommandIsNamed(t *testing.T) {
 		if missing == "+eval" || missing == "+hdel" {
 			continue // the probe takes, and eval is for a server that does not know the script
 		}
-		for range 5 {
+		require.ErrorIs(t, s.CheckHealth(t.Context())[0].Err, ports.ErrUnavailable, "without %s", missing)
+		if missing == "+pexpireat" {
+			continue // a key that was written once already is decided
+		}
+		for range 4 {
 			require.ErrorIs(t, s.CheckHealth(t.Context())[0].Err, ports.ErrUnavailable, "without %s", missing)
 		}
 		if missing == "+hget" || missing == "+hmget" {
