@@ -37,9 +37,9 @@ func loadConfig() (config, error) {
 		cfg.Shortcut.Validate(),
 		cfg.Memory.Validate(),
 		cfg.Log.Validate(),
+		cfg.Policy.validate(),
 	}
-	_, err := cfg.Policy.policy()
-	return cfg, errors.Join(append(errs, err)...)
+	return cfg, errors.Join(errs...)
 }
 
 // storeKind says where the buckets are.

@@ -149,6 +149,14 @@ func TestLoadConfig_violationsOfTheStore(t *testing.T) {
 			`VELOCITY_REDIS_SENTINEL_MASTER: "": must be the name of the primary in the sentinels' configuration`,
 		},
 		{map[string]string{"VELOCITY_STORE": "redis-cluster"}, "VELOCITY_REDIS_ADDRS: 0 addresses: there must be from 1 to 1024"},
+		{
+			map[string]string{"VELOCITY_POLICY_FILE": "p.yaml", "VELOCITY_RATE": "5/s"},
+			`VELOCITY_RATE: "5/s": has no effect with VELOCITY_POLICY_FILE: write it into the file`,
+		},
+		{
+			map[string]string{"VELOCITY_CLIENT_KEY": "descriptor"},
+			`VELOCITY_CLIENT_KEY: "descriptor": needs a policy file: requests of HTTP have no descriptor`,
+		},
 		{map[string]string{"VELOCITY_STORE": "redis"}, "VELOCITY_REDIS_ADDRS: 0 addresses: there must be from 1 to 1024"},
 		{
 			map[string]string{"REDIS_ADDR": "a:1", "VELOCITY_REDIS_ADDRS": "b:1"},

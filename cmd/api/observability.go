@@ -76,15 +76,15 @@ func provideMeasuredLimiter(limiter *app.RateLimiter, m *metrics.Metrics) ports.
 
 func provideAdmin(
 	cfg httpfiber.AdminConfig, inspector ports.Inspector, s *store, state httpfiber.ServiceState,
-	policies *app.SinglePolicy, m *metrics.Metrics, clients *top.Top, log *zap.Logger,
+	inForce *policies, m *metrics.Metrics, clients *top.Top, log *zap.Logger,
 ) (*httpfiber.Admin, error) {
 	v, _ := built()
-	return httpfiber.NewAdmin(cfg, inspector, s.Health, state, log,
+	options := append(inForce.adminOptions(),
 		httpfiber.WithMetrics(m.Handler()),
 		httpfiber.WithTop(clients),
-		httpfiber.WithPolicies(policies.All),
 		httpfiber.WithLivePage(httpfiber.LiveSources{
 			Monitor: m, Top: clients, Health: s.Health, Stats: s.Stats, Version: v,
 		}),
 	)
+	return httpfiber.NewAdmin(cfg, inspector, s.Health, state, log, options...)
 }

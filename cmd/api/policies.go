@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
@@ -11,15 +10,10 @@ import (
 // loadPolicies reads a policy file for a command that looks at it; the service itself watches its own.
 func loadPolicies(path string) (*policyfile.Set, error) {
 	set, err := policyfile.Load(path, policyfile.Options{})
-	var wrong policyfile.Errors
-	if !errors.As(err, &wrong) {
-		return set, err // a missing file's error names it
+	if err != nil {
+		return nil, fileErrors(path, err)
 	}
-	lines := make([]error, len(wrong))
-	for i, e := range wrong {
-		lines[i] = fmt.Errorf("%s:%w", path, e)
-	}
-	return nil, errors.Join(lines...)
+	return set, nil
 }
 
 // failAll prints what is wrong, a line for each, and is the exit code for it.

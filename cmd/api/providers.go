@@ -92,21 +92,10 @@ func provideLocalStore(cfg memstore.Config, log *zap.Logger) (localStore, func()
 	return localStore{buckets}, closing("local", buckets, log), nil
 }
 
-func providePolicies(cfg policyConfig) (*app.SinglePolicy, error) {
-	policy, err := cfg.policy()
-	if err != nil {
-		return nil, err
-	}
-	return app.NewSinglePolicy(policy)
-}
-
 func provideLimiter(s *store, local localStore, policies ports.PolicySource, observer ports.Observer) *app.RateLimiter {
 	return app.NewRateLimiter(s.Buckets, local.Store, policies, observer)
 }
 
-func provideServiceState(cfg policyConfig, api *httpfiber.Server) httpfiber.ServiceState {
-	return httpfiber.ServiceState{
-		FailureMode: func() domain.FailureMode { return cfg.OnStoreFailure },
-		Draining:    api.Draining,
-	}
+func provideServiceState(inForce *policies, api *httpfiber.Server) httpfiber.ServiceState {
+	return httpfiber.ServiceState{FailureMode: inForce.failureMode, Draining: api.Draining}
 }

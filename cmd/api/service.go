@@ -13,8 +13,6 @@ import (
 
 	"github.com/velocity-limiter/velocity/internal/adapters/httpfiber"
 	"github.com/velocity-limiter/velocity/internal/adapters/telemetry"
-	"github.com/velocity-limiter/velocity/internal/app"
-	"github.com/velocity-limiter/velocity/internal/domain"
 )
 
 const (
@@ -29,7 +27,7 @@ type service struct {
 	Admin    *httpfiber.Admin
 	Store    *store
 	Local    localStore
-	Policies *app.SinglePolicy
+	Policies *policies
 	Log      *zap.Logger
 }
 
@@ -49,6 +47,9 @@ func serve(ctx context.Context, cfg config, stdout, stderr io.Writer) int {
 	defer func() { _ = log.Close() }() // nobody is left to be told
 	s, cleanup, err := newService(cfg, log)
 	if err != nil {
+		if isFileError(err) {
+			return fail(exitFailed, err)
+		}
 		return fail(exitUsage, err) // nothing is opened yet, so that only the settings can be wrong
 	}
 	defer cleanup()
@@ -70,6 +71,7 @@ func (s *service) run(ctx context.Context, cfg config) error {
 	s.logStart(cfg, api.Addr(), admin.Addr())
 	go s.greetShards(ctx)
 	go s.watchMemory(ctx)
+	go s.Policies.follow(ctx, s.Log)
 
 	failed := make(chan error, 2)
 	go func() { failed <- s.API.Serve(api) }()
@@ -104,20 +106,15 @@ func (s *service) shutdown(ctx context.Context) error {
 }
 
 func (s *service) logStart(cfg config, api, admin net.Addr) {
-	policy := s.Policies.Match(&domain.Request{}) // there is one, for every request
-	s.Log.Info("Started",
+	s.Log.Info("Started", append([]zap.Field{
 		zap.String("version", versionLine()),
 		zap.String("store", string(s.Store.Name)),
 		zap.Int("shards", len(s.Store.Shards)),
-		zap.String("policy", policy.Name),
-		zap.Stringer("limit", &policy.Limits[0]),
-		zap.Stringer("clientKey", policy.Key),
-		zap.String("onStoreFailure", string(policy.OnStoreFailure)),
 		zap.Stringer("addr", api),
 		zap.Stringer("adminAddr", admin),
 		zap.String("decisionAPI", decisionAPIAccess(cfg.HTTP)),
 		zap.String("upstream", cfg.HTTP.Upstream.URL),
-	)
+	}, s.Policies.startFields(cfg.Policy)...)...)
 	for _, shard := range s.Store.Shards {
 		s.Log.Info("Shard", zap.String("shard", shard.Name), zap.String("identity", shard.Identity),
 			zap.String("addr", shard.Addr))

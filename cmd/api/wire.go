@@ -30,7 +30,7 @@ var (
 	appSet = wire.NewSet(
 		providePolicies,
 		provideLimiter,
-		wire.Bind(new(ports.PolicySource), new(*app.SinglePolicy)),
+		wire.Bind(new(ports.PolicySource), new(*policies)),
 		provideMeasuredLimiter,
 		wire.Bind(new(ports.Inspector), new(*app.RateLimiter)),
 	)

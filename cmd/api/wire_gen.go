@@ -34,7 +34,7 @@ func newService(cfg config, log *telemetry.Logger) (*service, func(), error) {
 		return nil, nil, err
 	}
 	mainPolicyConfig := cfg.Policy
-	singlePolicy, err := providePolicies(mainPolicyConfig)
+	mainPolicies, err := providePolicies(mainPolicyConfig, logger)
 	if err != nil {
 		cleanup2()
 		cleanup()
@@ -42,10 +42,10 @@ func newService(cfg config, log *telemetry.Logger) (*service, func(), error) {
 	}
 	telemetryConfig := cfg.Log
 	decisionLog := telemetry.NewDecisionLog(telemetryConfig, log)
-	metrics := provideMetrics(mainStore, mainLocalStore, singlePolicy, log)
+	metrics := provideMetrics(mainStore, mainLocalStore, mainPolicies, log)
 	top, cleanup3 := provideTop()
 	observer := provideObserver(decisionLog, metrics, top)
-	rateLimiter := provideLimiter(mainStore, mainLocalStore, singlePolicy, observer)
+	rateLimiter := provideLimiter(mainStore, mainLocalStore, mainPolicies, observer)
 	limiter := provideMeasuredLimiter(rateLimiter, metrics)
 	server, err := httpfiber.New(httpfiberConfig, limiter, logger)
 	if err != nil {
@@ -55,8 +55,8 @@ func newService(cfg config, log *telemetry.Logger) (*service, func(), error) {
 		return nil, nil, err
 	}
 	adminConfig := cfg.Admin
-	serviceState := provideServiceState(mainPolicyConfig, server)
-	admin, err := provideAdmin(adminConfig, rateLimiter, mainStore, serviceState, singlePolicy, metrics, top, logger)
+	serviceState := provideServiceState(mainPolicies, server)
+	admin, err := provideAdmin(adminConfig, rateLimiter, mainStore, serviceState, mainPolicies, metrics, top, logger)
 	if err != nil {
 		cleanup3()
 		cleanup2()
@@ -68,7 +68,7 @@ func newService(cfg config, log *telemetry.Logger) (*service, func(), error) {
 		Admin:    admin,
 		Store:    mainStore,
 		Local:    mainLocalStore,
-		Policies: singlePolicy,
+		Policies: mainPolicies,
 		Log:      logger,
 	}
 	return mainService, func() {
@@ -94,7 +94,7 @@ var (
 	)
 	appSet = wire.NewSet(
 		providePolicies,
-		provideLimiter, wire.Bind(new(ports.PolicySource), new(*app.SinglePolicy)), provideMeasuredLimiter, wire.Bind(new(ports.Inspector), new(*app.RateLimiter)),
+		provideLimiter, wire.Bind(new(ports.PolicySource), new(*policies)), provideMeasuredLimiter, wire.Bind(new(ports.Inspector), new(*app.RateLimiter)),
 	)
 	httpSet = wire.NewSet(httpfiber.New, provideAdmin,
 		provideServiceState,
