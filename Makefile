@@ -5,6 +5,8 @@ SHELL := /bin/bash
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 20s
 BENCH_FLAGS ?=
+DURATION ?= 10m
+SEED ?= 0
 TOOL := go tool -modfile=tools/go.mod
 
 .PHONY: help
@@ -45,7 +47,11 @@ test-doors: test-needs doors-needs ## the doors, with the real third-party progr
 
 .PHONY: test-faults
 test-faults: test-needs ## every way in which a store fails, one at a time, held against the law
-	go test -count=1 -tags faults -parallel 4 -timeout 10m -run 'TestFaults|TestLinearizable' ./test/faults
+	go test -count=1 -tags faults -timeout 10m -run 'TestFaults|TestLinearizable' ./test/faults
+
+.PHONY: soak
+soak: test-needs ## faults at random, several at once, under load, judged by the law (DURATION=10m SEED=0)
+	go test -count=1 -tags faults -timeout 0 -run TestSoak ./test/faults -v -soak.duration $(DURATION) -soak.seed $(SEED)
 
 .PHONY: test-long
 test-long: test-needs ## ten million differential steps, 20,000 histories of the law, long fuzzing (FUZZTIME=5m)

@@ -85,7 +85,7 @@ func TestFaults(t *testing.T) {
 			}
 			o := f.run(t)
 			t.Log(o.String())
-			writeOutcome(t, o)
+			writeJSON(t, "fault-"+slug(o.Kind), o)
 		})
 	}
 	require.GreaterOrEqual(t, len(kinds), 30)
@@ -146,8 +146,8 @@ func (x *fault) judge(t *testing.T, f *fleet, o *outcome) {
 	if x.forgets != nil {
 		o.Forgets = x.forgets(t, f)
 	}
-	require.Eventually(t, func() bool { return f.redis.peek(t.Context()) == nil }, patience, 10*time.Millisecond)
-	found := f.redis.judge(true, o.Forgets)
+	require.Eventually(t, func() bool { return f.redis.peek(t.Context(), anyShard) == nil }, patience, 10*time.Millisecond)
+	found := f.redis.judge(allSettled, func(int) loss { return o.Forgets })
 	o.Extra, o.ExtraOfMost, o.Doubled, o.Unjust = found.extra(), found.Worst, found.Doubled, found.Unjust
 	if o.Forgets == (loss{}) {
 		assert.Zero(t, o.Extra, "tokens beyond the law: %+v", found.First)
@@ -160,9 +160,11 @@ func (x *fault) judge(t *testing.T, f *fleet, o *outcome) {
 	if o.Forgets == (loss{}) && !x.jumps {
 		assert.Zero(t, found.UnjustRepeated, "denied without need: %+v", found.First)
 	}
-	local := f.local.judge(true, loss{})
+	local := f.local.judge(allSettled, func(int) loss { return loss{} })
 	assert.Empty(t, local.First, "the local store keeps the law, too")
 }
+
+func allSettled(int) bool { return true }
 
 // nothing is for a fault that begins or ends by itself.
 func nothing(*testing.T, *fleet) {}

@@ -5,6 +5,7 @@ package faults
 import (
 	"crypto/tls"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -22,11 +23,12 @@ import (
 type fleet struct {
 	servers  []*redistest.Server
 	links    []*link
-	peer     *redistest.Proxy // between the first link and its server, if there is a scripted peer
+	peer     *redistest.Proxy // between a link and its server, if there is a scripted peer
 	cluster  *redistest.Cluster
 	sentinel *redistest.Sentinels
 
 	store    *redisstore.Store
+	memory   *memstore.Store
 	shortcut *app.Shortcut
 	limiter  *app.RateLimiter
 	// What a fault leaves for its end.
@@ -44,11 +46,14 @@ type fleetConfig struct {
 	shards   int // 0: 2
 	topology redisstore.Topology
 	options  []redistest.Option // of every server
-	scripted bool               // a scripted peer stands before the first server
-	direct   bool               // no links
-	ordered  bool               // see ledger
-	replica  redistest.Option   // of the replica that Sentinel watches
-	adapt    func(cfg *redisstore.Config)
+	scripted bool               // a scripted peer stands before one server
+	// scriptedAt is which, optionsOf are more options of one.
+	scriptedAt int
+	optionsOf  func(shard int) []redistest.Option
+	direct     bool             // no links
+	ordered    bool             // see ledger
+	replica    redistest.Option // of the replica that Sentinel watches
+	adapt      func(cfg *redisstore.Config)
 }
 
 func startFleet(t *testing.T, cfg fleetConfig) *fleet {
@@ -94,9 +99,13 @@ func (f *fleet) startShards(t *testing.T, cfg fleetConfig) []string {
 	}
 	var addrs []string
 	for i := range n {
-		server := redistest.Start(t, cfg.options...)
+		options := slices.Clone(cfg.options)
+		if cfg.optionsOf != nil {
+			options = append(options, cfg.optionsOf(i)...)
+		}
+		server := redistest.Start(t, options...)
 		addr := server.Addr
-		if cfg.scripted && i == 0 {
+		if cfg.scripted && i == cfg.scriptedAt {
 			f.peer = redistest.StartProxy(t, addr)
 			addr = f.peer.Addr
 		}
@@ -114,10 +123,10 @@ func (f *fleet) compose(t *testing.T, config redisstore.Config, cfg fleetConfig)
 	store, err := redisstore.New(config)
 	require.NoError(t, err)
 	f.store = store
-	t.Cleanup(func() { _ = store.Close() })
+	t.Cleanup(f.stop)
 	memory, err := memstore.New(memstore.DefaultConfig())
 	require.NoError(t, err)
-	t.Cleanup(func() { _ = memory.Close() })
+	f.memory = memory
 	f.redis = &ledger{store: store, shardOf: f.shardOf, ordered: cfg.ordered}
 	f.local = &ledger{store: memory}
 
@@ -125,9 +134,28 @@ func (f *fleet) compose(t *testing.T, config redisstore.Config, cfg fleetConfig)
 	f.shortcut, err = app.NewShortcut(app.ShortcutConfig{MaxEntries: 65536, MaxAge: time.Second}, f.redis,
 		func() time.Duration { return time.Since(start) })
 	require.NoError(t, err)
-	t.Cleanup(f.shortcut.Close)
 	store.Manager().OnFailover(f.shortcut.Forget)
 	f.limiter = app.NewRateLimiter(&repeats{f.shortcut, f.redis}, f.local, newPolicies(t), deaf{})
+}
+
+// stop closes all. More than once is fine.
+func (f *fleet) stop() {
+	if f.shortcut != nil {
+		f.shortcut.Close()
+	}
+	if f.memory != nil {
+		_ = f.memory.Close()
+	}
+	_ = f.store.Close()
+	for _, l := range f.links {
+		l.close()
+	}
+	if f.peer != nil {
+		f.peer.Close()
+	}
+	for _, s := range f.servers {
+		s.Kill()
+	}
 }
 
 // shardOf is the shard of a key. All of a cluster, and what Sentinel watches, is one: there a key may move.

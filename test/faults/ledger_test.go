@@ -33,7 +33,7 @@ var _ ports.BucketStore = (*ledger)(nil)
 type book struct {
 	shard  int
 	limits []domain.Limit
-	// gate lets refunds through alone: they must not be decided at the same instant as another operation.
+	// gate is for refunds: they must not be decided at the same instant as another operation, see law.Meter.Play.
 	gate sync.RWMutex
 
 	mu      sync.Mutex
@@ -72,13 +72,6 @@ func (l *ledger) TakeMany(ctx context.Context, reqs []ports.TakeRequest, results
 	sent := make([]int64, len(reqs))
 	for i := range reqs {
 		books[i] = l.bookOf(&reqs[i])
-		if reqs[i].Op == domain.OpRefund {
-			books[i].gate.Lock()
-			defer books[i].gate.Unlock()
-		} else {
-			books[i].gate.RLock()
-			defer books[i].gate.RUnlock()
-		}
 		sent[i] = l.latest[books[i].shard].Load()
 	}
 	l.store.TakeMany(ctx, reqs, results)
@@ -149,7 +142,7 @@ func (b *book) add(record func(limit int) law.Record) {
 	}
 }
 
-// repeats stands before a shortcut and writes down the denials that it gave by itself.
+// repeats stands before a shortcut and writes down the denials that it gave by itself. It lets refunds through alone.
 type repeats struct {
 	shortcut ports.BucketStore
 	ledger   *ledger
@@ -160,7 +153,15 @@ var _ ports.BucketStore = (*repeats)(nil)
 // TakeMany implements ports.BucketStore.
 func (r *repeats) TakeMany(ctx context.Context, reqs []ports.TakeRequest, results []ports.TakeResult) {
 	before := make([]int64, len(reqs))
-	for i := range reqs {
+	for i := range reqs { // mostly one; never two of one bucket
+		gate := &r.ledger.bookOf(&reqs[i]).gate
+		if reqs[i].Op == domain.OpRefund {
+			gate.Lock()
+			defer gate.Unlock()
+		} else {
+			gate.RLock()
+			defer gate.RUnlock()
+		}
 		before[i] = r.ledger.latest[r.ledger.bookOf(&reqs[i]).shard].Load()
 	}
 	r.shortcut.TakeMany(ctx, reqs, results)
@@ -181,6 +182,8 @@ func (r *repeats) TakeMany(ctx context.Context, reqs []ports.TakeRequest, result
 // finding is what the law found.
 type finding struct {
 	law.Report
+	// Beyond is the tokens that were gained or admitted beyond the bound of what the servers may have lost.
+	Beyond int64
 	// Worst is the largest part of its bound that one bucket has gained.
 	Worst float64
 }
@@ -206,9 +209,9 @@ func (x loss) bound(l *domain.Limit) int64 {
 	return bound
 }
 
-// judge plays all that has been written since the last time. Nothing may be under way. settled says that what was lost
-// cannot run any more.
-func (l *ledger) judge(settled bool, lost loss) finding {
+// judge plays all that has been written since the last time. Nothing may be under way. settled says of which shards what
+// was lost cannot run any more, lost what a shard may have lost since the beginning.
+func (l *ledger) judge(settled func(shard int) bool, lost func(shard int) loss) finding {
 	var found finding
 	l.books.Range(func(_, value any) bool {
 		b := value.(*book)
@@ -216,14 +219,16 @@ func (l *ledger) judge(settled bool, lost loss) finding {
 		defer b.mu.Unlock()
 		for i, m := range b.meters {
 			m.Play(b.records[i])
-			b.records[i] = b.records[i][:0]
-			if settled {
+			b.records[i] = nil
+			if settled(b.shard) {
 				m.Settled()
 			}
 			report := m.Report()
 			found.Add(report)
-			if bound := lost.bound(&b.limits[i]); bound > 0 {
-				found.Worst = max(found.Worst, float64(max(report.Gained, report.OverAdmitted))/float64(bound))
+			extra, bound := max(report.Gained, report.OverAdmitted), lost(b.shard).bound(&b.limits[i])
+			found.Beyond += max(0, extra-bound)
+			if bound > 0 {
+				found.Worst = max(found.Worst, float64(extra)/float64(bound))
 			}
 		}
 		return true
@@ -231,11 +236,18 @@ func (l *ledger) judge(settled bool, lost loss) finding {
 	return found
 }
 
-// peek asks the store for every bucket that is in the ledger, so that what was debited is seen.
-func (l *ledger) peek(ctx context.Context) error {
+// anyShard stands for all of them.
+const anyShard = -1
+
+// peek asks the store for every bucket of a shard that is in the ledger, so that what was debited is seen.
+func (l *ledger) peek(ctx context.Context, shard int) error {
 	var errs []error
 	l.books.Range(func(key, value any) bool {
-		r := ports.Take(ctx, l, ports.TakeRequest{Op: domain.OpPeek, Key: key.(domain.BucketKey), Limits: value.(*book).limits})
+		b := value.(*book)
+		if shard != anyShard && b.shard != shard {
+			return true
+		}
+		r := ports.Take(ctx, l, ports.TakeRequest{Op: domain.OpPeek, Key: key.(domain.BucketKey), Limits: b.limits})
 		if r.Err != nil {
 			errs = append(errs, r.Err)
 		}

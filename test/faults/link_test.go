@@ -4,6 +4,7 @@ package faults
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"testing"
 
@@ -22,11 +23,14 @@ func startLink(t testing.TB, upstream string) *link {
 	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
 	l := &link{proxy: toxiproxy.NewProxy(server, "link", "127.0.0.1:0", upstream)}
 	require.NoError(t, l.proxy.Start())
-	t.Cleanup(func() {
-		l.proxy.Toxics.ResetToxics(t.Context())
-		l.proxy.Stop()
-	})
+	t.Cleanup(l.close)
 	return l
+}
+
+// close ends it. More than once is fine.
+func (l *link) close() {
+	l.proxy.Toxics.ResetToxics(context.Background())
+	l.proxy.Stop()
 }
 
 func (l *link) addr() string { return l.proxy.Listen }

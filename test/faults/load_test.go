@@ -28,6 +28,7 @@ type load struct {
 
 	stop    context.CancelFunc
 	running sync.WaitGroup
+	paused  sync.RWMutex // held for reading while a request is under way
 
 	decisions atomic.Int64
 	byStore   [8]storeCount // by the shard
@@ -68,6 +69,13 @@ func (l *load) end() {
 	l.running.Wait()
 }
 
+// hold stops the load for a moment: f runs while nothing is under way.
+func (l *load) hold(f func()) {
+	l.paused.Lock()
+	defer l.paused.Unlock()
+	f()
+}
+
 func (l *load) work(ctx context.Context, w int, rnd *rand.Rand) {
 	for ctx.Err() == nil {
 		p, c := rnd.IntN(len(policyNames)), rnd.IntN(l.clients)
@@ -82,9 +90,11 @@ func (l *load) work(ctx context.Context, w int, rnd *rand.Rand) {
 		if rnd.IntN(4) == 0 {
 			req.Cost = 1 + domain.Tokens(rnd.IntN(3))
 		}
+		l.paused.RLock()
 		start := time.Now()
 		d, err := l.f.limiter.Decide(context.Background(), req)
 		l.look(&req, &d, err, time.Since(start), l.where[p][c])
+		l.paused.RUnlock()
 		if l.pace > 0 {
 			time.Sleep(l.pace)
 		}

@@ -4,7 +4,9 @@ package faults
 
 import (
 	"flag"
+	"fmt"
 	"os"
+	"runtime"
 	"testing"
 	"time"
 
@@ -16,11 +18,17 @@ import (
 var exact = flag.Bool("exact", false, "hold the exact times of the scoreboard; for a machine that is otherwise idle")
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if n := flag.Lookup("test.parallel"); n.Value.String() == fmt.Sprint(runtime.GOMAXPROCS(0)) {
+		_ = flag.Set("test.parallel", parallel) // tests here mostly wait
+	}
 	redisstore.SetLogger(func(string) {}) // failing connections are what this is about
 	os.Exit(m.Run())
 }
 
 const (
+	// parallel is how many faults are tried at once, and at least the shards of a soak.
+	parallel = "4"
 	// patience bounds every wait for what must come.
 	patience = 30 * time.Second
 	// recoverTimeout is how soon after the end of a fault the store must decide again.

@@ -43,7 +43,7 @@ func newPolicies(t testing.TB) policies {
 	made := policies{}
 	add := func(name string, mode domain.FailureMode, limits ...domain.Limit) {
 		p := &domain.Policy{Name: name, Limits: limits, OnStoreFailure: mode}
-		require.NoError(t, p.Validate())
+		require.NoError(t, p.Compile())
 		made[name] = p
 	}
 	add(hot, domain.FailOpen, newLimit(t, "burst", 50, 200, time.Second))

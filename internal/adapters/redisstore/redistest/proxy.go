@@ -22,6 +22,8 @@ type Proxy struct {
 	once     atomic.Pointer[Tamper]
 	often    atomic.Pointer[repeated]
 	tampered atomic.Int64
+	listener net.Listener
+	running  sync.WaitGroup
 	mu       sync.Mutex
 	conns    []net.Conn
 }
@@ -41,8 +43,8 @@ func StartProxy(t testing.TB, upstream string) *Proxy {
 		t.Fatalf("a proxy: %v", err)
 	}
 	p := &Proxy{Addr: l.Addr().String()}
-	var running sync.WaitGroup
-	running.Go(func() {
+	p.listener = l
+	p.running.Go(func() {
 		for {
 			client, err := l.Accept()
 			if err != nil {
@@ -54,20 +56,23 @@ func StartProxy(t testing.TB, upstream string) *Proxy {
 				continue
 			}
 			p.remember(client, server)
-			running.Go(func() { p.copy(server, client, false) })
-			running.Go(func() { p.copy(client, server, true) })
+			p.running.Go(func() { p.copy(server, client, false) })
+			p.running.Go(func() { p.copy(client, server, true) })
 		}
 	})
-	t.Cleanup(func() {
-		_ = l.Close()
-		p.mu.Lock()
-		for _, c := range p.conns {
-			_ = c.Close()
-		}
-		p.mu.Unlock()
-		running.Wait()
-	})
+	t.Cleanup(p.Close)
 	return p
+}
+
+// Close ends the proxy and its connections. More than once is fine.
+func (p *Proxy) Close() {
+	_ = p.listener.Close()
+	p.mu.Lock()
+	for _, c := range p.conns {
+		_ = c.Close()
+	}
+	p.mu.Unlock()
+	p.running.Wait()
 }
 
 // TamperOnce tampers with the script's next answer, and with no other: a request that is sent again reaches the server
