@@ -1,4 +1,4 @@
-// Package service builds and runs the whole services that are measured: Velocity, a bare Fiber handler and
+// Package service builds and runs the whole services that are measured: Velocity, a bare Fiber handler, a plain proxy and
 // envoyproxy/ratelimit. Each runs as a process of its own, so that the kernel can tell its CPU time from that of
 // the load generator.
 package service
@@ -14,16 +14,18 @@ import (
 
 // Binaries are the programs, built from source.
 type Binaries struct {
-	Velocity, BareFiber, EnvoyRatelimit string
-	dir                                 string
-	starts                              atomic.Int64
+	Velocity, BareFiber, PlainProxy, EnvoyRatelimit string
+
+	dir    string
+	starts atomic.Int64
 }
 
-// Build builds all three into dir. It must run within the benchmark's module.
+// Build builds all of them into dir. It must run within the benchmark's module.
 func Build(ctx context.Context, dir string) (*Binaries, error) {
 	b := &Binaries{
 		Velocity:       filepath.Join(dir, "velocity"),
 		BareFiber:      filepath.Join(dir, "barefiber"),
+		PlainProxy:     filepath.Join(dir, "plainproxy"),
 		EnvoyRatelimit: filepath.Join(dir, "envoyratelimit"),
 		dir:            dir,
 	}
@@ -38,6 +40,7 @@ func Build(ctx context.Context, dir string) (*Binaries, error) {
 	for _, x := range []struct{ module, out, pkg string }{
 		{product, b.Velocity, "./cmd/api"},
 		{bench, b.BareFiber, "./peers/barefiber"},
+		{bench, b.PlainProxy, "./peers/plainproxy"},
 		// A module of its own, so that it is built with the dependencies that it asks for, and with no others.
 		{filepath.Join(bench, "peers", "envoyratelimit"), b.EnvoyRatelimit, "github.com/envoyproxy/ratelimit/src/service_cmd"},
 	} {

@@ -113,6 +113,17 @@ func (b *Binaries) StartBareFiber(ctx context.Context, answers []replay.Answer) 
 	}, addr, "")
 }
 
+// StartPlainProxy starts the proxy that decides nothing in front of a server.
+func (b *Binaries) StartPlainProxy(ctx context.Context, upstream string) (*Service, error) {
+	addr, err := process.FreeAddr()
+	if err != nil {
+		return nil, err
+	}
+	return start(ctx, process.Spec{
+		Path: b.PlainProxy, Args: []string{"-addr", addr, "-upstream", upstream}, LogPath: b.logPath("plainproxy"),
+	}, addr, "")
+}
+
 // EnvoyDomain and the keys of the descriptors that StartEnvoyRatelimit configures. A client is a descriptor's value.
 const (
 	EnvoyDomain    = "bench"

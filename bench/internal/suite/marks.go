@@ -41,6 +41,8 @@ func Marks(r *report.Report) []report.Bar {
 			m.value("services", groupFlood, velocityRedis, "scripts"), true, 0.01),
 		report.NewBar("CPU per denial in a flood, times a bare Fiber handler's",
 			m.ratio("services", groupFlood, velocityRedis, bareFiber, "cpu"), true, 1.15),
+		report.NewBar("CPU per request of the reverse proxy in memory, times a plain fasthttp proxy's",
+			m.ratio("proxy", groupProxied, velocityProxy, plainProxy, "cpu"), true, 1.5),
 		report.NewBar("decisions/s with every decision logged, times those with none logged",
 			m.ratio("services", groupRequests, velocityAll, velocityNone, "rate"), false, 0.85),
 	)
