@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-for file in docker-compose*.yml; do
+for file in docker-compose*.yml deploy/*/compose.yaml; do
   echo "== $file"
   go run github.com/compose-spec/compose-go/v2/cmd@v2.16.2 "$file" >/dev/null
 done
