@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/velocity-limiter/velocity/internal/adapters/grpcenvoy"
 	"github.com/velocity-limiter/velocity/internal/adapters/httpfiber"
 	"github.com/velocity-limiter/velocity/internal/adapters/memstore"
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore"
@@ -17,6 +18,7 @@ import (
 type config struct {
 	Policy   policyConfig
 	HTTP     httpfiber.Config
+	GRPC     grpcenvoy.Config
 	Admin    httpfiber.AdminConfig
 	Store    storeConfig
 	Redis    redisstore.Config
@@ -33,6 +35,7 @@ func loadConfig() (config, error) {
 		cfg.Store.mergeAddr(&cfg.Redis),
 		cfg.Store.validate(&cfg.Redis),
 		cfg.HTTP.Validate(),
+		cfg.GRPC.Validate(),
 		cfg.Admin.Validate(),
 		cfg.Shortcut.Validate(),
 		cfg.Memory.Validate(),

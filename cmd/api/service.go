@@ -24,6 +24,7 @@ const (
 // service is the whole, put together by Wire.
 type service struct {
 	API      *httpfiber.Server
+	GRPC     *grpcDoor
 	Admin    *httpfiber.Admin
 	Store    *store
 	Local    localStore
@@ -61,7 +62,7 @@ func serve(ctx context.Context, cfg config, stdout, stderr io.Writer) int {
 	return exitOK
 }
 
-// run serves both planes until ctx ends or one of them fails.
+// run serves all planes until ctx ends or one of them fails.
 func (s *service) run(ctx context.Context, cfg config) error {
 	api, admin, err := s.listen()
 	if err != nil {
@@ -73,9 +74,10 @@ func (s *service) run(ctx context.Context, cfg config) error {
 	go s.watchMemory(ctx)
 	go s.Policies.follow(ctx, s.Log)
 
-	failed := make(chan error, 2)
+	failed := make(chan error, 3)
 	go func() { failed <- s.API.Serve(api) }()
 	go func() { failed <- s.Admin.Serve(admin) }()
+	s.GRPC.serve(failed)
 	select {
 	case <-ctx.Done():
 		s.Log.Info("Stopping: requests in flight are finished")
@@ -87,7 +89,7 @@ func (s *service) run(ctx context.Context, cfg config) error {
 	return errors.Join(err, s.shutdown(context.WithoutCancel(ctx)))
 }
 
-// listen opens both ports before anything is served, so that a port that is taken stops the start.
+// listen opens all ports before anything is served, so that a port that is taken stops the start.
 func (s *service) listen() (api, admin net.Listener, err error) {
 	if api, err = s.API.Listen(); err != nil {
 		return nil, nil, err
@@ -95,14 +97,19 @@ func (s *service) listen() (api, admin net.Listener, err error) {
 	if admin, err = s.Admin.Listen(); err != nil {
 		return nil, nil, errors.Join(err, api.Close())
 	}
+	if err = s.GRPC.listen(); err != nil {
+		return nil, nil, errors.Join(err, api.Close(), admin.Close())
+	}
 	return api, admin, nil
 }
 
-// shutdown stops the data plane first: until it has finished, the admin plane tells that the service is draining.
+// shutdown stops the doors first, together: until they have finished, the admin plane tells that the service is draining.
 func (s *service) shutdown(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, shutdownTimeout)
 	defer cancel()
-	return errors.Join(s.API.Shutdown(ctx), s.Admin.Shutdown(ctx))
+	grpc := make(chan error, 1)
+	go func() { grpc <- s.GRPC.shutdown(ctx) }()
+	return errors.Join(s.API.Shutdown(ctx), <-grpc, s.Admin.Shutdown(ctx))
 }
 
 func (s *service) logStart(cfg config, api, admin net.Addr) {
@@ -119,6 +126,7 @@ func (s *service) logStart(cfg config, api, admin net.Addr) {
 		s.Log.Info("Shard", zap.String("shard", shard.Name), zap.String("identity", shard.Identity),
 			zap.String("addr", shard.Addr))
 	}
+	s.GRPC.logStart(s.Log)
 	if len(s.Store.Shards) == 0 {
 		s.Log.Warn("The buckets are in this process's memory: each process counts on its own, and a restart forgets. " +
 			"Set VELOCITY_REDIS_ADDRS to share them")

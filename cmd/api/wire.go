@@ -14,7 +14,7 @@ import (
 // One set per room. What a room needs from another it gets as a port.
 var (
 	configSet = wire.NewSet(
-		wire.FieldsOf(new(config), "Policy", "HTTP", "Admin", "Store", "Redis", "Shortcut", "Memory", "Log"),
+		wire.FieldsOf(new(config), "Policy", "HTTP", "GRPC", "Admin", "Store", "Redis", "Shortcut", "Memory", "Log"),
 	)
 	telemetrySet = wire.NewSet(
 		provideZap,
@@ -36,6 +36,7 @@ var (
 	)
 	httpSet = wire.NewSet(
 		httpfiber.New,
+		provideGRPCDoor,
 		provideAdmin,
 		provideServiceState,
 	)

@@ -54,6 +54,14 @@ func newService(cfg config, log *telemetry.Logger) (*service, func(), error) {
 		cleanup()
 		return nil, nil, err
 	}
+	grpcenvoyConfig := cfg.GRPC
+	mainGrpcDoor, err := provideGRPCDoor(grpcenvoyConfig, httpfiberConfig, mainPolicyConfig, limiter, logger)
+	if err != nil {
+		cleanup3()
+		cleanup2()
+		cleanup()
+		return nil, nil, err
+	}
 	adminConfig := cfg.Admin
 	serviceState := provideServiceState(mainPolicies, server)
 	admin, err := provideAdmin(adminConfig, rateLimiter, mainStore, serviceState, mainPolicies, metrics, top, logger)
@@ -65,6 +73,7 @@ func newService(cfg config, log *telemetry.Logger) (*service, func(), error) {
 	}
 	mainService := &service{
 		API:      server,
+		GRPC:     mainGrpcDoor,
 		Admin:    admin,
 		Store:    mainStore,
 		Local:    mainLocalStore,
@@ -82,7 +91,7 @@ func newService(cfg config, log *telemetry.Logger) (*service, func(), error) {
 
 // One set per room. What a room needs from another it gets as a port.
 var (
-	configSet    = wire.NewSet(wire.FieldsOf(new(config), "Policy", "HTTP", "Admin", "Store", "Redis", "Shortcut", "Memory", "Log"))
+	configSet    = wire.NewSet(wire.FieldsOf(new(config), "Policy", "HTTP", "GRPC", "Admin", "Store", "Redis", "Shortcut", "Memory", "Log"))
 	telemetrySet = wire.NewSet(
 		provideZap, telemetry.NewDecisionLog, provideMetrics,
 		provideTop,
@@ -96,7 +105,8 @@ var (
 		providePolicies,
 		provideLimiter, wire.Bind(new(ports.PolicySource), new(*policies)), provideMeasuredLimiter, wire.Bind(new(ports.Inspector), new(*app.RateLimiter)),
 	)
-	httpSet = wire.NewSet(httpfiber.New, provideAdmin,
+	httpSet = wire.NewSet(httpfiber.New, provideGRPCDoor,
+		provideAdmin,
 		provideServiceState,
 	)
 )
