@@ -74,6 +74,7 @@ breach internal/adapters/httpfiber/breach github.com/redis/go-redis/v9 redis-sta
 breach internal/adapters/httpfiber/breach github.com/prometheus/client_golang/prometheus prometheus-stays-in-telemetry
 breach internal/adapters/memstore/breach github.com/goccy/go-yaml yaml-stays-in-policyfile
 breach internal/adapters/memstore/breach github.com/fsnotify/fsnotify yaml-stays-in-policyfile
+breach internal/adapters/httpfiber/breach github.com/envoyproxy/go-control-plane/envoy/type/v3 envoy-stays-in-grpcenvoy
 breach internal/adapters/redisstore/breach github.com/google/wire wire-stays-in-main
 breach internal/adapters/redisstore/breach github.com/kelseyhightower/envconfig wire-stays-in-main
 breach test/breach "$module/cmd/api/room" main-is-not-imported test

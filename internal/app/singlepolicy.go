@@ -28,8 +28,13 @@ func (s *SinglePolicy) Named(name string) (*domain.Policy, error) {
 	return &s.policy, nil
 }
 
-// Match implements ports.PolicySource.
-func (s *SinglePolicy) Match(*domain.Request) *domain.Policy { return &s.policy }
+// Match implements ports.PolicySource. A request of Envoy has no client that a policy for HTTP could count by.
+func (s *SinglePolicy) Match(req *domain.Request) *domain.Policy {
+	if req.Domain != "" && !s.policy.Match.ForEnvoy() {
+		return nil
+	}
+	return &s.policy
+}
 
 // All lists the policy.
 func (s *SinglePolicy) All() []*domain.Policy { return []*domain.Policy{&s.policy} }

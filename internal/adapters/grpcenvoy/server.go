@@ -63,10 +63,8 @@ func New(cfg Config, limiter ports.Limiter, log *zap.Logger) (*Server, error) {
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idleTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingInterval, PermitWithoutStream: true}),
 		grpc.UnaryInterceptor(recovering(log)),
-		// A worker that is used again has its stack grown already; buffers are shared, since connections are few and idle
-		// ones should cost little.
+		// A worker that is used again has its stack grown already.
 		grpc.NumStreamWorkers(uint32(4 * runtime.GOMAXPROCS(0))),
-		grpc.SharedWriteBuffer(true),
 	}
 	tlsConfig, err := cfg.tls()
 	if err != nil {
