@@ -1,6 +1,8 @@
 package app
 
 import (
+	"errors"
+	"net/netip"
 	"strconv"
 	"strings"
 
@@ -16,11 +18,13 @@ type clientFinder struct {
 	match  *domain.Match
 	named  [domain.MaxKeyParts]domain.KeyPart
 	nNamed int
+	// address of the client; one that the caller names as the key counts for other keys, too.
+	address netip.Addr
 }
 
 // start takes what the caller says itself.
 func (f *clientFinder) start(req *domain.Request, policy *domain.Policy) error {
-	f.req, f.own, f.match, f.nNamed = req, policy.OwnKey(), &policy.Match, 0
+	f.req, f.own, f.match, f.nNamed, f.address = req, policy.OwnKey(), &policy.Match, 0, req.Client
 	if req.Key == "" {
 		return nil
 	}
@@ -44,6 +48,9 @@ func (f *clientFinder) start(req *domain.Request, policy *domain.Policy) error {
 }
 
 func (f *clientFinder) name(source domain.KeySource, value string) {
+	if source.IsAddress() && !f.address.IsValid() {
+		f.address, _ = netip.ParseAddr(value)
+	}
 	if source.Kind != domain.SourceGlobal {
 		f.named[f.nNamed] = domain.KeyPart{Source: source, Value: source.Normalize(value)}
 		f.nNamed++
@@ -75,15 +82,18 @@ func (f *clientFinder) part(source domain.KeySource) (part domain.KeyPart, stood
 	case source.Kind == domain.SourceDescriptor && len(f.req.Descriptor) > 0:
 		return domain.KeyPart{Source: source, Value: f.match.DescriptorValue(f.req.Descriptor)}, false, nil
 	case source.IsAddress():
-		part = domain.KeyPart{Source: source, Value: source.Address(f.req.Client)}
+		part = domain.KeyPart{Source: source, Value: source.Address(f.address)}
 	default:
 		if f.req.Lookup != nil && source.Kind != domain.SourceDescriptor {
 			value, err := f.req.Lookup(source)
-			if err != nil || value != "" {
+			switch {
+			case errors.Is(err, domain.ErrNoValue):
+				return part, false, f.lacks(source)
+			case err != nil || value != "":
 				return domain.KeyPart{Source: source, Value: value}, false, err
 			}
 		}
-		part, stoodIn = domain.KeyPart{Value: domain.ClientAddress(f.req.Client)}, true
+		part, stoodIn = domain.KeyPart{Value: domain.ClientAddress(f.address)}, true
 	}
 	if part.Value == "" {
 		return part, false, f.lacks(source)
@@ -93,6 +103,9 @@ func (f *clientFinder) part(source domain.KeySource) (part domain.KeyPart, stood
 
 func (f *clientFinder) lacks(source domain.KeySource) error {
 	field := source.String()
+	if source.IsAddress() {
+		field = "ip"
+	}
 	if len(f.own) == 1 && f.own[0] == source {
 		field = "key"
 	}

@@ -14,6 +14,8 @@ var (
 	ErrInvalidRequest = errors.New("invalid request")
 	// ErrMalformedRequest is wrapped by every error that refuses a request because a part of it cannot be read.
 	ErrMalformedRequest = errors.New("malformed request")
+	// ErrNoValue is what a request's Lookup returns where a value is needed: no address is to stand in for it.
+	ErrNoValue = errors.New("the request has no such value")
 	// ErrDebtExceeded refuses a charge that would take a bucket below -2^52 credits or below what 100 years
 	// refill. Nothing was charged.
 	ErrDebtExceeded = errors.New("the charge exceeds the debt that a bucket can carry")

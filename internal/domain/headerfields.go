@@ -25,7 +25,11 @@ func (d *Decision) HeaderFields(buf []byte, set func(name string, value []byte))
 		set("X-RateLimit-Store", buf)
 	}
 	if d.Shadow {
-		buf = append(buf[:0], d.Outcome.String()...)
+		would := OutcomeDenied // a store that fails would have kept it out, too
+		if d.Outcome == OutcomeAllowed {
+			would = OutcomeAllowed
+		}
+		buf = append(buf[:0], would.String()...)
 		set("X-RateLimit-Shadow", buf)
 	}
 	if !d.LevelKnown || most.LevelUnknown {

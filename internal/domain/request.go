@@ -30,8 +30,8 @@ type Request struct {
 	// Client is the address of the client; the zero Addr if it is not known.
 	Client netip.Addr
 	// Lookup returns the value of a header, a cookie or a parameter of the query; "" if the request has none. The value
-	// must stay until the decision is made, and no longer. An error is returned to the caller as it is. Nil: the request
-	// has no values.
+	// must stay until the decision is made, and no longer. An error is returned to the caller as it is, but for
+	// ErrNoValue, which becomes a FieldError that names the source. Nil: the request has no values.
 	Lookup func(KeySource) (string, error)
 	// ID is the request's id, for the log.
 	ID string

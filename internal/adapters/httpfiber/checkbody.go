@@ -22,6 +22,7 @@ const (
 // check is one question of the decision API.
 type check struct {
 	policy, key string
+	keyGiven    bool
 	cost        domain.Tokens
 	attributes  attributes
 }
@@ -37,14 +38,15 @@ type attribute struct {
 	value  string
 }
 
-// lookup answers domain.Request.Lookup.
+// lookup answers domain.Request.Lookup. Nothing stands in for a value that the caller has forgotten; one who knows that
+// the client sent none says so, by an empty one.
 func (a *attributes) lookup(source domain.KeySource) (string, error) {
 	for i := range a.values {
 		if a.values[i].source == source {
 			return a.values[i].value, nil
 		}
 	}
-	return "", nil
+	return "", domain.ErrNoValue
 }
 
 // bodyReader reads the bodies of the decision API token by token: every member is known, stands once and has its
@@ -131,6 +133,7 @@ func (r *bodyReader) check() (check, error) {
 		case "policy":
 			c.policy, err = r.text(name)
 		case "key":
+			c.keyGiven = true
 			c.key, err = r.text(name)
 		case "cost":
 			c.cost, err = r.integer(name)
@@ -158,8 +161,8 @@ func (r *bodyReader) attributes(a *attributes) error {
 			return nil
 		}
 		source, err := domain.ParseKeySource(name)
-		if err != nil {
-			return r.wrong(errMalformed, field, "must be named ip or header:NAME")
+		if err != nil || source.Name == "" {
+			return r.wrong(errMalformed, field, "must be named ip, header:NAME, cookie:NAME or query:NAME")
 		}
 		for i := range a.values { // header names ignore case, so JSON's own check of repeated names is not enough
 			if a.values[i].source == source {

@@ -2,6 +2,7 @@ package httpfiber
 
 import (
 	"bytes"
+	"errors"
 	"sync"
 
 	"github.com/gofiber/fiber/v2"
@@ -30,9 +31,9 @@ func (a *decisionAPI) decide(op domain.Op) fiber.Handler {
 		}
 		d, err := a.limiter.Decide(c.UserContext(), q.request(op, requestID(ctx)))
 		if err != nil {
-			return err
+			return inBody(err)
 		}
-		if d.Outcome == domain.OutcomeUnavailable {
+		if unavailable(&d) {
 			p := denied(&d)
 			writeProblem(ctx, &p)
 			return nil
@@ -55,12 +56,28 @@ func readCheck(ctx *fasthttp.RequestCtx) (check, error) {
 // validate refuses values that are out of range; what cannot be read was refused before.
 func (q *check) validate(op domain.Op) error {
 	switch {
-	case q.key == "":
+	case q.keyGiven && q.key == "":
 		return &inputError{errOutOfRange, "key", "must not be empty"}
 	case q.policy == "":
 		return &inputError{errOutOfRange, "policy", "must not be empty"}
 	}
 	return op.CheckCost(q.cost)
+}
+
+// inBody names what a request lacks as its body would: the values of keys are attributes there.
+func inBody(err error) error {
+	var field *domain.FieldError
+	if errors.As(err, &field) {
+		if _, notSource := domain.ParseKeySource(field.Field); notSource == nil {
+			return &domain.FieldError{Kind: field.Kind, Field: "attributes." + field.Field, Reason: "must be given: a limit of the policy counts by it"}
+		}
+	}
+	return err
+}
+
+// unavailable reports that there is no verdict to tell: the store failed, and the policy refuses.
+func unavailable(d *domain.Decision) bool {
+	return d.Outcome == domain.OutcomeUnavailable && !d.Allowed()
 }
 
 func (q *check) request(op domain.Op, id string) domain.Request {
@@ -147,14 +164,14 @@ func (b *batch) appendResults(dst []byte, id, instance string) []byte {
 		var answer ports.Answer
 		if err == nil {
 			answer = b.answers[asked]
-			err = answer.Err
+			err = inBody(answer.Err)
 			asked++
 		}
 		switch {
 		case err != nil:
 			p := problemOf(err)
 			dst = p.appendJSON(dst, id, instance, i)
-		case answer.Decision.Outcome == domain.OutcomeUnavailable:
+		case unavailable(&answer.Decision):
 			p := denied(&answer.Decision)
 			dst = p.appendJSON(dst, id, instance, i)
 		default:

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -82,17 +83,75 @@ func TestCheck_asksWhatTheBodySays(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var asked domain.Request
 			var value string
+			var missing error
 			addr := start(t, testConfig(), limiterFunc(func(req domain.Request) (d domain.Decision, err error) {
 				asked = req
-				value, err = req.Lookup(tenant)
-				return decided(t, 9, 1, true), err
+				value, missing = req.Lookup(tenant)
+				return decided(t, 9, 1, true), nil
 			}))
 			require.Equal(t, 200, post(t, addr, c.path, c.body).status)
 			assert.NotEmpty(t, asked.ID)
 			asked.Lookup, asked.ID = nil, ""
 			assert.Equal(t, c.want, asked)
 			assert.Equal(t, c.tenant, value)
+			if c.tenant == "" {
+				assert.ErrorIs(t, missing, domain.ErrNoValue)
+			}
 		})
+	}
+}
+
+func TestCheck_namesTheAttributeThatIsMissing(t *testing.T) {
+	for field, want := range map[string]string{
+		"key":             "key: must not be empty",
+		"header:x-tenant": "attributes.header:x-tenant: must be given: a limit of the policy counts by it",
+		"ip":              "attributes.ip: must be given: a limit of the policy counts by it",
+	} {
+		addr := start(t, testConfig(), limiterFunc(func(domain.Request) (domain.Decision, error) {
+			return domain.Decision{}, &domain.FieldError{Kind: domain.ErrInvalidRequest, Field: field, Reason: "must not be empty"}
+		}))
+		for _, path := range []string{"/v1/check", "/v1/checks"} {
+			body := `{"policy":"search"}`
+			if path == "/v1/checks" {
+				body = `{"checks":[` + body + `]}`
+			}
+			assert.Contains(t, post(t, addr, path, body).body, want)
+		}
+	}
+}
+
+func TestCheck_tellsOfEveryOutcome(t *testing.T) {
+	allowed, denied := decided(t, 9, 1, true), decided(t, 0, 1, false)
+	shadow := denied
+	shadow.Shadow = true
+	partly := denied
+	partly.Limits = append(slices.Clone(denied.Limits), domain.LimitStatus{Name: "tenant", Allowed: true, Capacity: 200, LevelUnknown: true})
+	for name, c := range map[string]struct {
+		decision domain.Decision
+		want     []string
+	}{
+		"enforced": {allowed, []string{`"allowed":true`, `"mode":"enforce"`}},
+		"shadow":   {shadow, []string{`"allowed":true`, `"mode":"shadow"`, `"name":"burst","allowed":false`}},
+		"blocked": {
+			domain.Decision{Outcome: domain.OutcomeBlocked, Policy: "search", Store: domain.StorePolicy},
+			[]string{`{"allowed":false,"policy":"search","mode":"enforce","store":"policy","limits":[]}`},
+		},
+		"exempt": {
+			domain.Decision{Outcome: domain.OutcomeExempt, Policy: "search", Store: domain.StorePolicy},
+			[]string{`{"allowed":true,"policy":"search","mode":"enforce","store":"policy","limits":[]}`},
+		},
+		"a limit that was not looked at": {partly, []string{`{"name":"tenant","allowed":true,"limit":200,"retry_after_ms":0}]`}},
+		"a store that fails, in shadow": {
+			domain.Decision{Outcome: domain.OutcomeUnavailable, Shadow: true, Policy: "search", Store: domain.StoreFallback},
+			[]string{`"allowed":true`},
+		},
+	} {
+		addr := start(t, testConfig(), always(c.decision))
+		got := post(t, addr, "/v1/check", `{"key":"a"}`)
+		assert.Equal(t, 200, got.status, name)
+		for _, want := range c.want {
+			assert.Contains(t, got.body, want, name)
+		}
 	}
 }
 
@@ -130,7 +189,7 @@ var badBodies = map[string]struct {
 	"attribute twice":      {`{"key":"a","attributes":{"header:X":"1","header:x":"2"}}`, 400, "attributes.header:x: stands twice"},
 	"attribute no address": {`{"key":"a","attributes":{"ip":"x"}}`, 422, "attributes.ip: is no address"},
 	"too many attributes":  {manyAttributes(33), 422, "attributes: holds more than 32"},
-	"no key":               {`{}`, 422, "key: must not be empty"},
+	"attribute of no key":  {`{"key":"a","attributes":{"global":"x"}}`, 400, "attributes.global: must be named ip, header:NAME, cookie:NAME or query:NAME"},
 	"empty key":            {`{"key":""}`, 422, "key: must not be empty"},
 	"empty policy":         {`{"key":"a","policy":""}`, 422, "policy: must not be empty"},
 	"negative cost":        {`{"key":"a","cost":-1}`, 422, "cost: -1: must be from"},

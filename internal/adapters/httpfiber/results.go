@@ -6,20 +6,20 @@ import (
 	"github.com/velocity-limiter/velocity/internal/domain"
 )
 
-// modeEnforce is the mode of a policy whose denials count.
-const modeEnforce = "enforce"
-
-// appendResult writes a decision as the decision API answers it. Where the failure policy decided, no level is
-// known: remaining and reset_after_ms are then left out. After a charge, remaining may be below zero.
+// appendResult writes a decision as the decision API answers it. Where a limit was not looked at, since the store failed
+// or another one denied first, no level is known: remaining and reset_after_ms are then left out. After a charge,
+// remaining may be below zero. A client who is blocked or exempt has no limits.
 func appendResult(dst []byte, d *domain.Decision) []byte {
 	dst = append(dst, `{"allowed":`...)
 	dst = strconv.AppendBool(dst, d.Allowed())
 	dst = append(dst, `,"policy":`...)
 	dst = appendName(dst, d.Policy)
 	if most := d.Constraining(); most != nil {
-		dst = appendLevel(dst, most, d.LevelKnown)
+		dst = appendLevel(dst, most, d.LevelKnown && !most.LevelUnknown)
 	}
-	dst = append(dst, `,"mode":"`+modeEnforce+`","store":`...)
+	dst = append(dst, `,"mode":`...)
+	dst = appendName(dst, modeOf(d).String())
+	dst = append(dst, `,"store":`...)
 	dst = appendName(dst, string(d.Store))
 	dst = append(dst, `,"limits":[`...)
 	for i := range d.Limits {
@@ -30,10 +30,17 @@ func appendResult(dst []byte, d *domain.Decision) []byte {
 		dst = appendName(dst, d.Limits[i].Name)
 		dst = append(dst, `,"allowed":`...)
 		dst = strconv.AppendBool(dst, d.Limits[i].Allowed)
-		dst = appendLevel(dst, &d.Limits[i], d.LevelKnown)
+		dst = appendLevel(dst, &d.Limits[i], d.LevelKnown && !d.Limits[i].LevelUnknown)
 		dst = append(dst, '}')
 	}
 	return append(dst, "]}"...)
+}
+
+func modeOf(d *domain.Decision) domain.Mode {
+	if d.Shadow {
+		return domain.ModeShadow
+	}
+	return domain.ModeEnforce
 }
 
 func appendLevel(dst []byte, s *domain.LimitStatus, known bool) []byte {

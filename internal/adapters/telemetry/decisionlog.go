@@ -19,6 +19,7 @@ const (
 	msgAllowed     = "Decision: ALLOWED"
 	msgBlocked     = "Decision: BLOCKED (429)"
 	msgUnavailable = "Decision: BLOCKED (503)"
+	msgForbidden   = "Decision: BLOCKED (403)"
 
 	msgFailOpen   = "Critical Redis Error: Falling back to Fail-Open Policy"
 	msgFailClosed = "Critical Redis Error: Falling back to Fail-Closed Policy"
@@ -67,7 +68,7 @@ func NewDecisionLog(cfg Config, log *Logger) *DecisionLog {
 
 // Decided implements ports.Observer.
 func (l *DecisionLog) Decided(req *domain.Request, d *domain.Decision) {
-	if l.filter == DecisionsNone || l.filter == DecisionsBlocked && d.Allowed() {
+	if l.filter == DecisionsNone || l.filter == DecisionsBlocked && passes(d.Outcome) {
 		return
 	}
 	ce := l.decisions.Check(zapcore.InfoLevel, decisionMessage(d))
@@ -80,12 +81,17 @@ func (l *DecisionLog) Decided(req *domain.Request, d *domain.Decision) {
 	l.lines.Put(buf)
 }
 
+// passes is about the outcome: what shadow mode lets pass is logged as what it would have been.
+func passes(o domain.Outcome) bool { return o == domain.OutcomeAllowed || o == domain.OutcomeExempt }
+
 func decisionMessage(d *domain.Decision) string {
 	switch d.Outcome {
-	case domain.OutcomeAllowed:
+	case domain.OutcomeAllowed, domain.OutcomeExempt:
 		return msgAllowed
 	case domain.OutcomeUnavailable:
 		return msgUnavailable
+	case domain.OutcomeBlocked:
+		return msgForbidden
 	default:
 		return msgBlocked
 	}
@@ -99,8 +105,12 @@ func appendDecision(f []zap.Field, req *domain.Request, d *domain.Decision) []za
 		if d.LevelKnown && most != nil {
 			f = append(f, zap.Int64("remaining", int64(max(most.Remaining, 0))))
 		}
+	case domain.OutcomeExempt:
+		f = append(f, zap.Bool("exempt", true))
 	case domain.OutcomeUnavailable:
 		f = append(f, zap.Int("reason", 503))
+	case domain.OutcomeBlocked:
+		f = append(f, zap.Int("reason", 403))
 	case domain.OutcomeDenied:
 		f = append(f, zap.Int("reason", 429))
 		if most != nil {
@@ -119,6 +129,9 @@ func appendDecision(f []zap.Field, req *domain.Request, d *domain.Decision) []za
 	}
 	if d.KeyMissing {
 		f = append(f, zap.Bool("keyMissing", true))
+	}
+	if d.Shadow {
+		f = append(f, zap.Bool("shadow", true))
 	}
 	return f
 }

@@ -54,6 +54,11 @@ func TestDecided_lines(t *testing.T) {
 	failedOpen.Outcome = domain.OutcomeAllowed
 	noKey := allowed()
 	noKey.KeyMissing, noKey.Client = true, "192.0.2.7"
+	shadowed := denied(time.Second)
+	shadowed.Shadow = true
+	byList := func(o domain.Outcome) domain.Decision {
+		return domain.Decision{Outcome: o, Policy: "default", Client: "alice", Store: domain.StorePolicy}
+	}
 	indebted := allowed()
 	indebted.Limits[0].Remaining = -5
 
@@ -87,6 +92,16 @@ func TestDecided_lines(t *testing.T) {
 			"level": "info", "msg": "Decision: ALLOWED", "userID": "alice",
 			"limit": 10.0, "policy": "default", "store": "fallback",
 		}},
+		{"in shadow mode, what it would have been", domain.Request{}, shadowed, map[string]any{
+			"level": "info", "msg": "Decision: BLOCKED (429)", "userID": "alice", "reason": 429.0, "retryAfter": 1.0,
+			"limit": 10.0, "policy": "default", "store": "redis", "storeTimeUs": 1700000000123456.0, "shadow": true,
+		}},
+		{"on the policy's list of the blocked", domain.Request{}, byList(domain.OutcomeBlocked), map[string]any{
+			"level": "info", "msg": "Decision: BLOCKED (403)", "userID": "alice", "reason": 403.0, "policy": "default", "store": "policy",
+		}},
+		{"on the policy's list of the exempt", domain.Request{}, byList(domain.OutcomeExempt), map[string]any{
+			"level": "info", "msg": "Decision: ALLOWED", "userID": "alice", "exempt": true, "policy": "default", "store": "policy",
+		}},
 		{"the address stood in for the key", domain.Request{}, noKey, map[string]any{
 			"level": "info", "msg": "Decision: ALLOWED", "userID": "192.0.2.7", "remaining": 9.0, "limit": 10.0,
 			"policy": "default", "store": "redis", "storeTimeUs": 1700000000123456.0, "keyMissing": true,
@@ -119,6 +134,10 @@ func TestDecided_filter(t *testing.T) {
 			cfg := telemetry.Config{LogLevel: tt.level, LogDecisions: tt.filter}
 			assert.Len(t, logged(t, cfg, domain.Request{}, allowed()), tt.wantAllowed, "allowed")
 			assert.Len(t, logged(t, cfg, domain.Request{}, denied(time.Second)), tt.wantDenied, "denied")
+			shadowed, exempt := denied(time.Second), domain.Decision{Outcome: domain.OutcomeExempt}
+			shadowed.Shadow = true
+			assert.Len(t, logged(t, cfg, domain.Request{}, shadowed), tt.wantDenied, "denied in shadow mode")
+			assert.Len(t, logged(t, cfg, domain.Request{}, exempt), tt.wantAllowed, "exempt")
 		})
 	}
 }
