@@ -59,22 +59,35 @@ func (s *Suite) inProcess(ctx context.Context) error {
 // measureRedis measures a limiter that runs in this process against its servers.
 func (s *Suite) measureRedis(ctx context.Context, servers []*redisserver.Server, workers int,
 	open func() (*peer.Limiter, error),
+) (report.Values, error) {
+	return s.measureCalls(ctx, servers, workers, func() (func() load.Call, func() error, error) {
+		limiter, err := open()
+		if err != nil {
+			return nil, nil, err
+		}
+		return func() load.Call { return s.takeAtRandom(ctx, limiter.NewTake()) }, limiter.Shut, nil
+	})
+}
+
+// measureCalls measures the calls that open makes, one for each worker, and closes what they came from.
+func (s *Suite) measureCalls(ctx context.Context, servers []*redisserver.Server, workers int,
+	open func() (newCall func() load.Call, shut func() error, err error),
 ) (values report.Values, err error) {
 	for _, server := range servers {
 		if err := server.Flush(ctx); err != nil {
 			return nil, err
 		}
 	}
-	limiter, err := open()
+	newCall, shut, err := open()
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, limiter.Shut()) }()
+	defer func() { err = errors.Join(err, shut()) }()
 
 	m := newMeter(servers, func() (time.Duration, error) { return process.OwnCPUTime(), nil })
 	result, err := load.Run(ctx, load.Config{
 		Workers: workers, Seed: s.cfg.Seed, Warmup: s.cfg.Warmup, Duration: s.cfg.Duration,
-		NewCall: func(int) (load.Call, error) { return s.takeAtRandom(ctx, limiter.NewTake()), nil },
+		NewCall: func(int) (load.Call, error) { return newCall(), nil },
 		Started: func() error { return m.start(ctx) },
 		Ended:   func() error { return m.stop(ctx) },
 	})

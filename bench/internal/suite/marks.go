@@ -43,6 +43,10 @@ func Marks(r *report.Report) []report.Bar {
 			m.ratio("services", groupFlood, velocityRedis, bareFiber, "cpu"), true, 1.15),
 		report.NewBar("CPU per request of the reverse proxy in memory, times a plain fasthttp proxy's",
 			m.ratio("proxy", groupProxied, velocityProxy, plainProxy, "cpu"), true, 1.5),
+		report.NewBar("Redis CPU of a policy of 4 limits, times one of 1 limit's, batches of 32",
+			m.ratio("limits", groupBatches, fourLimits, oneLimit, "redis_cpu"), true, 2.5),
+		report.NewBar("the same, times that of a take for each limit",
+			m.ratio("limits", groupBatches, fourLimits, fourTakes, "redis_cpu"), true, 0.65),
 		report.NewBar("decisions/s with every decision logged, times those with none logged",
 			m.ratio("services", groupRequests, velocityAll, velocityNone, "rate"), false, 0.85),
 	)

@@ -93,41 +93,6 @@ func addresses(servers []*redisserver.Server) []string {
 	return addrs
 }
 
-// limits measures what a policy of eight limits costs against one of a single limit.
-func (s *Suite) limits(ctx context.Context) error {
-	section := &report.Section{
-		ID: "limits", Title: "A policy of eight limits",
-		About: "Velocity's store in process. The limits of a policy are taken together or not at all, in one script; eight have eight rates, from seconds to a day.",
-		Columns: []report.Column{
-			columnRate, columnP99, columnClientCPU, columnRedisCPU, charted(columnCPU),
-		},
-		Ratio: &report.Ratio{Key: "cpu", Of: "Velocity, 1 limit", Title: "CPU x 1 limit"},
-	}
-	var server *redisserver.Server
-	var all []measurement
-	for _, x := range []struct {
-		subject string
-		limits  []peer.Limit
-	}{{"Velocity, 1 limit", []peer.Limit{usual}}, {"Velocity, 8 limits", eightLimits()}} {
-		all = append(all, measurement{goroutines(scaleWorkers), x.subject, func(ctx context.Context) (report.Values, error) {
-			return s.measureRedis(ctx, []*redisserver.Server{server}, scaleWorkers, func() (*peer.Limiter, error) {
-				return redispeer.OpenVelocity([]string{server.Addr}, x.limits)
-			})
-		}})
-	}
-	return s.measure(ctx, section, all, s.cfg.Rounds, stage{setUp: s.oneRedis(&server)})
-}
-
-func eightLimits() []peer.Limit {
-	limits := []peer.Limit{usual}
-	for _, per := range []time.Duration{
-		2 * time.Second, 10 * time.Second, time.Minute, 10 * time.Minute, time.Hour, 6 * time.Hour, 24 * time.Hour,
-	} {
-		limits = append(limits, peer.Limit{Tokens: 100_000, Per: per, Capacity: 100_000})
-	}
-	return limits
-}
-
 // manyClients measures the memory of a million clients.
 func (s *Suite) manyClients(ctx context.Context) error {
 	section := &report.Section{
