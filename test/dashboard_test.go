@@ -1,0 +1,60 @@
+//go:build doors
+
+package test
+
+import (
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+type dashboard struct {
+	UID    string
+	Panels []struct {
+		Title, Type string
+		GridPos     struct{ H, W, X, Y int }
+		Targets     []struct{ Expr string }
+	}
+}
+
+// TestDashboard runs the query of every panel against a real Prometheus that scrapes a real service: none may be wrong,
+// and none may be about a metric that is not there.
+func TestDashboard(t *testing.T) {
+	text, err := os.ReadFile("../deploy/grafana/dashboards/velocity.json")
+	require.NoError(t, err)
+	var board dashboard
+	require.NoError(t, json.Unmarshal(text, &board))
+	require.Equal(t, "velocity", board.UID)
+
+	p, _ := withRedis(t, settings{"VELOCITY_RATE": "1/h", "VELOCITY_CAPACITY": "20"})
+	m := watchWithPrometheus(t, p)
+	require.Eventually(t, func() bool {
+		for range 10 {
+			ask(p)
+		}
+		n, err := m.series(`rate(velocity_decisions_total{outcome="denied"}[5s]) > 0`)
+		ratio, ratioErr := m.series(`policy:velocity_denials:ratio_rate5m`)
+		return err == nil && ratioErr == nil && n > 0 && ratio > 0
+	}, patience, 10*tick)
+
+	fill := strings.NewReplacer("$__rate_interval", "5s", "$job", "velocity", "$instance", ".*")
+	queries := 0
+	for _, panel := range board.Panels {
+		assert.NotEmpty(t, panel.Title)
+		assert.LessOrEqual(t, panel.GridPos.X+panel.GridPos.W, 24, panel.Title)
+		if panel.Type != "row" {
+			assert.NotEmpty(t, panel.Targets, panel.Title)
+		}
+		for _, target := range panel.Targets {
+			queries++
+			n, err := m.series(fill.Replace(target.Expr))
+			assert.NoError(t, err, "%s: %s", panel.Title, target.Expr)
+			assert.Positive(t, n, "%s shows nothing: %s", panel.Title, target.Expr)
+		}
+	}
+	assert.Greater(t, queries, 25)
+}
