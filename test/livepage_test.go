@@ -61,6 +61,14 @@ func TestLivePage_numbersEqualTheMetrics(t *testing.T) {
 	b.forgive() // the connection that was refused
 }
 
+func TestLivePage_countsAsTheClientDoes(t *testing.T) {
+	p, seen := mixedRun(t, "closed", 1400)
+	b := openBrowser(t)
+	b.run(chromedp.Navigate(p.admin + "/"))
+	b.eventually(plain(cell("policies", "default", 6)), strconv.Itoa(seen.Allowed))
+	b.eventually(plain(cell("policies", "default", 7)), strconv.Itoa(seen.Denied+seen.Unavailable))
+}
+
 // plain drops the separators of thousands.
 func plain(expression string) string { return "(" + expression + ` ?? "").replaceAll(",", "")` }
 

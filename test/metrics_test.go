@@ -2,10 +2,12 @@ package test
 
 import (
 	"bufio"
+	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -60,5 +62,25 @@ func TestMetrics_areBehindTheToken(t *testing.T) {
 	assert.Equal(t, http.StatusUnauthorized, p.mustAsk(http.MethodGet, p.admin+"/metrics", "").status)
 	a := p.mustAsk(http.MethodGet, p.admin+"/metrics", "", "Authorization: Bearer secret")
 	assert.Equal(t, http.StatusOK, a.status)
+	p.stop()
+}
+
+func TestMetrics_stayShortUnderManyClients(t *testing.T) {
+	const clients, each = 200_000, 1000
+	p := start(t, settings{"VELOCITY_LOG_DECISIONS": "none", "VELOCITY_CLIENT_KEY": "header:X-Client-ID"})
+	for from := 0; from < clients; from += each {
+		var b strings.Builder
+		for i := range each {
+			fmt.Fprintf(&b, `{"key":"client-%d"},`, from+i)
+		}
+		a := p.mustAsk(http.MethodPost, p.url+"/v1/checks", `{"checks":[`+strings.TrimSuffix(b.String(), ",")+`]}`)
+		require.Equal(t, http.StatusOK, a.status, a.body)
+	}
+	began := time.Now()
+	exposition := p.mustAsk(http.MethodGet, p.admin+"/metrics", "").body
+	t.Logf("scraped in %v", time.Since(began))
+	assert.Less(t, strings.Count(exposition, "\n"), 2000)
+	assert.NotContains(t, exposition, "client-")
+	assert.InDelta(t, clients, p.metric("velocity_decisions_total"), 0)
 	p.stop()
 }
