@@ -285,11 +285,19 @@ func TestBreaker_aProbeAsksForADecisionAndWaitsForTheBudget(t *testing.T) {
 
 func TestBreaker_answersToWhatWasSentBeforeItOpenedDoNotCloseIt(t *testing.T) {
 	bubble(t, func(t *testing.T, s *guarded) {
+		s.guard.probe = func(ctx context.Context) error {
+			<-ctx.Done()
+			return ctx.Err()
+		}
 		s.dies(io.EOF)
 		require.Error(t, s.asks(5))
+		for s.stats("shard-0").Breaker != ports.BreakerHalfOpen {
+			time.Sleep(time.Millisecond)
+		}
 		for range 100 {
 			s.guard.report([]*group{{}}, time.Now(), nil)
 		}
+		assert.Equal(t, ports.BreakerHalfOpen, s.stats("shard-0").Breaker)
 		assert.True(t, s.isOpen())
 	})
 }

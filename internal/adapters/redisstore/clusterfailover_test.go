@@ -2,6 +2,7 @@ package redisstore_test
 
 import (
 	"fmt"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -52,16 +53,21 @@ func primaryDies(t *testing.T, c *redistest.Cluster) {
 	s.Manager().OnFailover(func() { told.Add(1) })
 	takeOne(t, s, name, 1, l)
 	awaitReplica(t, c.Client(replica), level(t, c.Client(old), name, "burst"), name)
+	w := watch(s)
 
 	old.Kill()
-	r := ports.Take(t.Context(), s, take(name, 1, l))
-	require.ErrorIs(t, r.Err, ports.ErrUnavailable)
+	for len(w.so()) == 0 {
+		require.ErrorIs(t, ports.Take(t.Context(), s, take(name, 1, l)).Err, ports.ErrUnavailable)
+	}
 	c.AwaitPrimary(replica)
 	promoted := time.Now()
 	require.Eventually(t, func() bool { return ports.Take(t.Context(), s, take(name, 1, l)).Err == nil }, patient, 5*time.Millisecond)
 	assert.Less(t, time.Since(promoted), recoverTimeout)
 	assert.Equal(t, domain.Tokens(8), l.Remaining(takePeek(t, s, name, l).Buckets[0]), "no take that failed was carried out")
 	require.Eventually(t, func() bool { return told.Load() == 1 }, patient, time.Millisecond)
+	require.Eventually(t, func() bool { return len(w.so()) == 2 }, patient, time.Millisecond)
+	assert.True(t, w.so()[0].Open, "the dead node's breaker opened")
+	assert.False(t, w.so()[1].Open, "and the outage ended when the replica took over")
 	old.Restart()
 }
 
@@ -108,6 +114,15 @@ func deadPrimaryIsAlone(t *testing.T, c *redistest.Cluster) {
 		s.TakeMany(t.Context(), reqs, results)
 		for i, r := range results {
 			assert.Equal(t, lost[i], r.Err != nil, "%s, in one call: %d: %v", name, i, r.Err)
+		}
+		require.Eventually(t, func() bool {
+			s.TakeMany(t.Context(), reqs, results)
+			return s.Stats()[2].Breaker != ports.BreakerClosed
+		}, patient, time.Microsecond)
+		for i, shard := range s.Stats() {
+			assert.Equal(t, "shard-"+strconv.Itoa(i), shard.Name)
+			assert.Equal(t, i != 2, shard.Up, "%s: %s: the breaker is the dead node's own", name, shard.Name)
+			assert.Equal(t, i != 2, shard.Openings == 0, "%s: %s", name, shard.Name)
 		}
 		cfg.Addrs = []string{living.Addr}
 		// One that knows no nodes yet sends all groups in one batch.

@@ -1,7 +1,14 @@
 package redisstore
 
 import (
+	"context"
+	"errors"
+	"net"
 	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/velocity-limiter/velocity/internal/domain"
 	"github.com/velocity-limiter/velocity/internal/ports"
@@ -78,6 +85,37 @@ type Failure struct {
 func Classify(err error) Failure {
 	f := classify(err)
 	return Failure{f.kind, f.ran == notRun, f.trips}
+}
+
+// LeaveDeadConnection puts a connection that never came about into the pool of a client that is not used elsewhere.
+func LeaveDeadConnection(t testing.TB, c *redis.Client) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	slow := slowDial{cancel}
+	c.AddHook(slow)
+	if err := c.Ping(ctx).Err(); !errors.Is(err, context.Canceled) {
+		t.Fatalf("the call was to be left: %v", err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); c.PoolStats().IdleConns == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("no connection was left")
+		}
+	}
+}
+
+// slowDial leaves the call before its attempt to connect ends.
+type slowDial struct{ leave context.CancelFunc }
+
+func (d slowDial) DialHook(next redis.DialHook) redis.DialHook {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		d.leave()
+		time.Sleep(20 * time.Millisecond)
+		return next(ctx, network, addr)
+	}
+}
+func (slowDial) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (slowDial) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
 }
 
 // DialError is a failure to connect, as the stores' clients return it.
