@@ -24,10 +24,14 @@ Tells which policy applies to a request and why those before it do not, which bu
 limits, overrides included. The URL may be a path alone. Nothing is taken, and no store is asked.
 `
 
+const encodedSlashesHelp = "let %2f through, as the service does with VELOCITY_ENCODED_SLASHES=allow"
+
 func runExplain(ctx context.Context, args []string, s streams) int {
 	f := newFlags("explain", explainUsage)
 	file := f.String("policies", "", "the policy `file`")
 	client := f.String("client", "127.0.0.1", "the client's `address`")
+	var paths httpfiber.PathRules
+	f.BoolVar(&paths.EncodedSlashes, "encoded-slashes", false, encodedSlashesHelp)
 	header := make(http.Header)
 	f.Func("H", "a `header`, as in 'X-Client-ID: alice'; may be repeated", func(line string) error { return addHeader(header, line) })
 	rest, code, done := parseFlags(f, args, s)
@@ -41,7 +45,7 @@ func runExplain(ctx context.Context, args []string, s streams) int {
 	if err != nil {
 		return s.misuse(f.Name(), fmt.Errorf("-client: %q: must be an address", *client))
 	}
-	asked, err := newAsked(rest[0], rest[1], header)
+	asked, err := newAsked(rest[0], rest[1], header, paths)
 	if err != nil {
 		return s.misuse(f.Name(), err)
 	}
@@ -75,12 +79,12 @@ type asked struct {
 	written string
 }
 
-func newAsked(method, target string, header http.Header) (*asked, error) {
+func newAsked(method, target string, header http.Header, paths httpfiber.PathRules) (*asked, error) {
 	u, err := url.Parse(target)
 	if err != nil {
 		return nil, err
 	}
-	path, err := httpfiber.NormalizePath(u.EscapedPath())
+	path, err := paths.Normalize(u.EscapedPath())
 	if err != nil {
 		return nil, err
 	}
@@ -101,25 +105,27 @@ func newAsked(method, target string, header http.Header) (*asked, error) {
 	return a, nil
 }
 
+// lookup refuses what is there twice, as the doors do.
 func (a *asked) lookup(source domain.KeySource) (string, error) {
+	var values []string
 	switch source.Kind {
 	case domain.SourceHeader:
-		values := a.header.Values(source.Name)
-		if len(values) > 1 {
-			return "", fmt.Errorf("%s: this header is the client's key and must be sent once", source.Name)
-		}
-		return a.header.Get(source.Name), nil
+		values = a.header.Values(source.Name)
 	case domain.SourceCookie:
-		cookie, err := (&http.Request{Header: a.header}).Cookie(source.Name)
-		if err != nil {
-			return "", nil //nolint:nilerr // there is none
+		for _, cookie := range (&http.Request{Header: a.header}).CookiesNamed(source.Name) {
+			values = append(values, cookie.Value)
 		}
-		return cookie.Value, nil
 	case domain.SourceQuery:
-		return a.query.Get(source.Name), nil
+		values = a.query[source.Name]
 	default:
-		return "", nil
 	}
+	switch len(values) {
+	case 0:
+		return "", nil
+	case 1:
+		return values[0], nil
+	}
+	return "", fmt.Errorf("%s is the client's key and was sent twice, so that the service answers 400", source)
 }
 
 // printMatches says of each policy up to the one that applies why it does or does not.

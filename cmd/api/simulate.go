@@ -31,6 +31,7 @@ type simulation struct {
 	policies, compare string
 	logs              []string
 	host              string
+	paths             httpfiber.PathRules
 	window            time.Duration
 	top               int
 	json              bool
@@ -42,6 +43,7 @@ func (c *simulation) flags() *flag.FlagSet {
 	f.StringVar(&c.policies, "policies", "", "the policy `file`")
 	f.StringVar(&c.compare, "compare", "", "another policy `file`: what would it do otherwise?")
 	f.StringVar(&c.host, "host", "", "the `name` of the host of lines that name none")
+	f.BoolVar(&c.paths.EncodedSlashes, "encoded-slashes", false, encodedSlashesHelp)
 	f.DurationVar(&c.window, "window", accesslog.DefaultWindow, "within what time the lines of a log may be out of order")
 	f.IntVar(&c.top, "top", 10, "how many clients are named in each list")
 	f.BoolVar(&c.json, "json", false, "print JSON, for programs")
@@ -90,7 +92,7 @@ func (c *simulation) run(ctx context.Context, s streams) (err error) {
 		defer func() { err = errors.Join(err, store.Close()) }()
 		stores, replay.Sides = append(stores, store), append(replay.Sides, side)
 	}
-	logs, err := accesslog.Open(c.logs, s.in, accesslog.Config{NormalPath: httpfiber.NormalizePath, Host: c.host, Window: c.window})
+	logs, err := accesslog.Open(c.logs, s.in, accesslog.Config{NormalPath: c.paths.Normalize, Host: c.host, Window: c.window})
 	if err != nil {
 		return err
 	}

@@ -41,7 +41,7 @@ func (v *visits) Next() (*ports.LoggedRequest, error) {
 	v.n++
 	v.lent = ports.LoggedRequest{
 		Request: domain.Request{
-			Cost: 1, PolicyCost: true, Method: "GET", Path: now.path, Client: netip.MustParseAddr("192.0.2.1"),
+			PolicyCost: true, Method: "GET", Path: now.path, Client: netip.MustParseAddr("192.0.2.1"),
 			Lookup: func(domain.KeySource) (string, error) {
 				if now.client == "twice" {
 					return "", domain.ErrInvalidRequest

@@ -56,7 +56,7 @@ func (e *entry) reset(log string, number int, line []byte) {
 	e.spare, e.headers, e.cookies = e.spare[:0], e.headers[:0], e.cookies[:0]
 	e.target, e.query, e.object = nil, nil, nil
 	e.LoggedRequest = ports.LoggedRequest{Log: log, Line: number}
-	e.Request.Cost, e.Request.PolicyCost, e.Request.Trusted = 1, true, true
+	e.Request.PolicyCost, e.Request.Trusted = true, true
 	e.Request.Lookup = e.lookup
 	e.order = number
 }

@@ -3,71 +3,93 @@ package accesslog
 import (
 	"bytes"
 	"errors"
-	"net/url"
-	"strings"
 
 	"github.com/velocity-limiter/velocity/internal/domain"
 )
 
-// errSentTwice is the doors' refusal of a header that is a client's key.
-var errSentTwice = errors.New("the header that is the client's key was sent twice")
+// errSentTwice is the doors' refusal of a client's key that is there twice, since servers disagree about which counts.
+var errSentTwice = errors.New("the client's key was sent twice")
 
 // value answers domain.Request.Lookup.
 func (e *entry) value(source domain.KeySource) (string, error) {
+	var value []byte
+	var err error
 	switch source.Kind {
 	case domain.SourceHeader:
-		value, err := e.header([]byte(source.Name))
-		return text(value), err
+		value, err = e.header([]byte(source.Name))
 	case domain.SourceCookie:
-		return text(e.cookie(source.Name)), nil
+		value, err = e.cookie(source.Name)
 	case domain.SourceQuery:
-		return e.parameter(source.Name), nil
+		value, err = e.parameter(source.Name)
 	default:
-		return "", nil
 	}
+	return text(value), err
 }
 
-// cookie is the value of a cookie, from a field of its own or from the header: the first of its name.
-func (e *entry) cookie(name string) []byte {
+// cookie is the value of a cookie, from a field of its own or from the header.
+func (e *entry) cookie(name string) (found []byte, err error) {
 	for i := range e.cookies {
 		if text(e.cookies[i].name) == name {
-			return e.cookies[i].value
+			return e.cookies[i].value, nil
 		}
 	}
 	rest, err := e.header([]byte("cookie"))
-	if err != nil {
-		return nil
-	}
-	for len(rest) > 0 {
+	for n := 0; len(rest) > 0; {
 		var pair []byte
 		pair, rest, _ = bytes.Cut(rest, []byte{';'})
-		key, value, found := bytes.Cut(bytes.TrimSpace(pair), []byte{'='})
-		if found && text(key) == name {
-			return value
+		key, value, _ := bytes.Cut(bytes.TrimSpace(pair), []byte{'='})
+		if text(key) != name {
+			continue
+		}
+		if n++; n > 1 {
+			return nil, errSentTwice
+		}
+		found = value
+		if len(value) > 1 && value[0] == '"' && value[len(value)-1] == '"' {
+			found = value[1 : len(value)-1]
 		}
 	}
-	return nil
+	return found, err
 }
 
-// parameter is the value of a parameter of the query: the first of its name.
-func (e *entry) parameter(name string) string {
-	for rest := text(e.query); rest != ""; {
-		var pair string
-		pair, rest, _ = strings.Cut(rest, "&")
-		key, value, _ := strings.Cut(pair, "=")
-		if queryUnescaped(key) == name {
-			return queryUnescaped(value)
+// parameter is the value of a parameter of the query.
+func (e *entry) parameter(name string) (found []byte, err error) {
+	for n, rest := 0, e.query; len(rest) > 0; {
+		var pair []byte
+		pair, rest, _ = bytes.Cut(rest, []byte{'&'})
+		key, value, _ := bytes.Cut(pair, []byte{'='})
+		if text(e.queryDecoded(key)) != name {
+			continue
 		}
+		if n++; n > 1 {
+			return nil, errSentTwice
+		}
+		found = e.queryDecoded(value)
 	}
-	return ""
+	return found, nil
 }
 
-// queryUnescaped is s itself where its escapes are wrong.
-func queryUnescaped(s string) string {
-	if plain, err := url.QueryUnescape(s); err == nil {
-		return plain
+// queryDecoded undoes the encoding of a form: + is a space, and a % that two hex digits do not follow is a %.
+func (e *entry) queryDecoded(b []byte) []byte {
+	if bytes.IndexByte(b, '%') < 0 && bytes.IndexByte(b, '+') < 0 {
+		return b
 	}
-	return s
+	from := len(e.spare)
+	for i := 0; i < len(b); i++ {
+		c := b[i]
+		if c == '+' {
+			c = ' '
+		}
+		if c == '%' && i+2 < len(b) {
+			hi, ok1 := hexDigit(b[i+1])
+			lo, ok2 := hexDigit(b[i+2])
+			if ok1 && ok2 {
+				c, i = hi<<4|lo, i+2
+			}
+		}
+		e.spare = append(e.spare, c)
+	}
+	return e.spare[from:len(e.spare):len(e.spare)]
 }
 
 // header is the value of a header, from a field of its own or from Caddy's object of all headers.

@@ -56,24 +56,32 @@ func TestLookup_headers(t *testing.T) {
 	assert.Equal(t, []string{"", ""}, values)
 }
 
-func TestLookup_aHeaderThatWasSentTwiceIsRefusedAsTheDoorsDo(t *testing.T) {
+func TestLookup_whatWasSentTwiceIsRefusedAsTheDoorsDo(t *testing.T) {
 	t.Parallel()
 	_, err := looked(t, caddyWithHeaders, "header:x-twice")
-	assert.ErrorContains(t, err, "twice")
+	require.ErrorContains(t, err, "twice")
+	const line = `{"msec":1,"remote_addr":"192.0.2.1","request":"GET /?a=1&b=2&%61=1 HTTP/1.1","http_cookie":"c=1; d=2;c=1"}`
+	for _, source := range []string{"query:a", "cookie:c"} {
+		_, err = looked(t, line, source)
+		assert.ErrorContains(t, err, "twice", source)
+	}
+	values, err := looked(t, line, "query:b", "cookie:d")
+	require.NoError(t, err)
+	assert.Equal(t, []string{"2", "2"}, values)
 }
 
 func TestLookup_cookiesAndParameters(t *testing.T) {
 	t.Parallel()
 	for name, line := range map[string]string{
-		"nginx": `{"msec":1,"remote_addr":"192.0.2.1","request":"GET /?a=b%20c+d&api_key=k%3D1&api_key=2&%78=y HTTP/1.1",` +
-			`"http_cookie":"x=1; sid=s=1;sid=2","cookie_own":"o"}`,
-		"Caddy": `{"ts":1,"request":{"client_ip":"192.0.2.1","method":"GET","uri":"/?a=b%20c+d&api_key=k%3D1&api_key=2&%78=y",` +
-			`"headers":{"Cookie":["x=1; sid=s=1;sid=2;own=o"]}},"status":200}`,
+		"nginx": `{"msec":1,"remote_addr":"192.0.2.1","request":"GET /?a=b%20c+d&api_key=k%3D1&%78=y&p=5%&q=%zz%41 HTTP/1.1",` +
+			`"http_cookie":"x=1; sid=s=1;","cookie_own":"o"}`,
+		"Caddy": `{"ts":1,"request":{"client_ip":"192.0.2.1","method":"GET","uri":"/?a=b%20c+d&api_key=k%3D1&%78=y&p=5%&q=%zz%41",` +
+			`"headers":{"Cookie":["x=1; sid=s=1;own=\"o\""]}},"status":200}`,
 		"nginx, the query apart": `{"msec":1,"remote_addr":"192.0.2.1","request_method":"GET","uri":"/",` +
-			`"args":"a=b%20c+d&api_key=k%3D1&api_key=2&%78=y","cookie_sid":"s=1","cookie_own":"o"}`,
+			`"args":"a=b%20c+d&api_key=k%3D1&%78=y&p=5%&q=%zz%41","cookie_sid":"s=1","cookie_own":"o"}`,
 	} {
-		values, err := looked(t, line, "query:api_key", "query:a", "query:x", "query:none", "cookie:sid", "cookie:own", "cookie:si")
+		values, err := looked(t, line, "query:api_key", "query:a", "query:x", "query:none", "query:p", "query:q", "cookie:sid", "cookie:own", "cookie:si")
 		require.NoError(t, err, name)
-		assert.Equal(t, []string{"k=1", "b c d", "y", "", "s=1", "o", ""}, values, name)
+		assert.Equal(t, []string{"k=1", "b c d", "y", "", "5%", "%zzA", "s=1", "o", ""}, values, name)
 	}
 }
