@@ -1,0 +1,261 @@
+package test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// folder is where a test's commands run.
+type folder struct {
+	t   *testing.T
+	dir string
+}
+
+func newFolder(t *testing.T, files map[string]string) folder {
+	t.Helper()
+	f := folder{t, t.TempDir()}
+	for name, text := range files {
+		require.NoError(t, os.WriteFile(filepath.Join(f.dir, name), []byte(text), 0o600))
+	}
+	return f
+}
+
+// run runs the binary, with stdin as its input.
+func (f folder) run(stdin io.Reader, args ...string) (code int, stdout, stderr string) {
+	f.t.Helper()
+	var out, errs bytes.Buffer
+	cmd := exec.CommandContext(f.t.Context(), binary, args...)
+	cmd.Dir, cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = f.dir, []string{}, stdin, &out, &errs
+	_ = cmd.Run() // the code tells
+	require.NotNil(f.t, cmd.ProcessState)
+	return cmd.ProcessState.ExitCode(), out.String(), errs.String()
+}
+
+const (
+	strict  = "policies:\n- name: default\n  limits: [{ rate: 1/m, capacity: 1 }]\n"
+	lenient = "policies:\n- name: default\n  limits: [{ rate: 1/m, capacity: 3 }]\n"
+)
+
+// visits are lines of an access log, a second apart.
+func visits(client string, n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "%s - - [24/Nov/2026:12:00:%02d +0000] \"GET / HTTP/1.1\" 200 5\n", client, i)
+	}
+	return b.String()
+}
+
+func TestValidate_exitCodes(t *testing.T) {
+	f := newFolder(t, map[string]string{"good.yaml": strict, "bad.yaml": "policies:\n- name: Default\n  limits: []\n"})
+	code, stdout, stderr := f.run(nil, "validate", "good.yaml")
+	assert.Equal(t, 0, code)
+	assert.Contains(t, stdout, "2 in 1m")
+	assert.Empty(t, stderr)
+
+	code, stdout, stderr = f.run(nil, "validate", "bad.yaml")
+	assert.Equal(t, 1, code)
+	assert.Empty(t, stdout)
+	assert.Equal(t, 2, strings.Count(stderr, "\n"), stderr)
+	assert.Contains(t, stderr, "bad.yaml:2:9: ")
+	assert.Contains(t, stderr, "bad.yaml:3:")
+
+	code, _, stderr = f.run(nil, "validate", "none.yaml")
+	assert.Equal(t, 1, code)
+	assert.Contains(t, stderr, "none.yaml")
+}
+
+func TestPolicyTools_wrongUsage(t *testing.T) {
+	f := newFolder(t, map[string]string{"p.yaml": strict, "log": ""})
+	for _, args := range []string{
+		"validate", "validate p.yaml p.yaml", "validate -x p.yaml", "explain", "explain GET /", "explain -policies p.yaml GET",
+		"explain -policies p.yaml GET / -client nobody", "explain -policies p.yaml GET / -H nothing", "explain -policies p.yaml GET /%2f",
+		"simulate", "simulate log", "simulate -policies p.yaml", "simulate -policies p.yaml -top -1 log", "simulate -policies p.yaml -window soon log",
+	} {
+		code, stdout, stderr := f.run(nil, strings.Fields(args)...)
+		assert.Equal(t, 2, code, args)
+		assert.Empty(t, stdout, args)
+		name, _, _ := strings.Cut(args, " ")
+		assert.Regexp(t, "^api "+name+": .*; see api "+name+" -h\n$", stderr, args)
+	}
+	for _, name := range []string{"validate", "explain", "simulate"} {
+		code, stdout, stderr := f.run(nil, name, "-h")
+		assert.Equal(t, 0, code, name)
+		assert.Contains(t, stdout, "Usage: api "+name, name)
+		assert.Empty(t, stderr, name)
+	}
+}
+
+func TestSimulate_failures(t *testing.T) {
+	f := newFolder(t, map[string]string{"p.yaml": strict, "bad.yaml": "policies: 1\n", "log": visits("192.0.2.1", 1), "cut.gz": "\x1f\x8b\x08"})
+	for args, want := range map[string]string{
+		"-policies none.yaml log":                     "none.yaml",
+		"-policies bad.yaml log":                      "bad.yaml:1:",
+		"-policies p.yaml -compare bad.yaml log":      "bad.yaml:1:",
+		"-policies p.yaml none":                       "none",
+		"-policies p.yaml cut.gz":                     "cut.gz: unexpected EOF",
+		"-policies p.yaml -window 2h log":             "window: 2h0m0s",
+		"-policies p.yaml -html none/page.html log":   "none/page.html",
+		"-policies p.yaml -decisions none/d.json log": "none/d.json",
+	} {
+		code, stdout, stderr := f.run(nil, append([]string{"simulate"}, strings.Fields(args)...)...)
+		assert.Equal(t, 1, code, args)
+		assert.Empty(t, stdout, args)
+		assert.Contains(t, stderr, want, args)
+		assert.NotContains(t, stderr, "goroutine", args)
+	}
+}
+
+// found is what a test reads of the JSON.
+type found struct {
+	Read    struct{ Lines, Malformed int }
+	Reports []struct {
+		Requests, Denied int
+		Policies         []struct {
+			Name    string
+			Denied  int
+			Clients int
+			Worst   []struct {
+				Client string
+				Denied int
+			} `json:"worst_clients"`
+		}
+		Series struct {
+			WidthSeconds int `json:"width_seconds"`
+			Bins         []struct{ Allowed, Denied int }
+		}
+	}
+	Changes struct {
+		NewlyDenied  int `json:"newly_denied"`
+		NewlyAllowed int `json:"newly_allowed"`
+	}
+}
+
+func TestSimulate_everyFormOfOutput(t *testing.T) {
+	f := newFolder(t, map[string]string{
+		"strict.yaml": strict, "lenient.yaml": lenient, "log": visits("192.0.2.1", 5) + "nonsense\n" + visits("192.0.2.2", 1),
+	})
+	code, stdout, stderr := f.run(nil, "simulate", "-policies", "strict.yaml", "log", "-compare", "lenient.yaml", "-json",
+		"-html", "page.html", "-decisions", "decisions.json", "-top", "1")
+	require.Equal(t, 0, code, stderr)
+	assert.Empty(t, stderr, "no bar where there is no terminal")
+
+	var got found
+	require.NoError(t, json.Unmarshal([]byte(stdout), &got))
+	assert.Equal(t, 7, got.Read.Lines)
+	assert.Equal(t, 1, got.Read.Malformed)
+	require.Len(t, got.Reports, 2)
+	assert.Equal(t, []int{4, 2}, []int{got.Reports[0].Denied, got.Reports[1].Denied})
+	p := got.Reports[0].Policies[0]
+	assert.Equal(t, 2, p.Clients)
+	require.Len(t, p.Worst, 1)
+	assert.Equal(t, "192.0.2.1", p.Worst[0].Client)
+	assert.Equal(t, 1, got.Reports[0].Series.WidthSeconds)
+	assert.Len(t, got.Reports[0].Series.Bins, 5)
+	assert.Equal(t, 2, got.Changes.NewlyAllowed)
+	assert.Equal(t, 0, got.Changes.NewlyDenied)
+
+	page, err := os.ReadFile(filepath.Join(f.dir, "page.html"))
+	require.NoError(t, err)
+	for _, want := range []string{"<!doctype html>", "strict.yaml", "lenient.yaml", "What changes", "192.0.2.1", "<svg", "1 line is no request"} {
+		assert.Contains(t, string(page), want)
+	}
+	decisions, err := os.ReadFile(filepath.Join(f.dir, "decisions.json"))
+	require.NoError(t, err)
+	lines := strings.SplitAfter(strings.TrimSuffix(string(decisions), "\n"), "\n")
+	require.Len(t, lines, 12, "six requests, two files")
+	assert.JSONEq(t, `{"file":"strict.yaml","log":"log","line":1,"time":"2026-11-24T12:00:00Z","policy":"default","client":"192.0.2.1",
+		"outcome":"allowed","limit":1,"remaining":0,"retry_after_ms":0}`, lines[0])
+	assert.JSONEq(t, `{"file":"strict.yaml","log":"log","line":2,"time":"2026-11-24T12:00:01Z","policy":"default","client":"192.0.2.1",
+		"outcome":"denied","limit":1,"remaining":0,"retry_after_ms":59000,"denied_by":["default"]}`, lines[4])
+}
+
+func TestSimulate_standardInputAndGzip(t *testing.T) {
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	_, err := io.WriteString(z, visits("192.0.2.1", 3))
+	require.NoError(t, err)
+	require.NoError(t, z.Close())
+	f := newFolder(t, map[string]string{"p.yaml": strict, "log": visits("192.0.2.1", 2)})
+	code, stdout, stderr := f.run(&packed, "simulate", "-policies", "p.yaml", "-", "log")
+	require.Equal(t, 0, code, stderr)
+	assert.Contains(t, stdout, "5 lines of 2 logs")
+	assert.Contains(t, stdout, "5 requests from 2026-11-24T12:00:00Z to 2026-11-24T12:00:02Z; 4 would not pass (80.00%)")
+}
+
+func TestSimulate_namesAHostOnlyWhereAPolicyAsksForOne(t *testing.T) {
+	f := newFolder(t, map[string]string{
+		"p.yaml": strict, "host.yaml": "policies:\n- name: a\n  match: { host: a.example }\n  limits: [{ rate: 1/m, capacity: 1 }]\n",
+		"log": visits("192.0.2.1", 2),
+	})
+	_, stdout, _ := f.run(nil, "simulate", "-policies", "p.yaml", "log")
+	assert.NotContains(t, stdout, "-host")
+	_, stdout, _ = f.run(nil, "simulate", "-policies", "host.yaml", "log")
+	assert.Contains(t, stdout, "2 requests name no host")
+	assert.Contains(t, stdout, "2 matched no policy")
+	_, stdout, _ = f.run(nil, "simulate", "-policies", "host.yaml", "-host", "A.example:80", "log")
+	assert.Contains(t, stdout, "1 would not pass (50.00%), 0 matched no policy")
+}
+
+func TestSimulate_aBarOnATerminal(t *testing.T) {
+	f := newFolder(t, map[string]string{"p.yaml": strict})
+	terminal, line := newTerminal(t)
+	cmd := exec.CommandContext(t.Context(), binary, "simulate", "-policies", "p.yaml", "-")
+	cmd.Dir, cmd.Env, cmd.Stderr = f.dir, []string{}, line
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	stdin, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	require.NoError(t, line.Close())
+	shown := make(chan struct{})
+	go func() {
+		seen, part := "", make([]byte, 512)
+		for told := false; ; {
+			n, err := terminal.Read(part)
+			if seen += string(part[:n]); !told && strings.Contains(seen, "reading") {
+				told = true
+				close(shown)
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	_, err = io.WriteString(stdin, visits("192.0.2.1", 2))
+	require.NoError(t, err)
+	select {
+	case <-shown:
+	case <-time.After(patience):
+		require.Fail(t, "no bar")
+	}
+	require.NoError(t, stdin.Close())
+	require.NoError(t, cmd.Wait())
+	assert.Contains(t, out.String(), "2 requests")
+}
+
+// newTerminal returns both ends of a terminal: what a person sees, and what a program writes to.
+func newTerminal(t *testing.T) (person, program *os.File) {
+	t.Helper()
+	person, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = person.Close() })
+	require.NoError(t, unix.IoctlSetPointerInt(int(person.Fd()), unix.TIOCSPTLCK, 0))
+	n, err := unix.IoctlGetInt(int(person.Fd()), unix.TIOCGPTN)
+	require.NoError(t, err)
+	program, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	require.NoError(t, err)
+	return person, program
+}
