@@ -75,7 +75,6 @@ var statusTable = []struct {
 	{upstream.ErrTimeout, fiber.StatusGatewayTimeout, "the upstream does not answer in time"},
 	{upstream.ErrUnavailable, fiber.StatusBadGateway, "the upstream does not answer as it should"},
 	{errUpgrade, fiber.StatusBadGateway, "the upstream does not answer as it should"},
-	{upstream.ErrClientGone, fiber.StatusBadGateway, "the client has gone"},
 	{ports.ErrOverloaded, fiber.StatusServiceUnavailable, "the server is overloaded"},
 	{ports.ErrUnavailable, fiber.StatusServiceUnavailable, "the store does not answer; what was asked may or may not have been carried out"},
 	{ports.ErrCorrupt, fiber.StatusServiceUnavailable, "what the store holds for this key cannot be read"},

@@ -203,19 +203,19 @@ func (p *proxy) refund(ctx *fasthttp.RequestCtx, v *visit, status int) {
 	}
 }
 
-// failed answers for an upstream that did not.
+// failed answers for an upstream that did not. What the client has broken off costs it its tokens: the upstream may have
+// done the work.
 func (p *proxy) failed(ctx *fasthttp.RequestCtx, v *visit, err error) {
-	p.log.Warn("The upstream failed", zap.String("requestID", requestID(ctx)), zap.Error(err))
 	ctx.Response.ResetBody()
-	if errors.Is(err, upstream.ErrClient) {
-		ctx.SetConnectionClose()
-		err = connectionError(err)
-	}
 	lingerOverBody(ctx)
-	writeError(ctx, err)
-	if status := ctx.Response.StatusCode(); status == fasthttp.StatusBadGateway || status == fasthttp.StatusGatewayTimeout {
-		p.refund(ctx, v, status)
+	if errors.Is(err, upstream.ErrClient) || errors.Is(err, upstream.ErrClientGone) {
+		ctx.SetConnectionClose()
+		writeError(ctx, connectionError(err))
+		return
 	}
+	p.log.Warn("The upstream failed", zap.String("requestID", requestID(ctx)), zap.Error(err))
+	writeError(ctx, err)
+	p.refund(ctx, v, ctx.Response.StatusCode())
 }
 
 // prepare makes the request that the upstream gets.

@@ -96,7 +96,9 @@ func (b *answerBody) WriteTo(w io.Writer) (int64, error) {
 			return written, nil
 		}
 		if err != nil {
-			b.log.Warn("The upstream's answer broke off, and so does ours", zap.String("requestID", b.id), zap.Error(err))
+			if !errors.Is(err, upstream.ErrClientGone) {
+				b.log.Warn("The upstream's answer broke off, and so does ours", zap.String("requestID", b.id), zap.Error(err))
+			}
 			return written, err
 		}
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
 
 	"github.com/velocity-limiter/velocity/internal/adapters/httpfiber"
 	"github.com/velocity-limiter/velocity/internal/domain"
@@ -195,6 +196,30 @@ func TestProxy_tokensComeBackAsThePolicySays(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestProxy_whoLeavesPays: else a client could have the upstream work for nothing.
+func TestProxy_whoLeavesPays(t *testing.T) {
+	statuses, err := domain.ParseRefundOn("502", "504")
+	require.NoError(t, err)
+	allowed := decided(t, 9, 1, true)
+	allowed.Cost, allowed.RefundOn, allowed.By = 1, statuses, &domain.Policy{Name: "p"}
+	l := &ledger{decision: allowed}
+	asked, left := make(chan struct{}), make(chan struct{})
+	url := startUpstream(t, func(_ http.ResponseWriter, r *http.Request) {
+		close(asked)
+		<-r.Context().Done()
+		close(left)
+	})
+	s, addr := startServer(t, proxyConfig(url), limiterFunc(l.decide), zap.NewNop())
+	conn := dial(t, addr)
+	_, err = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	require.NoError(t, err)
+	<-asked
+	require.NoError(t, conn.Close())
+	<-left
+	require.NoError(t, s.Shutdown(t.Context())) // the handler has returned
+	assert.Empty(t, l.refunds)
 }
 
 func TestUpstreamConfig_violations(t *testing.T) {

@@ -1,0 +1,203 @@
+package test
+
+import (
+	"bufio"
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/coder/websocket"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// proxyMegabytes is smaller by default than the gigabyte that is promised; the bound on memory is the same for any size.
+var proxyMegabytes = flag.Int("proxy.megabytes", 192, "size of the bodies that pass the reverse proxy")
+
+// startAPI is a server that a proxy stands in front of.
+func startAPI(t *testing.T, handler http.HandlerFunc) string {
+	t.Helper()
+	s := httptest.NewServer(handler)
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
+func TestProxy_protectsEveryPathOfAServer(t *testing.T) {
+	url := startAPI(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = fmt.Fprintf(w, "%s %s of %s", r.Method, r.RequestURI, r.Header.Get("X-Forwarded-For"))
+	})
+	p := start(t, settings{"VELOCITY_UPSTREAM_URL": url, "VELOCITY_CAPACITY": "3", "VELOCITY_RATE": "1/h"})
+	for i, path := range []string{"/orders//7?x=1", "/v1/other"} {
+		got := p.mustAsk(http.MethodGet, p.url+path, "")
+		assert.Equal(t, http.StatusOK, got.status, got.body)
+		assert.Equal(t, "GET "+strings.ReplaceAll(path, "//", "/")+" of 127.0.0.1", got.body)
+		assert.Equal(t, strconv.Itoa(2-i), got.header.Get("X-RateLimit-Remaining"))
+	}
+	assert.Equal(t, http.StatusOK, p.resource().status, "the built-in resource stays")
+	got := p.mustAsk(http.MethodGet, p.url+"/orders", "")
+	assert.Equal(t, http.StatusTooManyRequests, got.status)
+	assert.NotEmpty(t, got.header.Get("Retry-After"))
+	p.stop()
+	assert.Equal(t, url, p.logged("Started")[0]["upstream"])
+}
+
+// TestProxy_bodiesPassInBoundedMemory: what passes is far larger than what the process may grow by.
+func TestProxy_bodiesPassInBoundedMemory(t *testing.T) {
+	const most = 64 << 20
+	size := int64(*proxyMegabytes) << 20
+	require.Greater(t, size, int64(2*most), "else it proves nothing")
+	url := startAPI(t, func(w http.ResponseWriter, r *http.Request) {
+		n, err := io.Copy(io.Discard, r.Body)
+		w.Header().Set("X-Got", fmt.Sprint(n, err))
+		switch r.Method {
+		case http.MethodGet:
+			w.Header().Set("Content-Length", strconv.FormatInt(size, 10))
+			_, _ = io.CopyN(w, zeros{}, size)
+		case http.MethodPut:
+			_, _ = io.CopyN(w, zeros{}, size) // chunked
+		}
+	})
+	p := start(t, settings{"VELOCITY_UPSTREAM_URL": url})
+	before := peakMemory(t, p)
+	for _, c := range []struct {
+		method string
+		length int64 // of the request's body; -1: not said
+		sent   int64
+		got    int64
+	}{
+		{http.MethodGet, 0, 0, size}, {http.MethodPost, size, size, 0}, {http.MethodPut, -1, size, size},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), c.method, p.url+"/", io.LimitReader(zeros{}, c.sent))
+		require.NoError(t, err)
+		req.ContentLength = c.length
+		if c.sent == 0 {
+			req.Body = nil
+		}
+		resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
+		require.NoError(t, err)
+		n, err := io.Copy(io.Discard, resp.Body)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		assert.Equal(t, c.got, n)
+		assert.Equal(t, fmt.Sprint(c.sent, " <nil>"), resp.Header.Get("X-Got"))
+	}
+	grown := peakMemory(t, p) - before
+	assert.Less(t, grown, int64(most))
+	t.Logf("%d MiB each way: the peak of memory grew by %d KiB", *proxyMegabytes, grown>>10)
+	p.stop()
+}
+
+// zeros is a body without an end.
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { return len(p), nil }
+
+// peakMemory is the largest resident memory that the process has had, in bytes.
+func peakMemory(t *testing.T, p *process) int64 {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	require.NoError(t, err)
+	for line := range strings.Lines(string(text)) {
+		if rest, found := strings.CutPrefix(line, "VmHWM:"); found {
+			kib, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+			require.NoError(t, err)
+			return kib << 10
+		}
+	}
+	require.Fail(t, "no VmHWM")
+	return 0
+}
+
+// TestProxy_leavesNoConnectionBehind: whatever ends an exchange, its descriptors are given back.
+func TestProxy_leavesNoConnectionBehind(t *testing.T) {
+	url := startAPI(t, func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/breaks":
+			w.Header().Set("Content-Length", "100000")
+			_, _ = io.WriteString(w, "half")
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		case "/waits":
+			_ = http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+		case "/socket":
+			if c, err := websocket.Accept(w, r, nil); err == nil {
+				_, _, _ = c.Read(r.Context())
+			}
+		default:
+			_, _ = io.Copy(w, r.Body)
+		}
+	})
+	p := start(t, settings{
+		"VELOCITY_UPSTREAM_URL": url, "VELOCITY_CAPACITY": "100000", "VELOCITY_UPSTREAM_IDLE_TIMEOUT": "100ms",
+		"VELOCITY_HTTP_IDLE_TIMEOUT": "100ms",
+	})
+	p.mustAsk(http.MethodPost, p.url+"/", "warm")
+	p.client.CloseIdleConnections()
+	descriptors := func() int {
+		open, err := os.ReadDir(filepath.Join("/proc", strconv.Itoa(p.cmd.Process.Pid), "fd"))
+		require.NoError(t, err)
+		return len(open)
+	}
+	var before int
+	require.Eventually(t, func() bool { // until what is idle has been closed
+		n := before
+		before = descriptors()
+		return n == before
+	}, patience, 60*tick)
+
+	addr := strings.TrimPrefix(p.url, "http://")
+	for range 20 {
+		p.mustAsk(http.MethodPost, p.url+"/", strings.Repeat("x", 100_000))
+		_, err := p.ask(http.MethodGet, p.url+"/breaks", "")
+		assert.Error(t, err, "a body that broke off is not taken for a whole one")
+		for _, raw := range []string{
+			"GET /waits HTTP/1.1\r\nHost: x\r\n\r\n",
+			"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\nhalf",
+		} {
+			conn, err := net.Dial("tcp", addr)
+			require.NoError(t, err)
+			_, err = io.WriteString(conn, raw)
+			require.NoError(t, err)
+			if strings.HasPrefix(raw, "GET") {
+				_, err = http.ReadResponse(bufio.NewReader(conn), nil)
+				require.NoError(t, err)
+			}
+			require.NoError(t, conn.Close())
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		c, _, err := websocket.Dial(ctx, "ws://"+addr+"/socket", nil)
+		require.NoError(t, err)
+		require.NoError(t, c.CloseNow())
+		cancel()
+	}
+	p.client.CloseIdleConnections()
+	assert.Eventually(t, func() bool { return descriptors() <= before }, patience, 10*tick, "%d before", before)
+	p.stop()
+}
+
+func TestForwardAuth_decidesForAProxy(t *testing.T) {
+	p := start(t, settings{"VELOCITY_TRUSTED_PROXIES": "loopback", "VELOCITY_CAPACITY": "1", "VELOCITY_RATE": "1/h"})
+	ask := func(client, query string) answer {
+		return p.mustAsk(http.MethodGet, p.url+"/v1/forward-auth"+query, "", "X-Forwarded-Method: POST", "X-Forwarded-Uri: /orders",
+			"X-Forwarded-For: "+client)
+	}
+	got := ask("192.0.2.1", "")
+	assert.Equal(t, http.StatusOK, got.status, got.body)
+	assert.Empty(t, got.body)
+	assert.Equal(t, "0", got.header.Get("X-RateLimit-Remaining"))
+	assert.Equal(t, http.StatusTooManyRequests, ask("192.0.2.1", "").status)
+	assert.Equal(t, http.StatusForbidden, ask("192.0.2.1", "?denied=403").status)
+	assert.Equal(t, http.StatusOK, ask("192.0.2.2", "").status)
+	assert.Equal(t, http.StatusBadRequest, ask("192.0.2.3", "?denied=200").status)
+	p.stop()
+}
