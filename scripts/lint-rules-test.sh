@@ -58,6 +58,8 @@ breach internal/simulate/breach "$module/internal/app/room" simulate
 breach internal/simulate/breach go.uber.org/zap simulate
 breach client/breach "$module/internal/domain" client
 breach client/breach go.uber.org/zap client
+breach velocityhttp/breach "$module/internal/app/room" faces
+breach velocitygrpc/breach "$module/internal/app/room" faces test
 
 for path in "${adapters[@]}"; do
   adapter=$(basename "$path")
