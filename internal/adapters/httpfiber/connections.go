@@ -1,6 +1,7 @@
 package httpfiber
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -32,6 +33,25 @@ func (s *connections) readUntil(t time.Time) {
 	s.until.Store(&t)
 	for c := range s.open {
 		_ = c.SetReadDeadline(t)
+	}
+}
+
+// await waits until no connection is open, and reports whether that came before ctx ended. fasthttp does not wait for those that it has handed over: to
+// WebSockets, which the end of reading ends, and to answers of HTTP/1.0.
+func (s *connections) await(ctx context.Context) bool {
+	const pause = 5 * time.Millisecond
+	for {
+		s.mu.Lock()
+		open := len(s.open)
+		s.mu.Unlock()
+		if open == 0 {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(pause):
+		}
 	}
 }
 

@@ -1,5 +1,6 @@
-// Package httpfiber is Velocity's HTTP, on Fiber: the middleware that limits a route, the decision API, and the
-// admin plane. It calls the ports Limiter, Inspector and HealthChecker, and knows no store and no policy.
+// Package httpfiber is Velocity's HTTP, on Fiber: the middleware that limits a route, the decision API, the reverse proxy,
+// the door that other proxies ask (forward-auth), and the admin plane. It calls the ports Limiter, Inspector and
+// HealthChecker, and knows no store and no policy.
 //
 // What it promises:
 //

@@ -248,10 +248,9 @@ func (s *httpServer) shutdown(ctx context.Context) error {
 	}
 	s.mu.Unlock()
 	s.conns.readUntil(time.Now().Add(lateGrace))
-	err := s.app.ShutdownWithContext(ctx)
-	if err != nil && ctx.Err() != nil {
-		s.conns.closeAll()
-		return ctx.Err()
+	if err := s.app.ShutdownWithContext(ctx); (err == nil || ctx.Err() == nil) && s.conns.await(ctx) {
+		return nil
 	}
-	return nil
+	s.conns.closeAll()
+	return ctx.Err()
 }
