@@ -54,10 +54,11 @@ soak: test-needs ## faults at random, several at once, under load, judged by the
 	go test -count=1 -tags faults -timeout 0 -run TestSoak ./test/faults -v -soak.duration $(DURATION) -soak.seed $(SEED)
 
 .PHONY: test-long
-test-long: test-needs ## ten million differential steps, 20,000 histories of the law, long fuzzing (FUZZTIME=5m)
+test-long: test-needs ## ten million differential steps, 20,000 histories of the law, 1,000 reloads, long fuzzing (FUZZTIME=5m)
 	go test -count=1 -timeout 1h -run TestDifferential -v ./internal/adapters/redisstore -differential.steps=10000000
 	go test -count=1 -timeout 1h -run TestLaw_holds -v ./internal/domain -rapid.checks=20000
 	go test -count=1 -timeout 1h -run TestConsistency -v ./test -consistency.requests=100000
+	go test -count=1 -run TestReload_many -v ./test -reloads=1000
 	scripts/fuzz.sh $(if $(filter file,$(origin FUZZTIME)),5m,$(FUZZTIME))
 
 .PHONY: bench
