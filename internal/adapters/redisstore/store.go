@@ -53,10 +53,15 @@ func (s *Store) TakeMany(ctx context.Context, reqs []ports.TakeRequest, results 
 		topology.batcherFor(string(reqs[0].Key)).do(ctx, reqs, theOnly, results)
 		return
 	}
+	parts := sortByOwner(topology, reqs, results)
+	if len(parts) == 0 {
+		return
+	}
 	var wg sync.WaitGroup
-	for _, p := range sortByOwner(topology, reqs, results) {
+	for _, p := range parts[1:] {
 		wg.Go(func() { p.batcher.do(ctx, reqs, p.slots, results) })
 	}
+	parts[0].batcher.do(ctx, reqs, parts[0].slots, results) // here: this goroutine would only wait
 	wg.Wait()
 }
 
@@ -77,7 +82,7 @@ func sortByOwner(topology topology, reqs []ports.TakeRequest, results []ports.Ta
 		b := topology.batcherFor(string(reqs[i].Key))
 		at := slices.IndexFunc(parts, func(p part) bool { return p.batcher == b })
 		if at < 0 {
-			at, parts = len(parts), append(parts, part{batcher: b})
+			at, parts = len(parts), append(parts, part{batcher: b, slots: make([]int, 0, len(reqs)-i)})
 		}
 		parts[at].slots = append(parts[at].slots, i)
 	}
