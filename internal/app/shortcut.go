@@ -128,14 +128,15 @@ func (s *Shortcut) askStore(ctx context.Context, reqs []ports.TakeRequest, resul
 		s.after(&reqs[0], &results[0], generation, sent)
 		return
 	}
-	var index []int
-	var asked []ports.TakeRequest
+	most := len(reqs) - first
+	index, asked, replies := make([]int, 0, most), make([]ports.TakeRequest, 0, most), make([]ports.TakeResult, 0, most)
 	for i := first; i < len(reqs); i++ {
 		if i > first && s.answer(&reqs[i], &results[i], sent) {
 			s.hits.Add(1)
 			continue
 		}
 		index, asked = append(index, i), append(asked, reqs[i])
+		replies = append(replies, ports.TakeResult{Buckets: results[i].Buckets[:0]}) // in the slot's memory
 		s.before(&reqs[i])
 	}
 	// Read when all are noted: what gives tokens back may stand behind a denial of the same key.
@@ -143,7 +144,6 @@ func (s *Shortcut) askStore(ctx context.Context, reqs []ports.TakeRequest, resul
 	for j := range asked {
 		generations[j] = s.generation(asked[j].Key).Load()
 	}
-	replies := make([]ports.TakeResult, len(asked))
 	s.store.TakeMany(ctx, asked, replies)
 	for j, i := range index {
 		s.after(&asked[j], &replies[j], generations[j], sent)

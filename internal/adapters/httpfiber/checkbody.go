@@ -276,10 +276,11 @@ func (r *bodyReader) wrong(kind error, field, reason string) error {
 
 // syntax translates the decoder's errors; nil stays nil.
 func (r *bodyReader) syntax(err error) error {
-	var bad *jsontext.SyntacticError
-	switch {
-	case err == nil:
+	if err == nil {
 		return nil
+	}
+	var bad *jsontext.SyntacticError // made here: it escapes
+	switch {
 	case errors.Is(err, jsontext.ErrDuplicateName) && errors.As(err, &bad):
 		return r.wrong(errMalformed, bad.JSONPointer.LastToken(), "stands twice")
 	case errors.As(err, &bad) && !errors.Is(err, io.ErrUnexpectedEOF):

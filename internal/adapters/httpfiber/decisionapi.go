@@ -66,7 +66,10 @@ func (q *check) validate(op domain.Op) error {
 
 // inBody names what a request lacks as its body would: the values of keys are attributes there.
 func inBody(err error) error {
-	var field *domain.FieldError
+	if err == nil {
+		return nil
+	}
+	var field *domain.FieldError // made here: it escapes
 	if errors.As(err, &field) {
 		if _, notSource := domain.ParseKeySource(field.Field); notSource == nil {
 			return &domain.FieldError{Kind: field.Kind, Field: "attributes." + field.Field, Reason: "must be given: a limit of the policy counts by it"}
