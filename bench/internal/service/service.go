@@ -124,6 +124,42 @@ func (b *Binaries) StartPlainProxy(ctx context.Context, upstream string) (*Servi
 	}, addr, "")
 }
 
+// StartVelocityForEnvoy starts the product's binary with its gRPC door, which is the service's address, and rules in the
+// words of envoyproxy/ratelimit; empty: those that StartEnvoyRatelimit configures.
+func (b *Binaries) StartVelocityForEnvoy(ctx context.Context, rules string, env ...string) (*Service, error) {
+	addr, err := process.FreeAddr()
+	if err != nil {
+		return nil, err
+	}
+	file, err := b.writeRules(rules)
+	if err != nil {
+		return nil, err
+	}
+	s, err := b.StartVelocity(ctx, append([]string{"VELOCITY_GRPC_ADDR=" + addr, "VELOCITY_ENVOY_CONFIG=" + file}, env...)...)
+	if err != nil {
+		return nil, err
+	}
+	s.Addr = addr
+	return s, nil
+}
+
+// writeRules puts rules into a folder of their own, in which envoyproxy/ratelimit finds them.
+func (b *Binaries) writeRules(rules string) (file string, err error) {
+	if rules == "" {
+		rules = envoyConfig
+	}
+	root, err := os.MkdirTemp(b.dir, "envoy-")
+	if err != nil {
+		return "", err
+	}
+	folder := filepath.Join(root, "ratelimit", "config")
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return "", err
+	}
+	file = filepath.Join(folder, "bench.yaml")
+	return file, os.WriteFile(file, []byte(rules), 0o600)
+}
+
 // EnvoyDomain and the keys of the descriptors that StartEnvoyRatelimit configures. A client is a descriptor's value.
 const (
 	EnvoyDomain    = "bench"
@@ -147,22 +183,18 @@ type EnvoyOptions struct {
 	CacheBytes int
 	// GatherWrites is how long it gathers commands to Redis before it sends them; 0: not.
 	GatherWrites time.Duration
+	// Rules are its configuration; empty: that of the keys above.
+	Rules string
 }
 
 // StartEnvoyRatelimit starts envoyproxy/ratelimit on a Redis server. Statistics are off and only errors are logged: the
 // cheapest that it runs.
 func (b *Binaries) StartEnvoyRatelimit(ctx context.Context, redisAddr string, o EnvoyOptions) (*Service, error) {
-	root, err := os.MkdirTemp(b.dir, "envoy-")
+	file, err := b.writeRules(o.Rules)
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(filepath.Join(root, "ratelimit", "config"), 0o700); err != nil {
-		return nil, err
-	}
-	file := filepath.Join(root, "ratelimit", "config", "bench.yaml")
-	if err := os.WriteFile(file, []byte(envoyConfig), 0o600); err != nil {
-		return nil, err
-	}
+	root := filepath.Dir(filepath.Dir(filepath.Dir(file)))
 	var addrs [3]string
 	for i := range addrs {
 		if addrs[i], err = process.FreeAddr(); err != nil {

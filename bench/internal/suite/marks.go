@@ -35,6 +35,8 @@ func Marks(r *report.Report) []report.Bar {
 			m.ratio("services", groupRequests, velocityRedis, bareFiber, "cpu"), true, 2.2),
 		report.NewBar("the same, times envoyproxy/ratelimit's cheapest",
 			m.againstLeast("services", groupRequests, velocityRedis, []string{envoy, envoyGathered, envoyCached}, "cpu"), true, 0.333),
+		report.NewBar("CPU per decision over Envoy's protocol, times envoyproxy/ratelimit's",
+			m.ratio("services", groupRequests, velocityGRPC, envoy, "cpu"), true, 0.5),
 		report.NewBar("decisions per CPU second of /v1/checks of 100, times /v1/check's",
 			m.ratio("services", groupAPI, velocityCheck, velocityChecks, "cpu"), false, 4),
 		report.NewBar("scripts per denial in a flood",

@@ -55,11 +55,12 @@ func (s *Suite) measureHTTP(ctx context.Context, a *arena, x httpLoad, start fun
 // inFlight is how many gRPC calls are under way.
 const inFlight = 256
 
-func (s *Suite) measureEnvoy(ctx context.Context, a *arena, key string, draw exchange.Client, o service.EnvoyOptions) (_ report.Values, err error) {
+// measureGRPC measures a service that Envoy could ask.
+func (s *Suite) measureGRPC(ctx context.Context, a *arena, key string, draw exchange.Client, start func() (*service.Service, error)) (_ report.Values, err error) {
 	if err := a.redis.Flush(ctx); err != nil {
 		return nil, err
 	}
-	running, err := a.binaries.StartEnvoyRatelimit(ctx, a.redis.Addr, o)
+	running, err := start()
 	if err != nil {
 		return nil, err
 	}

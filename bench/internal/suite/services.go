@@ -29,6 +29,7 @@ const (
 	velocityMemory = "Velocity, memory"
 	velocityAll    = "Velocity, Redis, all logged"
 	velocityNone   = "Velocity, Redis, none logged"
+	velocityGRPC   = "Velocity, Redis, over Envoy's protocol"
 	velocityCheck  = "Velocity, Redis, /v1/check"
 	velocityChecks = "Velocity, Redis, /v1/checks of 100"
 	bareFiber      = "bare Fiber"
@@ -57,7 +58,7 @@ func (s *Suite) services(ctx context.Context) error {
 		About: "Each service is a process of its own, started anew for each measurement, with its log going to a file. CPU per decision is that of the " +
 			"service and of its Redis, by the kernel's clocks of the two processes; the load generator's is not in it. Decisions/s is what the machine reaches with the " +
 			"generator on the same CPUs. Velocity and the bare Fiber handler, which sends the same header and body and decides nothing, are asked over HTTP/1.1; " +
-			"envoyproxy/ratelimit over gRPC, with statistics off and only errors logged. It knows fixed windows only: 5 per second for the many clients. " +
+			"Velocity with the very same rules, too, and envoyproxy/ratelimit over gRPC, that one with statistics off and only errors logged. It knows fixed windows only: 5 per second for the many clients. " +
 			"The latencies are of calls, so those of /v1/checks are of 100 decisions.",
 		Columns: []report.Column{
 			columnRate, columnP50, columnP99, columnServiceCPU, columnRedisCPU, charted(columnCPU), columnScripts, columnCommands,
@@ -153,7 +154,16 @@ func (s *Suite) serviceMeasurements(a *arena) []measurement {
 	}
 	grpc := func(group, subject, key string, client exchange.Client, o service.EnvoyOptions) measurement {
 		return measurement{group, subject, func(ctx context.Context) (report.Values, error) {
-			return s.measureEnvoy(ctx, a, key, client, o)
+			return s.measureGRPC(ctx, a, key, client, func() (*service.Service, error) {
+				return a.binaries.StartEnvoyRatelimit(ctx, a.redis.Addr, o)
+			})
+		}}
+	}
+	overGRPC := func(group, key string, client exchange.Client, logging string) measurement {
+		return measurement{group, velocityGRPC, func(ctx context.Context) (report.Values, error) {
+			return s.measureGRPC(ctx, a, key, client, func() (*service.Service, error) {
+				return a.binaries.StartVelocityForEnvoy(ctx, "", velocityEnv(logging, few, a.redis)...)
+			})
 		}}
 	}
 	anyone := func(rng *rand.Rand) string { return s.names[rng.IntN(len(s.names))] }
@@ -167,6 +177,7 @@ func (s *Suite) serviceMeasurements(a *arena) []measurement {
 		velocity(groupRequests, velocityNone, many, onRedis("none", few)),
 		velocity(groupRequests, velocityMemory, many, inMemory("blocked", few)),
 		bare(groupRequests, many),
+		overGRPC(groupRequests, service.EnvoyPerSecond, anyone, "blocked"),
 		grpc(groupRequests, envoy, service.EnvoyPerSecond, anyone, service.EnvoyOptions{}),
 		grpc(groupRequests, envoyGathered, service.EnvoyPerSecond, anyone, gathered),
 		grpc(groupRequests, envoyCached, service.EnvoyPerSecond, anyone, cached),
@@ -174,6 +185,7 @@ func (s *Suite) serviceMeasurements(a *arena) []measurement {
 		velocity(groupFlood, velocityRedis, one, onRedis("none", hourly)),
 		velocity(groupFlood, velocityMemory, one, inMemory("none", hourly)),
 		bare(groupFlood, denied),
+		overGRPC(groupFlood, service.EnvoyFlooded, theOne, "none"),
 		grpc(groupFlood, envoy, service.EnvoyFlooded, theOne, service.EnvoyOptions{}),
 		grpc(groupFlood, envoyCached, service.EnvoyFlooded, theOne, cached),
 
