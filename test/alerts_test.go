@@ -73,6 +73,21 @@ func down() *incident {
 	}
 }
 
+func brokenPolicies() *incident {
+	return &incident{
+		alert: "VelocityReloadFailed",
+		prepare: func(t *testing.T, i *incident) *process {
+			file := filepath.Join(t.TempDir(), "policies.yaml")
+			write := func(text string) { require.NoError(t, os.WriteFile(file, []byte(text), 0o600)) }
+			const right = "policies: [{ name: default, limits: [{ rate: 5/s, capacity: 10 }] }]\n"
+			write(right)
+			i.begin = func(*testing.T, *process) { write("policies: [{ name: default, limits: [{ rate: often }] }]\n") }
+			i.end = func(*testing.T, *process) { write(right) }
+			return start(t, settings{"VELOCITY_POLICY_FILE": file})
+		},
+	}
+}
+
 func denialSurge() *incident {
 	greedy := false
 	return &incident{
@@ -168,7 +183,7 @@ func clockSkew() *incident {
 func incidents() []*incident {
 	return []*incident{
 		down(), deadRedis("VelocityFailOpen", "open"), deadRedis("VelocityFailClosed", "closed"),
-		deadRedis("VelocityShardDown", "local"), denialSurge(), slowDecisions(), evictions(), clockSkew(),
+		deadRedis("VelocityShardDown", "local"), brokenPolicies(), denialSurge(), slowDecisions(), evictions(), clockSkew(),
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"testing"
@@ -54,6 +55,24 @@ func TestMetrics_countEachDecision(t *testing.T) {
 	assert.InDelta(t, 7, p.metric("velocity_decision_duration_seconds_count"), 0)
 	assert.InDelta(t, 2, p.metric("velocity_memory_buckets", `store="memory"`), 0)
 	assert.InDelta(t, 1, p.metric("velocity_build_info", `version="v0.0.0-test"`), 0)
+	p.stop()
+}
+
+func TestMetrics_countWhatTheUpstreamAnswers(t *testing.T) {
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		status, _ := strconv.Atoi(strings.TrimPrefix(r.URL.Path, "/"))
+		w.WriteHeader(status)
+	}))
+	p := start(t, settings{"VELOCITY_UPSTREAM_URL": upstream.URL, "VELOCITY_CAPACITY": "100"})
+	for _, path := range []string{"/200", "/204", "/404", "/503"} {
+		p.mustAsk(http.MethodGet, p.url+path, "")
+	}
+	upstream.Close()
+	assert.Equal(t, http.StatusBadGateway, p.mustAsk(http.MethodGet, p.url+"/200", "").status)
+	for class, want := range map[string]float64{"2xx": 2, "3xx": 0, "4xx": 1, "5xx": 1, "none": 1} {
+		assert.InDelta(t, want, p.metric("velocity_upstream_answers_total", `class="`+class+`"`), 0, class)
+	}
+	assert.InDelta(t, 4, p.metric("velocity_upstream_duration_seconds_count"), 0)
 	p.stop()
 }
 

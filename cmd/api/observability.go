@@ -43,7 +43,7 @@ func provideTop() (*top.Top, func()) {
 	return t, func() { _ = t.Close() } // it has nothing to fail at
 }
 
-func provideMetrics(s *store, local localStore, policies ports.PolicySource, log *telemetry.Logger) *metrics.Metrics {
+func provideMetrics(s *store, local localStore, policies *policies, log *telemetry.Logger) *metrics.Metrics {
 	v, commit := built()
 	m := metrics.New(metrics.Build{Version: v, Revision: commit, GoVersion: runtime.Version()},
 		func(policy string) bool {
@@ -66,8 +66,25 @@ func provideMetrics(s *store, local localStore, policies ports.PolicySource, log
 	if s.Shortcut != nil {
 		m.WatchShortcut(s.Shortcut.Len, s.Shortcut.Hits)
 	}
+	if policies.File != nil {
+		m.WatchReloads(func() (uint64, uint64, bool) {
+			status := policies.File.Status()
+			return status.Reloaded, status.Failed, status.Stale
+		})
+	}
 	m.WatchLog(log.Dropped)
 	return m
+}
+
+// provideServer makes the data plane, whose upstream is counted where there is one.
+func provideServer(
+	cfg httpfiber.Config, limiter ports.Limiter, m *metrics.Metrics, log *zap.Logger,
+) (*httpfiber.Server, error) {
+	s, err := httpfiber.New(cfg, limiter, log)
+	if err == nil && cfg.Upstream.URL != "" {
+		s.OnUpstream(m.WatchUpstream().Answered)
+	}
+	return s, err
 }
 
 func provideMeasuredLimiter(limiter *app.RateLimiter, m *metrics.Metrics) ports.Limiter {

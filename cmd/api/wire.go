@@ -5,7 +5,6 @@ package main
 import (
 	"github.com/google/wire"
 
-	"github.com/velocity-limiter/velocity/internal/adapters/httpfiber"
 	"github.com/velocity-limiter/velocity/internal/adapters/telemetry"
 	"github.com/velocity-limiter/velocity/internal/app"
 	"github.com/velocity-limiter/velocity/internal/ports"
@@ -35,7 +34,7 @@ var (
 		wire.Bind(new(ports.Inspector), new(*app.RateLimiter)),
 	)
 	httpSet = wire.NewSet(
-		httpfiber.New,
+		provideServer,
 		provideGRPCDoor,
 		provideAdmin,
 		provideServiceState,

@@ -8,7 +8,6 @@ package main
 
 import (
 	"github.com/google/wire"
-	"github.com/velocity-limiter/velocity/internal/adapters/httpfiber"
 	"github.com/velocity-limiter/velocity/internal/adapters/telemetry"
 	"github.com/velocity-limiter/velocity/internal/app"
 	"github.com/velocity-limiter/velocity/internal/ports"
@@ -47,7 +46,7 @@ func newService(cfg config, log *telemetry.Logger) (*service, func(), error) {
 	observer := provideObserver(decisionLog, metrics, top)
 	rateLimiter := provideLimiter(mainStore, mainLocalStore, mainPolicies, observer)
 	limiter := provideMeasuredLimiter(rateLimiter, metrics)
-	server, err := httpfiber.New(httpfiberConfig, limiter, logger)
+	server, err := provideServer(httpfiberConfig, limiter, metrics, logger)
 	if err != nil {
 		cleanup3()
 		cleanup2()
@@ -105,7 +104,9 @@ var (
 		providePolicies,
 		provideLimiter, wire.Bind(new(ports.PolicySource), new(*policies)), provideMeasuredLimiter, wire.Bind(new(ports.Inspector), new(*app.RateLimiter)),
 	)
-	httpSet = wire.NewSet(httpfiber.New, provideGRPCDoor,
+	httpSet = wire.NewSet(
+		provideServer,
+		provideGRPCDoor,
 		provideAdmin,
 		provideServiceState,
 	)

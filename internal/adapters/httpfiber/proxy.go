@@ -27,6 +27,8 @@ type proxy struct {
 	write   time.Duration
 	log     *zap.Logger
 	forward sync.Pool // of *forward
+	// answered is told of each answer of the upstream; nil: nobody is.
+	answered func(status int, took time.Duration)
 }
 
 func newProxy(cfg Config, limits *middleware, log *zap.Logger) (*proxy, error) {
@@ -115,10 +117,25 @@ func lingerOverBody(ctx *fasthttp.RequestCtx) {
 	}
 }
 
+// ask is client.Do, told to whoever counts.
+func (p *proxy) ask(req *upstream.Request) (*upstream.Answer, error) {
+	if p.answered == nil {
+		return p.client.Do(req)
+	}
+	began := time.Now()
+	a, err := p.client.Do(req)
+	status := 0
+	if err == nil {
+		status = a.Header.StatusCode()
+	}
+	p.answered(status, time.Since(began))
+	return a, err
+}
+
 // exchange asks the upstream and answers the client. It reports whether f can be used again.
 func (p *proxy) exchange(ctx *fasthttp.RequestCtx, f *forward, path string, v *visit) bool {
 	p.prepare(ctx, f, path)
-	a, err := p.client.Do(&f.out)
+	a, err := p.ask(&f.out)
 	if err == nil && a.Header.StatusCode() == fasthttp.StatusSwitchingProtocols && !f.header.tunnels(a) {
 		a.Close()
 		err = errUpgrade

@@ -67,6 +67,14 @@ func New(cfg Config, limiter ports.Limiter, log *zap.Logger) (*Server, error) {
 	return s, nil
 }
 
+// OnUpstream has f called with the status of each answer of the upstream, 0 where there was none, and the time to its
+// header. It is for the time before Serve; without an upstream nothing calls it.
+func (s *Server) OnUpstream(f func(status int, took time.Duration)) {
+	if s.proxy != nil {
+		s.proxy.answered = f
+	}
+}
+
 func mountDecisionAPI(app *fiber.App, limiter ports.Limiter, guard fiber.Handler) {
 	api := &decisionAPI{limiter: limiter}
 	app.Post("/v1/check", guard, api.decide(domain.OpTake))

@@ -22,6 +22,7 @@ type Live struct {
 	set     atomic.Pointer[Set]
 
 	reloaded, failed atomic.Uint64
+	stale            atomic.Bool
 
 	mu sync.Mutex // held while the file is read
 	// seen is how the file looked when it was last read, and seenErr why it could not be looked at.
@@ -58,6 +59,8 @@ func (l *Live) All() []*domain.Policy { return l.set.Load().All() }
 type Status struct {
 	// Reloaded and Failed count the attempts to load the file again.
 	Reloaded, Failed uint64
+	// Stale says that the last attempt failed: what is in force is not what the file holds.
+	Stale bool
 	// Version of the policies in force, as [Set.Version], and how many there are.
 	Version  string
 	Policies int
@@ -66,7 +69,10 @@ type Status struct {
 // Status returns the counters and what is in force.
 func (l *Live) Status() Status {
 	set := l.set.Load()
-	return Status{Reloaded: l.reloaded.Load(), Failed: l.failed.Load(), Version: set.Version, Policies: len(set.All())}
+	return Status{
+		Reloaded: l.reloaded.Load(), Failed: l.failed.Load(), Stale: l.stale.Load(), Version: set.Version,
+		Policies: len(set.All()),
+	}
 }
 
 // Reload loads the file and puts its policies into force, or reports what is wrong with it, as [Load] does, and leaves
@@ -88,11 +94,13 @@ func (l *Live) loadLocked() error {
 func (l *Live) takeLocked(set *Set, err error) error {
 	if err != nil {
 		l.failed.Add(1)
+		l.stale.Store(true)
 		l.log.Error("Policies are not reloaded: those of before stay in force", zap.String("file", l.path), zap.Strings("errors", linesOf(err)))
 		return err
 	}
 	old := l.set.Swap(set)
 	l.reloaded.Add(1)
+	l.stale.Store(false)
 	l.log.Info("Policies are reloaded", zap.String("file", l.path), zap.String("version", set.Version),
 		zap.Int("policies", len(set.All())), zap.Bool("changed", old.Version != set.Version))
 	return nil

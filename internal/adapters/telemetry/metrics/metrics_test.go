@@ -242,6 +242,13 @@ func whole() *metrics.Metrics {
 	}
 	m.WatchShortcut(func() int { return 5 }, func() uint64 { return 9 })
 	m.WatchShards(twoShards)
+	m.WatchReloads(func() (uint64, uint64, bool) { return 8, 1, true })
+	upstream := m.WatchUpstream()
+	for status, took := range map[int]time.Duration{
+		0: time.Second, 101: time.Millisecond, 200: 2 * time.Millisecond, 503: time.Minute, 999: time.Second,
+	} {
+		upstream.Answered(status, took)
+	}
 	m.WatchLog(func() uint64 { return 4 })
 	m.Decided(&domain.Request{}, decided("default", domain.OutcomeAllowed, domain.StoreRedis))
 	return m
@@ -255,7 +262,13 @@ func TestHandler_watchesTheRest(t *testing.T) {
 		"velocity_shortcut_entries":        {" 5"},
 		"velocity_shortcut_hits_total":     {" 9"},
 		"velocity_log_lines_dropped_total": {" 4"},
-		"velocity_build_info":              {`{goversion="go1",revision="abc",version="v1.2.3"} 1`},
+		"velocity_policy_reloads_total":    {`{result="failure"} 1`, `{result="success"} 8`},
+		"velocity_policy_file_stale":       {" 1"},
+		"velocity_upstream_answers_total": {
+			`{class="1xx"} 1`, `{class="2xx"} 1`, `{class="3xx"} 0`, `{class="4xx"} 0`, `{class="5xx"} 1`, `{class="none"} 2`,
+		},
+		"velocity_upstream_duration_seconds_count": {" 3"},
+		"velocity_build_info":                      {`{goversion="go1",revision="abc",version="v1.2.3"} 1`},
 	} {
 		assert.Equal(t, want, samples(exposition, name), name)
 	}

@@ -24,6 +24,24 @@ func (m *Metrics) WatchShortcut(entries func() int, hits func() uint64) {
 	m.counter("velocity_shortcut_hits_total", "Denials that the shortcut answered without the store.", nil, hits)
 }
 
+// WatchReloads exposes how a policy file is followed. stale says that what is in force is not what it holds.
+func (m *Metrics) WatchReloads(status func() (reloaded, failed uint64, stale bool)) {
+	const name, help = "velocity_policy_reloads_total", "Attempts to load the policy file again, by result."
+	m.counter(name, help, prometheus.Labels{"result": "success"}, func() uint64 {
+		reloaded, _, _ := status()
+		return reloaded
+	})
+	m.counter(name, help, prometheus.Labels{"result": "failure"}, func() uint64 {
+		_, failed, _ := status()
+		return failed
+	})
+	m.gauge("velocity_policy_file_stale", "1 while the policy file is broken, and those of before are in force.", nil,
+		func() float64 {
+			_, _, stale := status()
+			return oneIf(stale)
+		})
+}
+
 // WatchLog exposes the lines that the log's output was too slow for.
 func (m *Metrics) WatchLog(dropped func() uint64) {
 	m.counter("velocity_log_lines_dropped_total", "Lines of the log that were dropped, its output being too slow.", nil,
