@@ -62,7 +62,7 @@ test-long: test-needs ## ten million differential steps, 20,000 histories of the
 	scripts/fuzz.sh $(if $(filter file,$(origin FUZZTIME)),5m,$(FUZZTIME))
 
 .PHONY: bench
-bench: test-needs ## Velocity beside its peers in one run, some 20 minutes (BENCH_FLAGS=-quick: one)
+bench: test-needs ## Velocity beside its peers in one run, some 12 minutes (BENCH_FLAGS=-quick: one)
 	cd bench && go run . $(BENCH_FLAGS)
 
 .PHONY: bench-docs

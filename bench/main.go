@@ -58,7 +58,7 @@ func parse(args []string) (options, error) {
 	only := flags.String("only", "", "regular expression over section/load/subject: measure only these")
 	flags.BoolVar(&o.quick, "quick", false, "a short run that shows that everything works; its figures mean nothing")
 	flags.IntVar(&o.Rounds, "rounds", 3, "rounds; the tables show their medians")
-	flags.DurationVar(&o.Duration, "duration", 4*time.Second, "length of each measurement")
+	flags.DurationVar(&o.Duration, "duration", 2*time.Second, "length of each measurement")
 	flags.BoolVar(&o.PinRedis, "pin", true, "keep the one Redis of the loads on the last CPU")
 	flags.IntVar(&o.PeerPool, "peer-pool", redispeer.DefaultPoolSize, "connections to Redis of each peer in process")
 	flags.StringVar(&o.out, "out", "results", "folder for report.md, report.json and the charts")

@@ -5,6 +5,7 @@ results=$(realpath "${1:?usage: bench-docs.sh FOLDER}")
 cd "$(dirname "$0")/.."
 
 mkdir -p docs/charts
+rm -f docs/charts/*.svg
 cp "$results"/charts/*.svg docs/charts/
 sed -E "s/ -out [^\" ]+//" "$results/report.json" >docs/benchmarks.json
 {
@@ -12,7 +13,7 @@ sed -E "s/ -out [^\" ]+//" "$results/report.json" >docs/benchmarks.json
 # Benchmarks
 
 Velocity beside its peers, in one run on one machine. `make bench` repeats it: it starts what it needs, takes some
-fifteen minutes on two cores, and `make bench-docs` makes this page of what it wrote. Absolute figures are this machine's;
+twelve minutes on two cores, and `make bench-docs` makes this page of what it wrote. Absolute figures are this machine's;
 ratios are what to compare. Marks that were not reached stand with those that were.
 
 EOF
