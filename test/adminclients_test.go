@@ -72,7 +72,7 @@ func TestAdminClients_sayWhatIsWrong(t *testing.T) {
 		"inspect -policy other alice":        "api: policy: there is no policy of this name\n",
 		"reset -yes -policy other alice":     "api: policy: there is no policy of this name\n",
 		"top -n 1000":                        "api: n: must be from 1 to 100\n",
-		"inspect -source header:x-y -json a": "api: source: must be ip, or left out\n",
+		"inspect -source header:x-y -json a": "api: source: \"header:x-y\": must be one of the policy's keys: ip\n",
 	} {
 		assert.Equal(t, want, operate(t, p, 1, strings.Fields(args)...), args)
 	}

@@ -19,7 +19,7 @@ import (
 
 const (
 	// startTimeout is generous: a machine that runs several suites at once is slow.
-	startTimeout = 20 * time.Second
+	startTimeout = time.Minute
 	pollInterval = 5 * time.Millisecond
 	// startAttempts covers a port that somebody else took between our choosing it and the server's binding it.
 	startAttempts = 5
