@@ -44,6 +44,11 @@ const replayedPolicies = `policies:
     limits:
       - { name: own, rate: 1/h, capacity: 30 }
       - { name: all, rate: 1/h, capacity: 20, key: global }
+  - name: login
+    match: { path: /login }
+    key: header:X-Client-ID
+    limits: [ { rate: 10/h, capacity: 12 } ]
+    refund_on: [2xx]
   - name: default
     match: { path: "/**" }
     limits: [ { rate: 50/s, capacity: 10 } ]
@@ -65,7 +70,11 @@ func TestSimulate_decidesLineForLineAsTheServiceDid(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			policies := filepath.Join(t.TempDir(), "policies.yaml")
 			require.NoError(t, os.WriteFile(policies, []byte(replayedPolicies), 0o600))
-			upstream := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+			upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Query().Has("wrong") {
+					w.WriteHeader(http.StatusUnauthorized)
+				}
+			}))
 			defer upstream.Close()
 			for k, v := range map[string]string{
 				"VELOCITY_POLICY_FILE": policies, "VELOCITY_UPSTREAM_URL": upstream.URL, "VELOCITY_TAKE_TIMEOUT": "10s",
@@ -128,6 +137,11 @@ func request(client, i int) sent {
 	switch {
 	case client == 7: // alone in what is shared
 		r.target = "/shared"
+	case client == 6 && i%2 == 0:
+		r.target = "/login"
+		if i%4 == 0 {
+			r.target += "?wrong"
+		}
 	case i%3 == 2:
 		r.method, r.target = http.MethodPost, fmt.Sprintf("/orders/%d?user=u%d%%20x", i%7, client)
 	default:

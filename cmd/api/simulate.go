@@ -75,7 +75,10 @@ func runSimulate(ctx context.Context, args []string, s streams) int {
 	if err := c.check(); err != nil {
 		return s.misuse(f.Name(), err)
 	}
-	if err := c.run(ctx, s); err != nil {
+	switch err := c.run(ctx, s); {
+	case ctx.Err() != nil:
+		return s.fail(errors.New("interrupted"))
+	case err != nil:
 		return s.failAll(err)
 	}
 	return exitOK
@@ -97,6 +100,8 @@ func (c *simulation) run(ctx context.Context, s streams) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, logs.Close()) }()
+	stopWaiting := context.AfterFunc(ctx, func() { _ = logs.Close() }) // which Run may be doing for input
+	defer stopWaiting()
 	replay.Log = logs
 	if c.decisions != "" {
 		finish, listErr := listDecisions(c.decisions, c.files(), &replay)

@@ -1,6 +1,7 @@
 package simulate
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -53,7 +54,7 @@ func (r *Replay) Run(ctx context.Context) (*Result, error) {
 			return r.result(sides, diff), nil
 		}
 		if err != nil {
-			return nil, err
+			return nil, cmp.Or(ctx.Err(), err)
 		}
 		r.Clock.set(request.At)
 		for i, s := range sides {

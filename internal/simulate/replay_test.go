@@ -58,6 +58,41 @@ func TestRun_busiestAndWorstMinutesDiffer(t *testing.T) {
 	assert.Equal(t, simulate.Minute{Start: noon, Requests: 2, Denied: 1}, r.Policies[0].WorstMinute)
 }
 
+func TestRun_blockedExemptAndShadow(t *testing.T) {
+	t.Parallel()
+	rules := func(p *domain.Policy) {
+		p.Block, p.Exempt, p.Mode = []string{"bad-*"}, []string{"health"}, domain.ModeShadow
+	}
+	log := slices.Concat(
+		times(3, visit{0, "health", "/a", 200}), times(2, visit{0, "bad-1", "/a", 200}), times(4, visit{0, "alice", "/a", 200}),
+		times(1, visit{0, "", "/a", 200}), // no header: the address stands in
+	)
+	r := replay(t, log, set{policy(t, "a", 1, rules)}).Reports[0]
+	p := r.Policies[0]
+	assert.Equal(t, simulate.Counts{Requests: 10, Allowed: 2, Denied: 3, Blocked: 2, Exempt: 3}, p.Counts)
+	assert.Equal(t, "shadow", p.Mode)
+	assert.Equal(t, 1, p.KeyMissing)
+	assert.Equal(t, 2, p.ClientsDenied)
+	assert.Equal(t, []simulate.LimitReport{{Name: "burst", Denied: 3}}, p.Limits)
+	assert.Equal(t, []string{"alice", "bad-1"}, []string{p.Worst[0].Client, p.Worst[1].Client})
+}
+
+func TestRun_tokensComeBackForAStatus(t *testing.T) {
+	t.Parallel()
+	statuses, err := domain.ParseRefundOn("2xx")
+	require.NoError(t, err)
+	refunding := func(p *domain.Policy) { p.RefundOn = statuses }
+	log := slices.Concat(
+		times(5, visit{0, "alice", "/a", 200}), // each comes back
+		times(3, visit{0, "alice", "/a", 401}), // one passes
+		times(1, visit{0, "alice", "/a", 200}), // denied, so that nothing comes back
+		times(1, visit{0, "alice", "/a", 0}),
+	)
+	p := replay(t, log, set{policy(t, "a", 1, refunding)}).Reports[0].Policies[0]
+	assert.Equal(t, simulate.Counts{Requests: 10, Allowed: 6, Denied: 4}, p.Counts)
+	assert.Equal(t, 5, p.Refunded)
+}
+
 func TestRun_whatADoorRefusesIsTold(t *testing.T) {
 	t.Parallel()
 	r := replay(t, slices.Concat(times(1, visit{0, "alice", "/a", 200}), times(9, visit{0, "twice", "/a", 200})), set{policy(t, "a", 1)}).Reports[0]
@@ -163,38 +198,4 @@ type passing struct{ ports.Limiter }
 
 func (passing) DecideMany(_ context.Context, _ []domain.Request, answers []ports.Answer) {
 	answers[0] = ports.Answer{Decision: domain.Decision{Outcome: domain.OutcomeAllowed}}
-}
-func TestRun_blockedExemptAndShadow(t *testing.T) {
-	t.Parallel()
-	rules := func(p *domain.Policy) {
-		p.Block, p.Exempt, p.Mode = []string{"bad-*"}, []string{"health"}, domain.ModeShadow
-	}
-	log := slices.Concat(
-		times(3, visit{0, "health", "/a", 200}), times(2, visit{0, "bad-1", "/a", 200}), times(4, visit{0, "alice", "/a", 200}),
-		times(1, visit{0, "", "/a", 200}), // no header: the address stands in
-	)
-	r := replay(t, log, set{policy(t, "a", 1, rules)}).Reports[0]
-	p := r.Policies[0]
-	assert.Equal(t, simulate.Counts{Requests: 10, Allowed: 2, Denied: 3, Blocked: 2, Exempt: 3}, p.Counts)
-	assert.Equal(t, "shadow", p.Mode)
-	assert.Equal(t, 1, p.KeyMissing)
-	assert.Equal(t, 2, p.ClientsDenied)
-	assert.Equal(t, []simulate.LimitReport{{Name: "burst", Denied: 3}}, p.Limits)
-	assert.Equal(t, []string{"alice", "bad-1"}, []string{p.Worst[0].Client, p.Worst[1].Client})
-}
-
-func TestRun_tokensComeBackForAStatus(t *testing.T) {
-	t.Parallel()
-	statuses, err := domain.ParseRefundOn("2xx")
-	require.NoError(t, err)
-	refunding := func(p *domain.Policy) { p.RefundOn = statuses }
-	log := slices.Concat(
-		times(5, visit{0, "alice", "/a", 200}), // each comes back
-		times(3, visit{0, "alice", "/a", 401}), // one passes
-		times(1, visit{0, "alice", "/a", 200}), // denied, so that nothing comes back
-		times(1, visit{0, "alice", "/a", 0}),
-	)
-	p := replay(t, log, set{policy(t, "a", 1, refunding)}).Reports[0].Policies[0]
-	assert.Equal(t, simulate.Counts{Requests: 10, Allowed: 6, Denied: 4}, p.Counts)
-	assert.Equal(t, 5, p.Refunded)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 )
 
 const (
@@ -55,7 +56,7 @@ func (l *log) run() {
 			_, err = l.in.ReadSlice('\n')
 		}
 		if err != nil && !errors.Is(err, io.EOF) {
-			l.err = fmt.Errorf("%s: after line %d: %w", l.name, l.stats.Lines, err)
+			l.err = fmt.Errorf("%s: after %d lines: %w", l.name, l.stats.Lines, err)
 			return
 		}
 		if (len(line) > 0 || tooLong) && !l.take(line, tooLong) {
@@ -154,10 +155,11 @@ func (l *log) send() bool {
 	}
 }
 
-// head is the entry that comes next, for the goroutine that reads filled; nil after the last one.
-func (l *log) head() *entry {
+// head is the entry that comes next, for the goroutine that reads filled; nil after the last one. It waits for no entry
+// once the reading has been ended.
+func (l *log) head() (*entry, error) {
 	if l.at < len(l.current) {
-		return l.current[l.at]
+		return l.current[l.at], nil
 	}
 	if l.current != nil {
 		select {
@@ -165,9 +167,14 @@ func (l *log) head() *entry {
 		default: // garbage, for once
 		}
 	}
-	l.current, l.at = <-l.filled, 0
-	if len(l.current) == 0 {
-		return nil
+	l.current, l.at = nil, 0
+	select {
+	case l.current = <-l.filled:
+	case <-l.quit:
+		return nil, os.ErrClosed
 	}
-	return l.current[0]
+	if len(l.current) == 0 {
+		return nil, l.err
+	}
+	return l.current[0], nil
 }

@@ -38,7 +38,7 @@ func (c *Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Logs are the requests of one or more logs, in the order of their times. For one goroutine, except Progress.
+// Logs are the requests of one or more logs, in the order of their times. For one goroutine, except Progress and Close.
 type Logs struct {
 	cfg   Config
 	logs  []*log
@@ -65,16 +65,17 @@ func (l *Logs) Next() (*ports.LoggedRequest, error) {
 	var first *entry
 	for i := 0; i < len(l.open); {
 		log := l.open[i]
-		e := log.head()
-		switch {
-		case e != nil && (first == nil || e.At < first.At):
-			first, l.last = e, log
-		case e == nil && log.err != nil:
+		e, err := log.head()
+		if err != nil {
 			l.last = nil
-			return nil, log.err
-		case e == nil:
-			l.open = append(l.open[:i], l.open[i+1:]...)
+			return nil, err
+		}
+		if e == nil {
+			l.open = slices.Delete(l.open, i, i+1)
 			continue
+		}
+		if first == nil || e.At < first.At {
+			first, l.last = e, log
 		}
 		i++
 	}
@@ -98,7 +99,8 @@ func (l *Logs) Stats() Stats {
 // not for a pipe. Safe for concurrent use.
 func (l *Logs) Progress() (read, total int64) { return l.read.Load(), l.total }
 
-// Close ends the reading and closes the files. A goroutine that waits for standard input goes on waiting.
+// Close ends the reading and closes the files; a Next that waits returns os.ErrClosed. A goroutine that reads standard
+// input ends when that has been read. Safe for concurrent use.
 func (l *Logs) Close() error {
 	var errs []error
 	l.once.Do(func() {

@@ -121,7 +121,7 @@ func TestLogs_aBrokenArchiveIsAnError(t *testing.T) {
 		_, err = l.Next()
 	}
 	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
-	assert.Contains(t, err.Error(), "cut.log: after line ")
+	assert.Contains(t, err.Error(), "cut.log: after ")
 	require.NoError(t, l.Close())
 }
 

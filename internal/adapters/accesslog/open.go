@@ -2,7 +2,6 @@ package accesslog
 
 import (
 	"bufio"
-	"fmt"
 	"io"
 	"os"
 	"sync/atomic"
@@ -60,10 +59,7 @@ func (l *Logs) openOne(name string, stdin io.Reader) (in io.Reader, size int64, 
 		}
 		raw = f
 	}
-	plain, err := decompressed(&counter{raw, &l.read})
-	if err != nil {
-		return nil, 0, fmt.Errorf("%s: %w", name, err)
-	}
+	plain := &unpacker{in: &counter{raw, &l.read}}
 	if name == Stdin {
 		return plain, 0, nil
 	}
@@ -84,15 +80,22 @@ func (c *counter) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// decompressed looks at the first bytes of a log.
-func decompressed(in io.Reader) (io.Reader, error) {
-	buffered := bufio.NewReaderSize(in, 256<<10)
-	magic, err := buffered.Peek(2)
-	if err != nil && len(magic) == 0 && err != io.EOF {
-		return nil, err
+// unpacker decompresses what begins as a file of gzip does. It looks when it is first read, since that may wait.
+type unpacker struct {
+	in, plain io.Reader
+}
+
+func (u *unpacker) Read(b []byte) (int, error) {
+	if u.plain == nil {
+		buffered := bufio.NewReaderSize(u.in, 256<<10)
+		u.plain = buffered
+		if magic, err := buffered.Peek(2); err == nil && magic[0] == 0x1f && magic[1] == 0x8b {
+			unpacked, err := gzip.NewReader(buffered)
+			if err != nil {
+				return 0, err
+			}
+			u.plain = unpacked
+		} // else reading it will tell what is wrong
 	}
-	if len(magic) == 2 && magic[0] == 0x1f && magic[1] == 0x8b {
-		return gzip.NewReader(buffered)
-	}
-	return buffered, nil
+	return u.plain.Read(b)
 }
