@@ -178,6 +178,23 @@ func TestContract_describesEveryRefusal(t *testing.T) {
 	assert.Equal(t, http.StatusOK, p.resource().status)
 	assert.Equal(t, http.StatusTooManyRequests, p.resource().status)
 
+	proxied := start(t, settings{"VELOCITY_TRUSTED_PROXIES": "loopback", "VELOCITY_CAPACITY": "1", "VELOCITY_RATE": "1/h"})
+	for _, c := range []struct {
+		method, query string
+		want          int
+	}{
+		{http.MethodGet, "", http.StatusOK},
+		{http.MethodPost, "", http.StatusTooManyRequests},
+		{http.MethodDelete, "?denied=401", http.StatusUnauthorized},
+		{http.MethodGet, "?denied=403", http.StatusForbidden},
+		{http.MethodGet, "?denied=503", http.StatusServiceUnavailable},
+		{http.MethodGet, "?denied=200", http.StatusBadRequest},
+	} {
+		a := proxied.mustAsk(c.method, proxied.url+"/v1/forward-auth"+c.query, "",
+			"X-Forwarded-For: 192.0.2.1", "X-Forwarded-Method: GET", "X-Forwarded-Uri: /x", "X-Forwarded-Host: api.example")
+		assert.Equal(t, c.want, a.status, "%s %s: %s", c.method, c.query, a.body)
+	}
+
 	open := start(t, nil)
 	a := open.mustAsk(http.MethodPost, open.url+"/v1/check", `{"key":"a"}`, "X-Forwarded-For: 10.0.0.1")
 	assert.Equal(t, http.StatusForbidden, a.status, a.body)

@@ -50,34 +50,58 @@ func bindingMore(a, b *domain.Decision) *domain.Decision {
 	}
 }
 
-func headers(d *domain.Decision) (list []*corev3.HeaderValue) {
-	var room [256]byte
-	d.HeaderFields(room[:0], func(name string, value []byte) {
-		list = append(list, &corev3.HeaderValue{Key: name, Value: string(value)})
+// headers are made in two allocations, as every answer has them: one for the messages, one for all of their values.
+func headers(d *domain.Decision) []*corev3.HeaderValue {
+	const most = 8
+	var (
+		room, values [256]byte
+		ends         [most]int
+		all          = values[:0]
+		n            int
+	)
+	made := new(struct {
+		fields [most]corev3.HeaderValue
+		list   [most]*corev3.HeaderValue
 	})
-	return list
+	d.HeaderFields(room[:0], func(name string, value []byte) {
+		all = append(all, value...)
+		made.fields[n].Key, made.list[n], ends[n] = name, &made.fields[n], len(all)
+		n++
+	})
+	text, start := string(all), 0
+	for i := range n {
+		made.fields[i].Value, start = text[start:ends[i]], ends[i]
+	}
+	return made.list[:n]
 }
 
 func (c *call) status(it *item) *rlsv3.RateLimitResponse_DescriptorStatus {
-	s := &rlsv3.RateLimitResponse_DescriptorStatus{Code: rlsv3.RateLimitResponse_OK}
+	made := new(struct { // in one allocation
+		status rlsv3.RateLimitResponse_DescriptorStatus
+		limit  rlsv3.RateLimitResponse_RateLimit
+		reset  durationpb.Duration
+	})
+	s := &made.status
+	s.Code = rlsv3.RateLimitResponse_OK
 	switch it.kind {
 	case byNobody:
 	case unlimited:
 		s.LimitRemaining = math.MaxUint32
 	case zero:
-		s.CurrentLimit = limitOf(it.rule)
-		s.DurationUntilReset = durationpb.New(it.rule.Quota.Unit.Span())
+		s.CurrentLimit, s.DurationUntilReset = &made.limit, &made.reset
+		tellRule(s.CurrentLimit, it.rule)
+		tell(s.DurationUntilReset, it.rule.Quota.Unit.Span())
 		if !it.passes() {
 			s.Code = rlsv3.RateLimitResponse_OVER_LIMIT
 		}
 	case byLimiter:
-		c.decided(it, s)
+		c.decided(it, s, &made.limit, &made.reset)
 	}
 	return s
 }
 
-// decided tells what the limiter answered.
-func (c *call) decided(it *item, s *rlsv3.RateLimitResponse_DescriptorStatus) {
+// decided tells what the limiter answered, in messages that have been made.
+func (c *call) decided(it *item, s *rlsv3.RateLimitResponse_DescriptorStatus, limit *rlsv3.RateLimitResponse_RateLimit, reset *durationpb.Duration) {
 	d := c.decision(it)
 	if !d.Allowed() {
 		s.Code = rlsv3.RateLimitResponse_OVER_LIMIT
@@ -88,13 +112,16 @@ func (c *call) decided(it *item, s *rlsv3.RateLimitResponse_DescriptorStatus) {
 	most := d.Constraining()
 	switch {
 	case it.rule != nil:
-		s.CurrentLimit = limitOf(it.rule)
+		s.CurrentLimit = limit
+		tellRule(limit, it.rule)
 	case most != nil:
-		s.CurrentLimit = limitOfStatus(d.Policy, most)
+		s.CurrentLimit = limit
+		tellStatus(limit, d.Policy, most)
 	}
 	if most != nil && d.LevelKnown && !most.LevelUnknown {
 		s.LimitRemaining = clamped(most.Remaining)
-		s.DurationUntilReset = durationpb.New(most.ResetAfter)
+		s.DurationUntilReset = reset
+		tell(reset, most.ResetAfter)
 	}
 }
 
@@ -108,15 +135,17 @@ var units = [...]rlsv3.RateLimitResponse_RateLimit_Unit{
 	envoyconfig.Year:   rlsv3.RateLimitResponse_RateLimit_YEAR,
 }
 
-func limitOf(rule *envoyconfig.Rule) *rlsv3.RateLimitResponse_RateLimit {
-	return &rlsv3.RateLimitResponse_RateLimit{
-		Name: rule.Name, RequestsPerUnit: rule.Quota.Requests, Unit: units[rule.Quota.Unit],
-	}
+func tell(to *durationpb.Duration, d time.Duration) {
+	to.Seconds, to.Nanos = int64(d/time.Second), int32(d%time.Second)
 }
 
-// limitOfStatus tells a limit of a policy in the protocol's words: its capacity, in the time in which it fills.
-func limitOfStatus(policy string, s *domain.LimitStatus) *rlsv3.RateLimitResponse_RateLimit {
-	l := &rlsv3.RateLimitResponse_RateLimit{Name: policy, RequestsPerUnit: clamped(s.Capacity)}
+func tellRule(l *rlsv3.RateLimitResponse_RateLimit, rule *envoyconfig.Rule) {
+	l.Name, l.RequestsPerUnit, l.Unit = rule.Name, rule.Quota.Requests, units[rule.Quota.Unit]
+}
+
+// tellStatus tells a limit of a policy in the protocol's words: its capacity, in the time in which it fills.
+func tellStatus(l *rlsv3.RateLimitResponse_RateLimit, policy string, s *domain.LimitStatus) {
+	l.Name, l.RequestsPerUnit = policy, clamped(s.Capacity)
 	seconds := max(domain.CeilSeconds(s.FillTime), 1)
 	for unit := envoyconfig.Day; unit >= envoyconfig.Second; unit-- {
 		if span := int64(unit.Span() / time.Second); seconds%span == 0 {
@@ -127,5 +156,4 @@ func limitOfStatus(policy string, s *domain.LimitStatus) *rlsv3.RateLimitRespons
 			break
 		}
 	}
-	return l
 }
