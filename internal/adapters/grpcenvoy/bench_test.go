@@ -9,6 +9,7 @@ import (
 	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
 	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/velocity-limiter/velocity/internal/adapters/grpcenvoy/envoyconfig"
@@ -41,7 +42,7 @@ func BenchmarkShouldRateLimit(b *testing.B) {
 	rules, err := envoyconfig.Load(file, domain.FailOpen)
 	require.NoError(b, err)
 	policy := rules.Find("d", []domain.DescriptorEntry{{Key: "k"}}).Policy
-	s := newService(quick{policy.Limits[0].Status(domain.Bucket{}, 0, 1, true)}, rules, domain.FailOpen)
+	s := newService(quick{policy.Limits[0].Status(domain.Bucket{}, 0, 1, true)}, rules, domain.FailOpen, zap.NewNop())
 	request, err := proto.Marshal(&rlsv3.RateLimitRequest{Domain: "d", Descriptors: []*ratelimitv3.RateLimitDescriptor{
 		{Entries: []*ratelimitv3.RateLimitDescriptor_Entry{{Key: "k", Value: "client-000042"}}},
 	}})

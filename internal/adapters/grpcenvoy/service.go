@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"go.uber.org/zap"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -21,18 +22,20 @@ type service struct {
 	limiter   ports.Limiter
 	rules     *envoyconfig.Rules // nil: the policies alone
 	overrides *overrides
+	log       *zap.Logger
 	calls     sync.Pool // of *call
 }
 
-func newService(limiter ports.Limiter, rules *envoyconfig.Rules, failure domain.FailureMode) *service {
+func newService(limiter ports.Limiter, rules *envoyconfig.Rules, failure domain.FailureMode, log *zap.Logger) *service {
 	return &service{
-		limiter: limiter, rules: rules, overrides: newOverrides(failure),
+		limiter: limiter, rules: rules, overrides: newOverrides(failure), log: log,
 		calls: sync.Pool{New: func() any { return new(call) }},
 	}
 }
 
 // ShouldRateLimit decides the descriptors of a request, all of them or none.
-func (s *service) ShouldRateLimit(ctx context.Context, r *rlsv3.RateLimitRequest) (*rlsv3.RateLimitResponse, error) {
+func (s *service) ShouldRateLimit(ctx context.Context, r *rlsv3.RateLimitRequest) (_ *rlsv3.RateLimitResponse, err error) {
+	defer s.recovering(&err)
 	if err := check(r); err != nil {
 		return nil, err
 	}
@@ -45,6 +48,15 @@ func (s *service) ShouldRateLimit(ctx context.Context, r *rlsv3.RateLimitRequest
 		return nil, refusal(err)
 	}
 	return c.response(), nil
+}
+
+// recovering turns a panic into an error: the reason goes to the log, never to the client. It is no interceptor, which
+// would cost each call two allocations.
+func (s *service) recovering(err *error) {
+	if reason := recover(); reason != nil {
+		s.log.Error("a handler panicked", zap.Any("reason", reason), zap.Stack("stack"))
+		*err = status.Error(codes.Internal, "the server failed")
+	}
 }
 
 // Bounds of a request.
