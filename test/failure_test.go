@@ -109,6 +109,8 @@ func TestFailure_theServiceStartsWithoutRedis(t *testing.T) {
 	const complaint = "A shard does not answer: the failure policy decides for its clients"
 	require.Eventually(t, func() bool { return len(p.logged(complaint)) == 1 }, patience, tick)
 	assert.Equal(t, "shard-0", p.logged(complaint)[0]["shard"])
+	assert.Equal(t, "refused", p.logged(complaint)[0]["kind"])
+	assert.Equal(t, "error", p.logged(complaint)[0]["level"])
 
 	server.Restart()
 	require.Eventually(t, func() bool {
@@ -116,6 +118,11 @@ func TestFailure_theServiceStartsWithoutRedis(t *testing.T) {
 		return err == nil && a.header.Get("X-RateLimit-Store") == ""
 	}, patience, tick)
 	p.stop()
+	require.Len(t, p.logged(complaint), 1, "said once")
+	recovered := p.logged("A shard answers again: it decides for its clients")
+	require.Len(t, recovered, 1)
+	assert.Equal(t, "shard-0", recovered[0]["shard"])
+	assert.Positive(t, recovered[0]["outage"])
 }
 
 func TestSecrets_areNeverShown(t *testing.T) {
@@ -144,8 +151,12 @@ func TestSecrets_areNeverShown(t *testing.T) {
 	server.Restart()
 	p = start(t, vars)
 	ask(http.MethodGet, p.url+"/api/resource", "")
+	const complaint = "A shard does not answer: the failure policy decides for its clients"
+	require.Eventually(t, func() bool { return len(p.logged(complaint)) == 1 }, patience, tick)
 	p.stop()
 	require.NotEmpty(t, p.logged("Critical Redis Error: Falling back to Fail-Open Policy"))
+	assert.Equal(t, "auth", p.logged(complaint)[0]["kind"])
+	assert.Contains(t, p.logged(complaint)[0]["advice"], "VELOCITY_REDIS_PASSWORD")
 
 	vars["VELOCITY_RATE"] = "wrong"
 	_, stdout, stderr := command(t, vars)
