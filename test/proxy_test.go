@@ -3,6 +3,9 @@ package test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"flag"
 	"fmt"
 	"io"
@@ -18,6 +21,8 @@ import (
 	"github.com/coder/websocket"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/redistest"
 )
 
 // proxyMegabytes is smaller by default than the gigabyte that is promised; the bound on memory is the same for any size.
@@ -200,4 +205,82 @@ func TestForwardAuth_decidesForAProxy(t *testing.T) {
 	assert.Equal(t, http.StatusOK, ask("192.0.2.2", "").status)
 	assert.Equal(t, http.StatusBadRequest, ask("192.0.2.3", "?denied=200").status)
 	p.stop()
+}
+
+// TestProxy_speaksTLSBothWays: the client's end and the server's, streams and WebSockets through both.
+func TestProxy_speaksTLSBothWays(t *testing.T) {
+	ended := make(chan struct{})
+	api := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/socket":
+			if c, err := websocket.Accept(w, r, nil); err == nil {
+				kind, data, _ := c.Read(r.Context())
+				_ = c.Write(r.Context(), kind, data)
+			}
+		case "/waits":
+			_ = http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+			close(ended)
+		default:
+			body, _ := io.ReadAll(r.Body)
+			w.Header().Set("X-Proto", r.Header.Get("X-Forwarded-Proto"))
+			_, _ = w.Write(body)
+		}
+	}))
+	t.Cleanup(api.Close)
+	authority := filepath.Join(t.TempDir(), "api.pem")
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: api.Certificate().Raw})
+	require.NoError(t, os.WriteFile(authority, text, 0o600))
+	ca, cert, key := redistest.Certificates(t)
+	own, err := os.ReadFile(ca)
+	require.NoError(t, err)
+	pool := x509.NewCertPool()
+	require.True(t, pool.AppendCertsFromPEM(own))
+	p := start(t, settings{
+		"VELOCITY_UPSTREAM_URL": api.URL, "SSL_CERT_FILE": authority, "VELOCITY_TLS_CERT_FILE": cert, "VELOCITY_TLS_KEY_FILE": key,
+	})
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}
+	t.Cleanup(transport.CloseIdleConnections)
+	client := &http.Client{Transport: transport, Timeout: patience}
+	url := "https" + strings.TrimPrefix(p.url, "http")
+	for range 3 {
+		sent := strings.Repeat("x", 100_000)
+		resp, err := client.Post(url+"/", "text/plain", strings.NewReader(sent))
+		require.NoError(t, err)
+		got, err := io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		assert.Equal(t, "https", resp.Header.Get("X-Proto"))
+		if sent != string(got) { // too long to be shown
+			assert.Fail(t, "another body came back", "%d bytes", len(got))
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	socket, _, err := websocket.Dial(ctx, url+"/socket", &websocket.DialOptions{HTTPClient: client})
+	require.NoError(t, err)
+	require.NoError(t, socket.Write(ctx, websocket.MessageText, []byte("hello")))
+	_, echoed, err := socket.Read(ctx)
+	require.NoError(t, err)
+	assert.Equal(t, "hello", string(echoed))
+	require.NoError(t, socket.CloseNow())
+
+	resp, err := client.Get(url + "/waits")
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close()) // and so the connection
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		assert.Fail(t, "the upstream is still asked for a client that has gone")
+	}
+	p.stop()
+}
+
+func TestProxy_anUntrustedCertificateIsNoUpstream(t *testing.T) {
+	api := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("asked") }))
+	t.Cleanup(api.Close)
+	p := start(t, settings{"VELOCITY_UPSTREAM_URL": api.URL})
+	assert.Equal(t, http.StatusBadGateway, p.mustAsk(http.MethodGet, p.url+"/", "").status)
+	p.stop()
+	assert.Contains(t, p.logged("The upstream failed")[0]["error"], "certificate")
 }
