@@ -90,6 +90,9 @@ func TestReload_brokenFileChangesNothing(t *testing.T) {
 	p.replace(onePolicy(11))
 	require.Equal(t, http.StatusOK, p.reload().status)
 	assert.Equal(t, "11", p.limit())
+	counted := p.mustAsk(http.MethodGet, p.admin+"/metrics", "").body
+	assert.Regexp(t, `velocity_policy_reloads_total\{result="failure"\} [1-9]`, counted)
+	assert.Regexp(t, `velocity_policy_reloads_total\{result="success"\} [1-9]`, counted)
 	p.stop()
 	told := p.logged("Policies are not reloaded: those of before stay in force")
 	require.NotEmpty(t, told)

@@ -2,6 +2,7 @@ package httpfiber
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"github.com/gofiber/fiber/v2"
@@ -16,7 +17,8 @@ import (
 // RateLimitMiddleware returns a handler that decides each request and calls the next handler only if it is allowed.
 // Whatever that answers, even by an error or a panic, has the rate limit headers. A denial is answered here, with a
 // problem: 429, or 503 where the store failed and the policy is closed. A request that cannot be decided is refused,
-// never let through.
+// never let through. Where the policy has refund_on, the tokens come back after an answer with one of its statuses, but
+// not after a panic.
 //
 // It suits any Fiber app. The client is the connection's peer; behind a proxy, see [WithTrustedProxies]. What
 // Fiber's own configuration says about proxies has no effect here.
@@ -85,7 +87,36 @@ func (m *middleware) handle(c *fiber.Ctx) error {
 	}
 	// Deferred, since the next handler may panic, and set last, since it may clear the headers.
 	defer setRateLimitHeaders(&ctx.Response.Header, d)
-	return c.Next()
+	err := c.Next()
+	if !d.RefundOn.Empty() {
+		m.refund(ctx, v, statusOf(ctx, err))
+	}
+	return err
+}
+
+// statusOf is the answer's status: of a handler's error, what Fiber makes of it.
+func statusOf(ctx *fasthttp.RequestCtx, err error) int {
+	var known *fiber.Error
+	switch {
+	case err == nil:
+		return ctx.Response.StatusCode()
+	case errors.As(err, &known):
+		return known.Code
+	default:
+		return fiber.StatusInternalServerError
+	}
+}
+
+// refund gives the tokens back where the policy says so, for what was answered. Once: what becomes of it is not known if
+// it fails, and a refund sent twice would be a gift.
+func (m *middleware) refund(ctx *fasthttp.RequestCtx, v *visit, status int) {
+	d := &v.answer[0].Decision
+	if !d.RefundOn.Has(status) {
+		return
+	}
+	if _, err := m.limiter.Decide(context.Background(), d.Refund(v.req[0])); err != nil {
+		m.clients.log.Warn("A refund may be lost", zap.String("requestID", requestID(ctx)), zap.Error(err))
+	}
 }
 
 func (m *middleware) decide(c *fiber.Ctx, v *visit) error {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
@@ -66,6 +67,49 @@ func TestMiddleware_closedPolicyIs503(t *testing.T) {
 	p := got.problem(t)
 	assert.Equal(t, "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity", p["type"])
 	assert.NotContains(t, p, "remaining")
+}
+
+func TestMiddleware_givesBackWhatThePolicySays(t *testing.T) {
+	statuses, err := domain.ParseRefundOn("2xx", "404", "500")
+	require.NoError(t, err)
+	for name, c := range map[string]struct {
+		answer fiber.Handler
+		back   bool
+	}{
+		"200":            {func(c *fiber.Ctx) error { return c.SendString("welcome") }, true},
+		"401":            {func(c *fiber.Ctx) error { return c.SendStatus(401) }, false},
+		"503":            {func(c *fiber.Ctx) error { return c.SendStatus(503) }, false},
+		"an error, 404":  {func(*fiber.Ctx) error { return fiber.ErrNotFound }, true},
+		"an error, 401":  {func(*fiber.Ctx) error { return fiber.ErrUnauthorized }, false},
+		"another error":  {func(*fiber.Ctx) error { return errors.New("broken") }, true},
+		"nothing at all": {func(*fiber.Ctx) error { return nil }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var asked []domain.Request
+			policy := &domain.Policy{Name: "login"}
+			limiter := limiterFunc(func(req domain.Request) (domain.Decision, error) {
+				req.Lookup = nil
+				asked = append(asked, req)
+				d := decided(t, 9, 1, true)
+				d.Cost, d.RefundOn, d.By = 3, statuses, policy
+				return d, nil
+			})
+			app := fiber.New()
+			app.Get("/login", httpfiber.RateLimitMiddleware(limiter), c.answer)
+			resp, err := app.Test(httptest.NewRequest(http.MethodGet, "/login", http.NoBody))
+			require.NoError(t, err)
+			require.NoError(t, resp.Body.Close())
+			if !c.back {
+				require.Len(t, asked, 1)
+				return
+			}
+			require.Len(t, asked, 2)
+			assert.Equal(t, domain.OpRefund, asked[1].Op)
+			assert.Equal(t, domain.Tokens(3), asked[1].Cost)
+			assert.Same(t, policy, asked[1].Own)
+			assert.False(t, asked[1].PolicyCost)
+		})
+	}
 }
 
 func TestMiddleware_headIsDecidedAsGet(t *testing.T) {

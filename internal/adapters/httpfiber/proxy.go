@@ -144,7 +144,7 @@ func (p *proxy) exchange(ctx *fasthttp.RequestCtx, f *forward, path string, v *v
 		p.failed(ctx, v, err)
 		return true
 	}
-	p.refund(ctx, v, a.Header.StatusCode())
+	p.limits.refund(ctx, v, a.Header.StatusCode())
 	limited := len(v.answer[0].Decision.Limits) > 0
 	if a.Header.StatusCode() == fasthttp.StatusSwitchingProtocols {
 		tunnel(ctx, a, limited)
@@ -208,18 +208,6 @@ func appendAll(dst []byte, a *upstream.Answer) ([]byte, error) {
 	return dst, err
 }
 
-// refund gives the tokens back where the policy says so, for what the upstream answered or, if it did not, for what we
-// answer in its place. Once: what becomes of it is not known if it fails, and a refund sent twice would be a gift.
-func (p *proxy) refund(ctx *fasthttp.RequestCtx, v *visit, status int) {
-	d := &v.answer[0].Decision
-	if !d.RefundOn.Has(status) {
-		return
-	}
-	if _, err := p.limits.limiter.Decide(context.Background(), d.Refund(v.req[0])); err != nil {
-		p.log.Warn("A refund may be lost", zap.String("requestID", requestID(ctx)), zap.Error(err))
-	}
-}
-
 // failed answers for an upstream that did not. What the client has broken off costs it its tokens: the upstream may have
 // done the work.
 func (p *proxy) failed(ctx *fasthttp.RequestCtx, v *visit, err error) {
@@ -232,7 +220,7 @@ func (p *proxy) failed(ctx *fasthttp.RequestCtx, v *visit, err error) {
 	}
 	p.log.Warn("The upstream failed", zap.String("requestID", requestID(ctx)), zap.Error(err))
 	writeError(ctx, err)
-	p.refund(ctx, v, ctx.Response.StatusCode())
+	p.limits.refund(ctx, v, ctx.Response.StatusCode())
 }
 
 // prepare makes the request that the upstream gets.
