@@ -130,7 +130,9 @@ func (b *battered) begin(t *testing.T, of []fault) (end func()) {
 
 // soakReport is what a soak ends with.
 type soakReport struct {
-	Seed      uint64
+	Seed uint64
+	// Whole: it came to its end, and no client got a wrong answer.
+	Whole     bool
 	Seconds   float64
 	Decisions int64
 	ByRedis   int64
@@ -151,6 +153,7 @@ type soakReport struct {
 
 func (s *soak) fillReport() {
 	r := s.report
+	r.Whole = s.l.wrong.Load() == nil
 	r.Seconds, r.Decisions, r.Errs = time.Since(s.started).Seconds(), s.l.decisions.Load(), s.l.errs.Load()
 	for i, b := range s.shards {
 		for kind, n := range b.kinds {

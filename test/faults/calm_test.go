@@ -10,7 +10,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
-	"github.com/velocity-limiter/velocity/internal/adapters/redisstore"
+	"github.com/velocity-limiter/velocity/test/measure"
 )
 
 var calmDecisions = flag.Int64("calm.decisions", 10_000_000, "decisions of the load without faults")
@@ -23,7 +23,7 @@ type calmReport struct {
 
 // TestCalm has nothing fail: not a single denial may be unjust, not a single token too many or too few.
 func TestCalm(t *testing.T) {
-	f := startFleet(t, fleetConfig{shards: 3, direct: true, adapt: func(c *redisstore.Config) { c.TakeTimeout = patience }})
+	f := startFleet(t, fleetConfig{shards: 3, direct: true, adapt: patient})
 	l := startLoad(f, rand.Uint64(), &load{workers: 128, clients: 64})
 	t.Cleanup(l.end)
 	r := &calmReport{}
@@ -46,5 +46,5 @@ func TestCalm(t *testing.T) {
 	}
 	assert.Zero(t, r.Fallbacks)
 	t.Logf("%d decisions, %d unjust denials", r.Decisions, r.Redis.Unjust+r.Redis.UnjustRepeated)
-	writeJSON(t, "calm", r)
+	measure.Keep(t, "calm", r)
 }

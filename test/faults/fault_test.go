@@ -12,6 +12,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/velocity-limiter/velocity/test/measure"
 )
 
 // fault is one way in which a store fails: how it begins and ends, and what clients must see meanwhile. It strikes the
@@ -65,6 +67,7 @@ type outcome struct {
 	ExtraOfMost float64 // the largest part of its bound that one bucket gained
 	Doubled     int64
 	Unjust      int64
+	Passed      bool
 }
 
 func (o *outcome) String() string {
@@ -80,12 +83,13 @@ func TestFaults(t *testing.T) {
 		require.False(t, kinds[f.kind], f.kind)
 		kinds[f.kind] = true
 		t.Run(f.kind, func(t *testing.T) {
-			if !*exact {
+			if !measure.Exact() {
 				t.Parallel()
 			}
 			o := f.run(t)
 			t.Log(o.String())
-			writeJSON(t, "fault-"+slug(o.Kind), o)
+			o.Passed = !t.Failed()
+			measure.Keep(t, "fault-"+slug(o.Kind), o)
 		})
 	}
 	require.GreaterOrEqual(t, len(kinds), 30)
@@ -121,7 +125,7 @@ func (x *fault) run(t *testing.T) *outcome {
 	if wrong := l.wrong.Load(); wrong != nil {
 		assert.Fail(t, "a client got a wrong answer", *wrong)
 	}
-	if *exact {
+	if measure.Exact() {
 		assert.LessOrEqual(t, o.Recovery, recoverTimeout)
 	}
 	x.judge(t, f, o)

@@ -172,6 +172,9 @@ func (f *fleet) shardOf(key domain.BucketKey) int {
 	panic("faults: no shard has the address " + owner)
 }
 
+// patient is for a fleet whose servers do not fail.
+func patient(c *redisstore.Config) { c.TakeTimeout = patience }
+
 // admin is a client of one server, past all links.
 func admin(t testing.TB, s *redistest.Server, adapt ...func(*redis.Options)) *redis.Client {
 	t.Helper()

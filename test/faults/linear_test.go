@@ -14,9 +14,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/velocity-limiter/velocity/internal/adapters/redisstore"
 	"github.com/velocity-limiter/velocity/internal/domain"
 	"github.com/velocity-limiter/velocity/internal/ports"
+	"github.com/velocity-limiter/velocity/test/measure"
 )
 
 var histories = flag.Int("histories", 1000, "histories that are checked for linearizability")
@@ -62,7 +62,7 @@ var bucketModel = porcupine.Model{
 // be what one after the other would have been, in an order that fits when each was asked and answered.
 func TestLinearizable(t *testing.T) {
 	const together = 50 // histories at a time
-	f := startFleet(t, fleetConfig{shards: 3, direct: true, adapt: func(c *redisstore.Config) { c.TakeTimeout = patience }})
+	f := startFleet(t, fleetConfig{shards: 3, direct: true, adapt: patient})
 	seed := rand.Uint64()
 	limit := newLimit(t, "burst", 8, 400, time.Second)
 	bad := 0
@@ -85,6 +85,7 @@ func TestLinearizable(t *testing.T) {
 	}
 	assert.Zero(t, bad, "histories that are not linearizable; the seed was %d", seed)
 	t.Logf("%d histories, %d not linearizable", *histories, bad)
+	measure.Keep(t, "linear", map[string]int{"histories": *histories, "bad": bad})
 }
 
 // history is what happened to one bucket.

@@ -11,11 +11,8 @@ import (
 	"time"
 
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore"
+	"github.com/velocity-limiter/velocity/test/measure"
 )
-
-// exact makes the tests hold the times that the scoreboard asks for. Without it they bear a machine that is busy with
-// other things.
-var exact = flag.Bool("exact", false, "hold the exact times of the scoreboard; for a machine that is otherwise idle")
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -37,8 +34,11 @@ const (
 
 // takeTimeout is the budget of a decision: the default, or one that a busy machine does not spend by itself.
 func takeTimeout() time.Duration {
-	if *exact {
+	if measure.Exact() {
 		return redisstore.DefaultConfig().TakeTimeout
 	}
 	return 250 * time.Millisecond
 }
+
+// progressf tells whoever waits.
+func progressf(format string, args ...any) { fmt.Printf(format+"\n", args...) }

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/redistest"
+	"github.com/velocity-limiter/velocity/test/measure"
 )
 
 var (
@@ -45,7 +46,7 @@ func TestSoak(t *testing.T) {
 	s.run(t)
 	s.conclude(t, before)
 	s.report.print(t)
-	writeJSON(t, "soak", s.report)
+	measure.Keep(t, "soak", s.report)
 }
 
 // startSoakFleet starts shards on which every fault of [soakFaults] works.
@@ -165,7 +166,7 @@ func (s *soak) conclude(t *testing.T, before population) {
 	s.report.Before, s.report.After = before, after
 	assert.False(t, after.exceeds(before), "left behind: %+v, before: %+v\n%s", after, before, after.stacks)
 	assert.LessOrEqual(t, heap, s.heap+max(s.heap/20, 256<<10), "the heap grew")
-	if *exact {
+	if measure.Exact() {
 		assert.LessOrEqual(t, s.report.SlowestRecovery, recoverTimeout)
 	}
 }
