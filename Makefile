@@ -7,6 +7,9 @@ FUZZTIME ?= 20s
 BENCH_FLAGS ?=
 DURATION ?= 10m
 SEED ?= 0
+SOAK ?= 5m
+ROWS ?=
+FUZZ ?=
 TOOL := go tool -modfile=tools/go.mod
 
 .PHONY: help
@@ -46,12 +49,21 @@ test-doors: test-needs doors-needs ## the doors, with the real third-party progr
 	go test -tags doors -timeout 10m ./test/...
 
 .PHONY: test-faults
-test-faults: test-needs ## every way in which a store fails, one at a time, held against the law
-	go test -count=1 -tags faults -timeout 10m -run 'TestFaults|TestLinearizable' ./test/faults
+test-faults: test-needs ## every way in which a store fails, one at a time, held against the law; hostile clients in masses
+	go test -count=1 -tags faults -timeout 10m -run 'TestFaults|TestLinearizable|TestIsolation|TestBudget' ./test/faults
+	go test -count=1 -tags faults -timeout 5m -run 'TestHostile|TestOverload|TestReload|TestStart' ./test
 
 .PHONY: soak
 soak: test-needs ## faults at random, several at once, under load, judged by the law (DURATION=10m SEED=0)
 	go test -count=1 -tags faults -timeout 0 -run TestSoak ./test/faults -v -soak.duration $(DURATION) -soak.seed $(SEED)
+
+.PHONY: mutation
+mutation: test-needs ## take each handling of failures out, in a copy, and see the suite notice
+	go run ./test/mutation
+
+.PHONY: reliability
+reliability: test-needs ## the scoreboard of docs/reliability.md, measured now: some 20 minutes (ROWS=R01,R05 SOAK=5m FUZZ=4m)
+	go run ./test/scoreboard -rows "$(ROWS)" -soak "$(SOAK)" -fuzz "$(FUZZ)" $(if $(ROWS),,-out docs/reliability.md)
 
 .PHONY: test-long
 test-long: test-needs ## ten million differential steps, 20,000 histories of the law, 1,000 reloads, long fuzzing (FUZZTIME=5m)
