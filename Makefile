@@ -65,6 +65,10 @@ mutation: test-needs ## take each handling of failures out, in a copy, and see t
 reliability: test-needs ## the scoreboard of docs/reliability.md, measured now: some 20 minutes (ROWS=R01,R05 SOAK=5m FUZZ=4m)
 	go run ./test/scoreboard -rows "$(ROWS)" -soak "$(SOAK)" -fuzz "$(FUZZ)" $(if $(ROWS),,-out docs/reliability.md)
 
+.PHONY: helm-test
+helm-test: ## render the Helm chart and decode it strictly; test/helm is a module of its own
+	cd test/helm && go vet ./... && go test -count=1 ./...
+
 .PHONY: test-long
 test-long: test-needs ## ten million differential steps, 20,000 histories of the law, 1,000 reloads, long fuzzing (FUZZTIME=5m)
 	go test -count=1 -timeout 1h -run TestDifferential -v ./internal/adapters/redisstore -differential.steps=10000000
@@ -97,6 +101,7 @@ fuzz: test-needs ## each fuzz target in turn (FUZZTIME=20s)
 lint: ## golangci-lint, the rooms included
 	$(TOOL) golangci-lint run ./...
 	cd bench && go tool -modfile=../tools/go.mod golangci-lint run --config ../.golangci.yml ./...
+	cd test/helm && go tool -modfile=../../tools/go.mod golangci-lint run --config ../../.golangci.yml ./...
 
 .PHONY: lint-prove
 lint-prove: ## break every rule of the rooms in a copy, and see it reported

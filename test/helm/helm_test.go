@@ -1,0 +1,254 @@
+// Package helm renders the chart of deploy/helm and decodes what comes of it into Kubernetes' own types, strictly: a
+// field that a type does not have fails. It is a module of its own, so that nobody else needs Kubernetes.
+package helm
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"helm.sh/helm/v3/pkg/chart/loader"
+	"helm.sh/helm/v3/pkg/chartutil"
+	"helm.sh/helm/v3/pkg/engine"
+	apps "k8s.io/api/apps/v1"
+	autoscaling "k8s.io/api/autoscaling/v2"
+	core "k8s.io/api/core/v1"
+	networking "k8s.io/api/networking/v1"
+	policy "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"sigs.k8s.io/yaml"
+)
+
+const chartPath = "../../deploy/helm/velocity"
+
+// render returns the documents of the chart, by kind and name, with these values over the chart's own.
+func render(t *testing.T, values string) (map[string]string, error) {
+	t.Helper()
+	chart, err := loader.Load(chartPath)
+	require.NoError(t, err)
+	over := map[string]any{}
+	require.NoError(t, yaml.Unmarshal([]byte(values), &over))
+	all, err := chartutil.ToRenderValues(chart, over, chartutil.ReleaseOptions{
+		Name: "edge", Namespace: "limits", IsInstall: true,
+	}, chartutil.DefaultCapabilities)
+	if err != nil {
+		return nil, err
+	}
+	files, err := engine.Render(chart, all)
+	if err != nil {
+		return nil, err
+	}
+	documents := map[string]string{}
+	for name, text := range files {
+		if filepath.Ext(name) != ".yaml" {
+			continue
+		}
+		for document := range strings.SplitSeq(text, "\n---\n") {
+			if strings.TrimSpace(document) == "" {
+				continue
+			}
+			var head struct {
+				Kind     string
+				Metadata struct{ Name string }
+			}
+			require.NoError(t, yaml.Unmarshal([]byte(document), &head), document)
+			require.NotEmpty(t, head.Kind, "%s: %s", name, document)
+			documents[head.Kind+"/"+head.Metadata.Name] = document
+		}
+	}
+	return documents, nil
+}
+
+// decode reads one document strictly.
+func decode[T any](t *testing.T, documents map[string]string, name string) T {
+	t.Helper()
+	require.Contains(t, documents, name)
+	var out T
+	require.NoError(t, yaml.UnmarshalStrict([]byte(documents[name]), &out), documents[name])
+	return out
+}
+
+const everything = `
+redis: { addrs: ["a=redis-0:6379", "b=redis-1:6379"], tls: true, existingSecret: redis }
+admin: { token: "s3cret: yes" }
+api: { existingSecret: velocity-api }
+env: { VELOCITY_TRUSTED_PROXIES: private, VELOCITY_REDIS_POOL_SIZE: 32 }
+autoscaling: { enabled: true }
+serviceMonitor: { enabled: true, labels: { release: prometheus } }
+networkPolicy: { from: [{ podSelector: { matchLabels: { app: gateway } } }] }
+imagePullSecrets: [{ name: registry }]
+podAnnotations: { example.com/team: edge }
+nodeSelector: { kubernetes.io/arch: amd64 }
+tolerations: [{ key: dedicated, operator: Exists }]
+affinity: { podAntiAffinity: { preferredDuringSchedulingIgnoredDuringExecution: [] } }
+`
+
+func TestChart_everyDocumentIsWhatKubernetesKnows(t *testing.T) {
+	for name, tt := range map[string]struct {
+		values string
+		want   int
+	}{"little": {"admin: { token: x }", 7}, "everything": {everything, 9}} {
+		t.Run(name, func(t *testing.T) {
+			documents, err := render(t, tt.values)
+			require.NoError(t, err)
+			for name := range documents {
+				switch kind, _, _ := strings.Cut(name, "/"); kind {
+				case "Deployment":
+					decode[apps.Deployment](t, documents, name)
+				case "Service":
+					decode[core.Service](t, documents, name)
+				case "ConfigMap":
+					decode[core.ConfigMap](t, documents, name)
+				case "Secret":
+					decode[core.Secret](t, documents, name)
+				case "PodDisruptionBudget":
+					decode[policy.PodDisruptionBudget](t, documents, name)
+				case "HorizontalPodAutoscaler":
+					decode[autoscaling.HorizontalPodAutoscaler](t, documents, name)
+				case "NetworkPolicy":
+					decode[networking.NetworkPolicy](t, documents, name)
+				case "ServiceMonitor":
+					decode[monitoring.ServiceMonitor](t, documents, name)
+				default:
+					t.Errorf("a document that this test does not know: %s", name)
+				}
+			}
+			assert.Len(t, documents, tt.want)
+		})
+	}
+}
+
+func TestDeployment_isConfinedAndProbed(t *testing.T) {
+	documents, err := render(t, everything)
+	require.NoError(t, err)
+	d := decode[apps.Deployment](t, documents, "Deployment/edge-velocity")
+	assert.Nil(t, d.Spec.Replicas, "the autoscaler's")
+	pod := d.Spec.Template.Spec
+	assert.True(t, *pod.SecurityContext.RunAsNonRoot)
+	assert.False(t, *pod.AutomountServiceAccountToken)
+	assert.Equal(t, int64(20), *pod.TerminationGracePeriodSeconds)
+	c := pod.Containers[0]
+	assert.Equal(t, "velocity:0.1.0", c.Image)
+	assert.True(t, *c.SecurityContext.ReadOnlyRootFilesystem)
+	assert.False(t, *c.SecurityContext.AllowPrivilegeEscalation)
+	assert.Equal(t, []core.Capability{"ALL"}, c.SecurityContext.Capabilities.Drop)
+	for path, probe := range map[string]*core.Probe{
+		"/healthz": c.LivenessProbe, "/readyz": c.ReadinessProbe,
+	} {
+		assert.Equal(t, path, probe.HTTPGet.Path)
+		assert.Equal(t, intstr.FromString("admin"), probe.HTTPGet.Port)
+	}
+	require.Len(t, c.VolumeMounts, 1)
+	assert.Empty(t, c.VolumeMounts[0].SubPath, "a file that is mounted by itself never changes")
+	assert.Equal(t, "edge-velocity-policies", pod.Volumes[0].ConfigMap.Name)
+
+	env := map[string]core.EnvVar{}
+	for _, e := range c.Env {
+		env[e.Name] = e
+	}
+	assert.Equal(t, "a=redis-0:6379,b=redis-1:6379", env["VELOCITY_REDIS_ADDRS"].Value)
+	assert.Equal(t, "32", env["VELOCITY_REDIS_POOL_SIZE"].Value)
+	for name, key := range map[string]string{
+		"VELOCITY_ADMIN_TOKEN": "edge-velocity-admin/token", "VELOCITY_API_TOKEN": "velocity-api/token",
+		"VELOCITY_REDIS_PASSWORD": "redis/password", "VELOCITY_REDIS_USERNAME": "redis/username",
+	} {
+		require.NotNil(t, env[name].ValueFrom, name)
+		ref := env[name].ValueFrom.SecretKeyRef
+		assert.Equal(t, key, ref.Name+"/"+ref.Key)
+		assert.Empty(t, env[name].Value, "a secret stays one")
+	}
+	assert.Equal(t, "s3cret: yes", decode[core.Secret](t, documents, "Secret/edge-velocity-admin").StringData["token"])
+}
+
+func TestNetworkPolicy_neitherLimitsNorMetricsArePublic(t *testing.T) {
+	documents, err := render(t, "admin: { token: x }")
+	require.NoError(t, err)
+	n := decode[networking.NetworkPolicy](t, documents, "NetworkPolicy/edge-velocity")
+	require.Len(t, n.Spec.Ingress, 2)
+	assert.Equal(t, "http", n.Spec.Ingress[0].Ports[0].Port.StrVal)
+	assert.Empty(t, n.Spec.Ingress[0].From)
+	admin := n.Spec.Ingress[1]
+	assert.Equal(t, "admin", admin.Ports[0].Port.StrVal)
+	require.Len(t, admin.From, 1)
+	assert.Equal(t, "monitoring", admin.From[0].NamespaceSelector.MatchLabels["kubernetes.io/metadata.name"])
+
+	documents, err = render(t, "{ admin: { token: x }, networkPolicy: { adminFrom: [] } }")
+	require.NoError(t, err)
+	n = decode[networking.NetworkPolicy](t, documents, "NetworkPolicy/edge-velocity")
+	assert.Len(t, n.Spec.Ingress, 1, "nobody")
+
+	public := decode[core.Service](t, documents, "Service/edge-velocity")
+	require.Len(t, public.Spec.Ports, 1)
+	assert.Equal(t, "http", public.Spec.Ports[0].TargetPort.StrVal)
+}
+
+func TestServiceMonitor_findsTheAdminServiceAlone(t *testing.T) {
+	documents, err := render(t, everything)
+	require.NoError(t, err)
+	m := decode[monitoring.ServiceMonitor](t, documents, "ServiceMonitor/edge-velocity")
+	found := 0
+	for _, name := range []string{"Service/edge-velocity", "Service/edge-velocity-admin"} {
+		labels := decode[core.Service](t, documents, name).Labels
+		matches := true
+		for k, v := range m.Spec.Selector.MatchLabels {
+			matches = matches && labels[k] == v
+		}
+		if matches {
+			found++
+			assert.Equal(t, "Service/edge-velocity-admin", name)
+		}
+	}
+	assert.Equal(t, 1, found)
+	assert.Equal(t, "edge-velocity-admin", m.Spec.Endpoints[0].Authorization.Credentials.Name)
+}
+
+func TestChart_refusesWhatItCannotRun(t *testing.T) {
+	for values, want := range map[string]string{
+		"{}":                                                  "the admin plane needs a token",
+		"{ admin: { token: x }, replica: 3 }":                 "replica",
+		"{ admin: { token: x }, replicas: 0 }":                "replicas",
+		"{ admin: { token: x }, drainPeriod: 5 }":             "drainPeriod",
+		"{ admin: { token: x }, env: { lower: x } }":          "lower",
+		"{ admin: { token: x }, policies: { policies: [] } }": "policies",
+	} {
+		_, err := render(t, values)
+		assert.ErrorContains(t, err, want, values)
+	}
+}
+
+// api runs the service's own binary, which is what the chart configures.
+func api(t *testing.T, args ...string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", append([]string{"run", "./cmd/api"}, args...)...)
+	cmd.Dir = filepath.Join("..", "..")
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		require.NoError(t, err)
+	}
+	require.NoError(t, err, "%s", out)
+	return string(out)
+}
+
+func TestChart_speaksTheLanguageOfTheService(t *testing.T) {
+	documents, err := render(t, everything)
+	require.NoError(t, err)
+	file := filepath.Join(t.TempDir(), "policies.yaml")
+	config := decode[core.ConfigMap](t, documents, "ConfigMap/edge-velocity-policies")
+	require.NoError(t, os.WriteFile(file, []byte(config.Data["policies.yaml"]), 0o600))
+	assert.Contains(t, api(t, "validate", file), "default")
+
+	settings := api(t, "-h")
+	names := regexp.MustCompile(`VELOCITY_[A-Z_]+`).FindAllString(documents["Deployment/edge-velocity"], -1)
+	assert.Greater(t, len(names), 8)
+	for _, name := range names {
+		assert.Contains(t, settings, "  "+name+" ", "the service has no such setting")
+	}
+}
