@@ -151,12 +151,12 @@ func apart(round int) string { return fmt.Sprintf("round-%d", round) }
 func withinOneHour(t *testing.T, run func(round int)) {
 	t.Helper()
 	for round := range 3 {
-		hour := time.Now().Truncate(time.Hour)
-		if time.Now().Add(time.Minute).Truncate(time.Hour) != hour {
-			time.Sleep(time.Until(hour.Add(time.Hour)))
-			hour = hour.Add(time.Hour)
+		end := time.Now().Truncate(time.Hour).Add(time.Hour)
+		if time.Until(end) < time.Minute {
+			time.Sleep(time.Until(end))
+			end = end.Add(time.Hour)
 		}
-		if run(round); time.Now().Truncate(time.Hour) == hour {
+		if run(round); time.Now().Before(end) {
 			return
 		}
 	}

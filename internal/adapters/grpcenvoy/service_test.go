@@ -28,7 +28,7 @@ const rules = `
   - {key: none, rate_limit: {unit: minute, requests_per_unit: 0}}
   - {key: none, value: shady, shadow_mode: true, rate_limit: {unit: minute, requests_per_unit: 0}}
   - {key: shady, shadow_mode: true, rate_limit: {unit: minute, requests_per_unit: 1}}
-  - {key: free, rate_limit: {unlimited: true}}
+  - {key: free, rate_limit: {unlimited: true, name: two}}
 `
 
 func TestShouldRateLimit_answersEachDescriptor(t *testing.T) {
@@ -152,6 +152,8 @@ func TestShouldRateLimit_replaces(t *testing.T) {
 	codes, r := ask(t, c, request(descriptor("two=a")))
 	assert.Equal(t, "OK: OK", codes)
 	assert.EqualValues(t, 1, r.GetStatuses()[0].GetLimitRemaining(), "it was not touched")
+	_, r = ask(t, c, request(descriptor("free=a"), descriptor("instead=b")))
+	assert.EqualValues(t, math.MaxUint32, r.GetStatuses()[0].GetLimitRemaining(), "what is unlimited stays")
 }
 
 func TestShouldRateLimit_aRequestBringsItsLimit(t *testing.T) {
