@@ -284,3 +284,48 @@ func TestProxy_anUntrustedCertificateIsNoUpstream(t *testing.T) {
 	p.stop()
 	assert.Contains(t, p.logged("The upstream failed")[0]["error"], "certificate")
 }
+
+// TestDoors_doAsThePolicySays: what each policy says of tokens, clients and paths holds through the proxy and beside it.
+func TestDoors_doAsThePolicySays(t *testing.T) {
+	const policies = `
+policies:
+  - name: work
+    match: { path: "/work/**" }
+    key: query:api_key
+    block: ["mallory"]
+    limits: [ { name: hourly, rate: 2/h, capacity: 2 } ]
+    refund_on: [503]
+  - name: rest
+    match: { path: "/**" }
+    exempt: ["127.0.0.1"]
+    limits: [ { rate: 1/h, capacity: 1 } ]
+`
+	file := filepath.Join(t.TempDir(), "policies.yaml")
+	require.NoError(t, os.WriteFile(file, []byte(policies), 0o600))
+	url := startAPI(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Has("busy") {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	})
+	p := start(t, settings{"VELOCITY_UPSTREAM_URL": url, "VELOCITY_POLICY_FILE": file, "VELOCITY_TRUSTED_PROXIES": "loopback"})
+	status := func(path string) int { return p.mustAsk(http.MethodGet, p.url+path, "").status }
+	for range 5 {
+		assert.Equal(t, http.StatusServiceUnavailable, status("/work/1?api_key=alice&busy"), "the tokens come back")
+	}
+	assert.Equal(t, http.StatusOK, status("/work/1?api_key=alice"))
+	assert.Equal(t, http.StatusOK, status("/work//2?api_key=%61lice"))
+	assert.Equal(t, http.StatusTooManyRequests, status("/work/./3?api_key=alice"))
+	assert.Equal(t, http.StatusBadRequest, status("/work/1?api_key=bob&api_key=alice"), "who pays?")
+	assert.Equal(t, http.StatusForbidden, status("/work/1?api_key=mallory"))
+	for range 3 {
+		assert.Equal(t, http.StatusOK, status("/elsewhere"), "exempt")
+	}
+
+	auth := func(uri, query string) int {
+		return p.mustAsk(http.MethodGet, p.url+"/v1/forward-auth"+query, "", "X-Forwarded-Uri: "+uri).status
+	}
+	assert.Equal(t, http.StatusTooManyRequests, auth("/work/4?api_key=alice", ""), "the same bucket")
+	assert.Equal(t, http.StatusOK, auth("/work/4?api_key=carol", ""))
+	assert.Equal(t, http.StatusForbidden, auth("/work/4?api_key=mallory", "?denied=429"), "blocked is no matter of waiting")
+	p.stop()
+}

@@ -261,3 +261,18 @@ func TestProxy_anAnswerThatBreaksOffIsSeenToBeBroken(t *testing.T) {
 		})
 	}
 }
+
+// TestProxy_ownRoutesKeepTheirLimits: bodies stream to the upstream, and to nobody else.
+func TestProxy_ownRoutesKeepTheirLimits(t *testing.T) {
+	cfg := proxyConfig(startUpstream(t, func(http.ResponseWriter, *http.Request) { t.Error("asked") }))
+	cfg.APIToken = "0123456789abcdef"
+	addr := start(t, cfg, always(decided(t, 9, 1, true)))
+	const head = "POST /v1/check HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer 0123456789abcdef\r\nContent-Type: application/json\r\n"
+	body := func(size int) string { return `{"key":"a"}` + strings.Repeat(" ", size-11) }
+	for _, c := range []struct{ size, status int }{{11, 200}, {64 << 10, 200}, {64<<10 + 1, 413}, {300_000, 413}} {
+		got := exchange(t, addr, fmt.Sprintf("%sContent-Length: %d\r\n\r\n%s", head, c.size, body(c.size)), 1)[0]
+		assert.Equal(t, c.status, got.status, "%d bytes", c.size)
+		got = exchange(t, addr, fmt.Sprintf("%sTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", head, c.size, body(c.size)), 1)[0]
+		assert.Equal(t, c.status, got.status, "%d bytes, chunked", c.size)
+	}
+}

@@ -158,23 +158,22 @@ func TestProxy_trailersPassBothWays(t *testing.T) {
 
 func TestProxy_expectationsAreMet(t *testing.T) {
 	addr := startProxy(t, func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("X-Expect", r.Header.Get("Expect"))
-		_, _ = io.Copy(w, r.Body)
+		body, err := io.ReadAll(r.Body)
+		_, _ = fmt.Fprintf(w, "%d %v %q", len(body), err, r.Header.Get("Expect"))
 	})
+	const size = 100_000 // more than any route of ours takes
 	conn := dial(t, addr)
-	_, err := io.WriteString(conn, "POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+	_, err := fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n", size)
 	require.NoError(t, err)
 	in := bufio.NewReader(conn)
 	res, err := http.ReadResponse(in, nil)
 	require.NoError(t, err)
 	require.Equal(t, 100, res.StatusCode)
-	_, err = io.WriteString(conn, "hello")
+	_, err = io.WriteString(conn, strings.Repeat("x", size))
 	require.NoError(t, err)
 	res, err = http.ReadResponse(in, nil)
 	require.NoError(t, err)
-	got := read(t, res)
-	assert.Equal(t, "hello", got.body)
-	assert.Empty(t, got.header.Get("X-Expect"))
+	assert.Equal(t, `100000 <nil> ""`, read(t, res).body)
 }
 
 func TestProxy_oldClientsGetWhatTheyCanRead(t *testing.T) {
@@ -464,4 +463,24 @@ func TestProxy_noOtherUpgradePasses(t *testing.T) {
 		assert.Empty(t, w.upstream["Connection"], lines)
 		assert.Empty(t, w.upstream["Http2-Settings"], lines)
 	}
+}
+
+// TestProxy_aSlowUploadOutlivesTheTimeouts: each piece has the time to arrive, not the whole body.
+func TestProxy_aSlowUploadOutlivesTheTimeouts(t *testing.T) {
+	cfg := proxyConfig(startUpstream(t, func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		_, _ = fmt.Fprintf(w, "%d %v", len(body), err)
+	}))
+	cfg.ReadTimeout, cfg.Upstream.Timeout = 500*time.Millisecond, 500*time.Millisecond
+	addr := start(t, cfg, always(decided(t, 9, 1, true)))
+	conn := dial(t, addr)
+	const pieces, size = 5, 10_000
+	_, err := fmt.Fprintf(conn, "PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", pieces*size)
+	require.NoError(t, err)
+	for range pieces {
+		_, err := io.WriteString(conn, strings.Repeat("x", size))
+		require.NoError(t, err)
+		time.Sleep(200 * time.Millisecond)
+	}
+	assert.Equal(t, "50000 <nil>", readAnswers(t, conn, 1)[0].body)
 }
