@@ -76,6 +76,19 @@ func TestMetrics_countWhatTheUpstreamAnswers(t *testing.T) {
 	p.stop()
 }
 
+func TestMetrics_nameTheRulesOfEnvoysFiles(t *testing.T) {
+	p, e := startEnvoyDoor(t, settings{"VELOCITY_ENVOY_CONFIG": write(t, "rules.yaml", `
+domain: edge
+descriptors: [{key: user, rate_limit: {unit: day, requests_per_unit: 1}}]
+`)})
+	e.mustAsk("edge", "user=alice")
+	e.mustAsk("edge", "user=bob")
+	e.mustAsk("edge", "user=bob")
+	assert.InDelta(t, 2, p.metric("velocity_decisions_total", `outcome="allowed"`, `policy="envoy-edge-user"`), 0)
+	assert.InDelta(t, 1, p.metric("velocity_decisions_total", `outcome="denied"`, `policy="envoy-edge-user"`), 0)
+	assert.Zero(t, p.metric("velocity_decisions_total", "alice"))
+}
+
 func TestMetrics_areBehindTheToken(t *testing.T) {
 	p := start(t, settings{"VELOCITY_ADMIN_TOKEN": "secret"})
 	assert.Equal(t, http.StatusUnauthorized, p.mustAsk(http.MethodGet, p.admin+"/metrics", "").status)

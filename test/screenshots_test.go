@@ -32,21 +32,24 @@ func TestLivePage_screenshots(t *testing.T) {
 	require.NoError(t, os.MkdirAll(folder, 0o755))
 	servers, addrs := redistest.StartN(t, 3)
 	p := start(t, settings{
-		"VELOCITY_REDIS_ADDRS": strings.Join(addrs, ","), "VELOCITY_RATE": "5/s", "VELOCITY_CAPACITY": "40",
-		"VELOCITY_CLIENT_KEY": "header:X-Client-ID",
+		"VELOCITY_REDIS_ADDRS": strings.Join(addrs, ","), "VELOCITY_POLICY_FILE": write(t, "policies.yaml", pictured),
 	})
 	ctx, end := context.WithCancel(t.Context())
 	defer end()
 	go traffic(ctx, p)
 
 	b := openBrowser(t)
-	b.run(chromedp.Navigate(p.admin+"/"), chromedp.Click(chromedp.CSS(`#top button`)))
+	b.run(
+		chromedp.Navigate(p.admin+"/"), chromedp.WaitVisible(chromedp.CSS(`#top button`)),
+		chromedp.SetValue(chromedp.CSS("#inspect-policy"), "search"), chromedp.SetValue(chromedp.CSS("#inspect-key"), "crawler-7"),
+		chromedp.Evaluate[chromedp.Void](`void (document.getElementById("top-policy").value = "search")`),
+	)
 	seconds := 6
 	if *screenshots != "" {
 		seconds = 75
 	}
 	b.run(chromedp.Sleep(time.Duration(seconds)*time.Second), chromedp.Click(chromedp.CSS(`#inspect button`)))
-	b.eventually(`document.querySelectorAll("#buckets .bucket").length`, "1")
+	b.eventually(`document.querySelectorAll("#buckets .bucket").length`, "2")
 	for _, scheme := range []string{"light", "dark"} {
 		b.picture(scheme, 1280, filepath.Join(folder, "live-page-"+scheme+".png"))
 	}
@@ -57,6 +60,22 @@ func TestLivePage_screenshots(t *testing.T) {
 	b.picture("dark", 420, filepath.Join(folder, "live-page-narrow.png"))
 }
 
+const pictured = `policies:
+  - name: search
+    match: { path: "/api/search/**" }
+    key: header:X-Client-ID
+    limits:
+      - { name: burst, rate: 5/s, capacity: 20 }
+      - { name: daily, rate: 10000/24h, capacity: 10000 }
+  - name: login
+    match: { methods: [POST], path: /login }
+    limits: [ { rate: 10/m, capacity: 5 } ]
+    mode: shadow
+  - name: default
+    key: header:X-Client-ID
+    limits: [ { rate: 20/s, capacity: 40 } ]
+`
+
 // traffic is a few clients, most of whom keep to their limit.
 func traffic(ctx context.Context, p *process) {
 	greedy := map[int]string{0: "crawler-7", 3: "crawler-7", 4: "nightly-export", 7: "10.20.30.40", 8: "crawler-9"}
@@ -65,11 +84,13 @@ func traffic(ctx context.Context, p *process) {
 		if client == "" {
 			client = fmt.Sprintf("customer-%d", i%40)
 		}
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url+"/api/resource", http.NoBody)
+		policy := []string{"search", "default", "search", "login", "search"}[i%5]
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.url+"/v1/check",
+			strings.NewReader(fmt.Sprintf(`{"policy":%q,"key":%q}`, policy, client)))
 		if err != nil {
 			return
 		}
-		req.Header.Set("X-Client-ID", client)
+		req.Header.Set("Content-Type", "application/json")
 		if resp, err := p.client.Do(req); err == nil {
 			_ = resp.Body.Close()
 		}

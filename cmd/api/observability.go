@@ -5,6 +5,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/velocity-limiter/velocity/internal/adapters/grpcenvoy"
 	"github.com/velocity-limiter/velocity/internal/adapters/httpfiber"
 	"github.com/velocity-limiter/velocity/internal/adapters/memstore"
 	"github.com/velocity-limiter/velocity/internal/adapters/telemetry"
@@ -43,12 +44,16 @@ func provideTop() (*top.Top, func()) {
 	return t, func() { _ = t.Close() } // it has nothing to fail at
 }
 
-func provideMetrics(s *store, local localStore, policies *policies, log *telemetry.Logger) *metrics.Metrics {
+// provideMetrics counts policies by the names that an operator gave them: those in force and, at the door for Envoy,
+// those of its files. No request names a policy that is not there.
+func provideMetrics(
+	s *store, local localStore, policies *policies, envoy grpcenvoy.Config, log *telemetry.Logger,
+) *metrics.Metrics {
 	v, commit := built()
 	m := metrics.New(metrics.Build{Version: v, Revision: commit, GoVersion: runtime.Version()},
 		func(policy string) bool {
 			_, err := policies.Named(policy)
-			return err == nil
+			return err == nil || envoy.Enabled()
 		})
 	watch := func(name string, held *memstore.Store) {
 		m.WatchMemory(name, func() (int, uint64) {

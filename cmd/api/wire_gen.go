@@ -41,7 +41,8 @@ func newService(cfg config, log *telemetry.Logger) (*service, func(), error) {
 	}
 	telemetryConfig := cfg.Log
 	decisionLog := telemetry.NewDecisionLog(telemetryConfig, log)
-	metrics := provideMetrics(mainStore, mainLocalStore, mainPolicies, log)
+	grpcenvoyConfig := cfg.GRPC
+	metrics := provideMetrics(mainStore, mainLocalStore, mainPolicies, grpcenvoyConfig, log)
 	top, cleanup3 := provideTop()
 	observer := provideObserver(decisionLog, metrics, top)
 	rateLimiter := provideLimiter(mainStore, mainLocalStore, mainPolicies, observer)
@@ -53,7 +54,6 @@ func newService(cfg config, log *telemetry.Logger) (*service, func(), error) {
 		cleanup()
 		return nil, nil, err
 	}
-	grpcenvoyConfig := cfg.GRPC
 	mainGrpcDoor, err := provideGRPCDoor(grpcenvoyConfig, httpfiberConfig, mainPolicyConfig, limiter, logger)
 	if err != nil {
 		cleanup3()
