@@ -1,0 +1,71 @@
+package httpfiber
+
+import (
+	"bufio"
+	"bytes"
+	"net/http"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"github.com/valyala/fasthttp"
+
+	"github.com/velocity-limiter/velocity/internal/domain"
+)
+
+// FuzzKeyHeader has net/http read the same bytes: a key that both read is the same, and one that is there twice is refused.
+func FuzzKeyHeader(f *testing.F) {
+	for _, seed := range []string{
+		"", "X-Client-ID: alice", "x-client-id:alice \t", "X-Client-ID: a\r\nX-Client-ID: b", "X_Client_ID: bob", "X-Client-ID:",
+		"X-Client-ID: a\r\nx-CLIENT-id: a", "X-Client-ID: \xff\x00", "X-Client-ID : a", "A: b\r\n X-Client-ID: c", "X-Client-ID: a\n\nX-Client-ID: b",
+	} {
+		f.Add(seed)
+	}
+	source := domain.KeySource{Kind: domain.SourceHeader, Name: "x-client-id"}
+	f.Fuzz(func(t *testing.T, lines string) {
+		raw := "GET /api/resource HTTP/1.1\r\nHost: x\r\n" + lines + "\r\n\r\n"
+		var ours fasthttp.Request
+		theirs, err := http.ReadRequest(bufio.NewReader(strings.NewReader(raw)))
+		if err != nil || ours.Read(bufio.NewReader(strings.NewReader(raw))) != nil {
+			return // one of the two refuses it
+		}
+		v := newVisit()
+		v.from = &ours.Header
+		got, err := v.value(source)
+		values := theirs.Header["X-Client-Id"]
+		switch len(values) {
+		case 0:
+			require.NoError(t, err)
+			assert.Empty(t, got)
+		case 1:
+			require.NoError(t, err)
+			assert.Equal(t, values[0], got)
+		default:
+			require.Error(t, err, "%q", values)
+		}
+	})
+}
+
+// FuzzParseProxies trusts what a setting names, and says of everything else what is wrong.
+func FuzzParseProxies(f *testing.F) {
+	for _, seed := range []string{"", "loopback", "private, 203.0.113.0/24", "::ffff:10.0.0.0/104", "10.0.0.1", "fe80::1%eth0", "/", "0.0.0.0/0", "::/0,x"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, list string) {
+		entries := strings.Split(list, ",")
+		proxies, err := ParseProxies(entries)
+		if err != nil {
+			assert.ErrorContains(t, err, "TRUSTED_PROXIES")
+			return
+		}
+		for _, entry := range entries {
+			if addr, err := netip.ParseAddr(strings.TrimSpace(entry)); err == nil {
+				assert.True(t, proxies.Trusts(plain(addr)), entry)
+			}
+		}
+		named := bytes.ContainsAny([]byte(list), "0123456789abcdefghijklmnopqrstuvwxyz:")
+		assert.False(t, !named && proxies.Trusts(netip.MustParseAddr("203.0.113.7")), "nothing is named")
+	})
+}
