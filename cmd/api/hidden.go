@@ -32,7 +32,7 @@ func coversMethods(a, b []string) bool {
 func coversHost(a, b string) bool {
 	a, b = strings.ToLower(a), strings.ToLower(b)
 	below, wild := strings.CutPrefix(a, "*.")
-	return a == "" || a == b || wild && strings.HasSuffix(b, "."+below) && b != "*."+below
+	return a == "" || a == b || wild && strings.HasSuffix(b, "."+below)
 }
 
 func coversPath(a, b string) bool {
@@ -42,7 +42,7 @@ func coversPath(a, b string) bool {
 	if b == "" {
 		b = "/**"
 	}
-	as, bs := strings.Split(strings.Trim(a, "/"), "/"), strings.Split(strings.Trim(b, "/"), "/")
+	as, bs := segmentsOf(a), segmentsOf(b)
 	for i, segment := range as {
 		switch {
 		case segment == "**":
@@ -54,4 +54,12 @@ func coversPath(a, b string) bool {
 		}
 	}
 	return len(as) == len(bs)
+}
+
+// segmentsOf has none for the root.
+func segmentsOf(path string) []string {
+	if path = strings.Trim(path, "/"); path == "" {
+		return nil
+	}
+	return strings.Split(path, "/")
 }

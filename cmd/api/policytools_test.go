@@ -25,6 +25,7 @@ func TestCovers(t *testing.T) {
 		{domain.Match{Path: "/a/*"}, domain.Match{Path: "/a/**"}, false},
 		{domain.Match{Path: "/a"}, domain.Match{Path: "/a/b"}, false},
 		{domain.Match{Path: "/a"}, domain.Match{}, false},
+		{domain.Match{Path: "/*"}, domain.Match{Path: "/"}, false},
 		{domain.Match{Methods: []string{"GET"}}, domain.Match{}, false},
 		{domain.Match{Methods: []string{"GET", "PUT"}}, domain.Match{Methods: []string{"PUT"}}, true},
 		{domain.Match{Host: "*.example"}, domain.Match{Host: "a.EXAMPLE"}, true},

@@ -136,7 +136,7 @@ func (s *side) decide(ctx context.Context, r *ports.LoggedRequest) {
 // the upstream's answer.
 func (s *side) refund(ctx context.Context, r *ports.LoggedRequest) {
 	a := &s.answer[0]
-	if a.Err != nil || a.Decision.Outcome != domain.OutcomeAllowed || !a.Decision.RefundOn.Has(r.Status) {
+	if a.Err != nil || !a.Decision.RefundOn.Has(r.Status) {
 		return
 	}
 	s.request[0] = a.Decision.Refund(r.Request)

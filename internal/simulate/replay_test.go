@@ -53,6 +53,10 @@ func TestRun_busiestAndWorstMinutesDiffer(t *testing.T) {
 	for i := range 6 {
 		log = append(log, visit{time.Minute + time.Duration(i)*time.Second, "alice", "/a", 200})
 	}
+	for i := range 5 {
+		log = append(log, visit{2*time.Minute + time.Duration(i)*time.Second, "alice", "/a", 200})
+	}
+	log = append(log, visit{2*time.Minute + 4*time.Second, "alice", "/a", 200}) // as many requests and denials as before
 	r := replay(t, log, set{policy(t, "a", 1)}).Reports[0]
 	assert.Equal(t, simulate.Minute{Start: noon.Add(time.Minute), Requests: 6}, r.Policies[0].BusiestMinute)
 	assert.Equal(t, simulate.Minute{Start: noon, Requests: 2, Denied: 1}, r.Policies[0].WorstMinute)
@@ -135,19 +139,20 @@ func TestRun_theSeriesLosesNothingAsItGrowsCoarser(t *testing.T) {
 	t.Parallel()
 	var log []visit
 	for i := range 2000 {
-		log = append(log, visit{time.Duration(i) * time.Duration(i) * time.Second, "alice", "/a", 200}) // over 46 days
+		log = append(log, times(2, visit{time.Duration(i) * time.Duration(i) * time.Second, "alice", "/a", 200})...) // over 46 days
 	}
-	for n, width := range map[int]int64{20: 1, 50: 5, 2000: 6 * 3600} {
+	for n, width := range map[int]int64{40: 1, 100: 5, 4000: 6 * 3600} {
 		s := replay(t, log[:n], set{policy(t, "a", 1)}).Reports[0].Series
 		assert.Equal(t, width, s.WidthSeconds, n)
 		assert.LessOrEqual(t, len(s.Bins), 600)
 		assert.Zero(t, s.Start.Unix()%width)
 		assert.False(t, s.Start.After(noon))
-		total := 0
+		var total simulate.Bin
 		for _, bin := range s.Bins {
-			total += bin.Allowed + bin.Denied
+			total.Allowed += bin.Allowed
+			total.Denied += bin.Denied
 		}
-		assert.Equal(t, n, total)
+		assert.Equal(t, simulate.Bin{Allowed: n / 2, Denied: n / 2}, total)
 		last := s.Start.Add(time.Duration(int64(len(s.Bins))*width) * time.Second)
 		assert.True(t, last.After(noon.Add(log[n-1].at)))
 	}
