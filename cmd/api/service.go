@@ -122,6 +122,7 @@ func (s *service) logStart(cfg config, api, admin net.Addr) {
 		zap.String("decisionAPI", decisionAPIAccess(cfg.HTTP)),
 		zap.String("upstream", cfg.HTTP.Upstream.URL),
 	}, s.Policies.startFields(cfg.Policy)...)...)
+	s.logPlacement()
 	for _, shard := range s.Store.Shards {
 		s.Log.Info("Shard", zap.String("shard", shard.Name), zap.String("identity", shard.Identity),
 			zap.String("addr", shard.Addr))

@@ -106,3 +106,14 @@ func (s *service) breakerIsOpen(shard string) bool {
 		return stats.Name == shard && stats.Breaker != ports.BreakerClosed
 	})
 }
+
+// logPlacement shows what nodes that share shards must agree on.
+func (s *service) logPlacement() {
+	if s.Store.Redis == nil {
+		return
+	}
+	if placement := s.Store.Redis.Manager().Placement(); placement != "" {
+		s.Log.Info("Clients are placed on shards by this list: it must be the same on every node",
+			zap.String("placement", placement))
+	}
+}

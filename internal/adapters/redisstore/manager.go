@@ -3,6 +3,7 @@ package redisstore
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -113,6 +114,23 @@ func (m *RedisShardManager) GetClient(userID string) *redis.Client {
 // Shards describes the shards, in the configured order. Behind Sentinel there is one, at the addresses of the
 // sentinels; of a Cluster these are the seeds.
 func (m *RedisShardManager) Shards() []Shard { return m.topology().describe() }
+
+// Placement is a short text that differs where clients are placed differently: nodes that share shards must agree
+// on it. It is empty where a Cluster or Sentinel places them.
+func (m *RedisShardManager) Placement() string {
+	list := m.list.Load()
+	if list == nil || len(list.shards) == 1 {
+		return ""
+	}
+	identities := []string{string(list.strategy)}
+	for _, s := range list.shards {
+		identities = append(identities, s.Identity)
+	}
+	if list.strategy == StrategyRendezvous {
+		slices.Sort(identities) // their order places nobody
+	}
+	return strconv.FormatUint(hash(strings.Join(identities, "\n")), 16)
+}
 
 // Close closes every client. Calls that are under way fail.
 func (m *RedisShardManager) Close() error { return m.topology().Close() }

@@ -184,3 +184,26 @@ func TestPlace_scoresAreMixed(t *testing.T) {
 	}
 	assert.Greater(t, worst, 0.2)
 }
+
+func TestPlacement_tellsNodesApartThatPlaceClientsDifferently(t *testing.T) {
+	modulo := redisstore.DefaultConfig("a=127.0.0.1:1", "b=127.0.0.1:2")
+	modulo.Strategy = redisstore.StrategyModulo
+	turned := redisstore.DefaultConfig("b=127.0.0.1:2", "a=127.0.0.1:1")
+	turned.Strategy = redisstore.StrategyModulo
+	seen := map[string]string{}
+	for name, cfg := range map[string]redisstore.Config{
+		"two":     redisstore.DefaultConfig("a=127.0.0.1:1", "b=127.0.0.1:2"),
+		"modulo":  modulo,
+		"turned":  turned,
+		"three":   redisstore.DefaultConfig("a=127.0.0.1:1", "b=127.0.0.1:2", "c=127.0.0.1:3"),
+		"unnamed": redisstore.DefaultConfig("127.0.0.1:1", "127.0.0.1:2"),
+		"one":     redisstore.DefaultConfig("127.0.0.1:1"),
+	} {
+		placement := newStore(t, cfg).Manager().Placement()
+		assert.Empty(t, seen[placement], "%s is like another", name)
+		seen[placement] = name
+	}
+	moved := newStore(t, redisstore.DefaultConfig("b=127.0.0.1:3", "a=127.0.0.1:4")).Manager().Placement()
+	assert.Equal(t, "two", seen[moved], "neither another host of the same name nor another order moves anybody")
+	assert.Equal(t, "one", seen[""], "there is nothing to agree upon")
+}
