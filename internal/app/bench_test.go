@@ -22,7 +22,10 @@ func (q *quickStore) TakeMany(_ context.Context, reqs []ports.TakeRequest, resul
 	for i := range reqs {
 		r := &results[i]
 		r.Err, r.Verdict, r.Now, r.Store = nil, q.verdict, fakeNow, domain.StoreRedis
-		r.Buckets = append(r.Buckets[:0], q.bucket)
+		r.Buckets = r.Buckets[:0]
+		for range reqs[i].Limits {
+			r.Buckets = append(r.Buckets, q.bucket)
+		}
 	}
 }
 

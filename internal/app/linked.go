@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"slices"
 
 	"github.com/velocity-limiter/velocity/internal/domain"
 	"github.com/velocity-limiter/velocity/internal/ports"
@@ -21,7 +22,6 @@ func (r *RateLimiter) takeLinked(ctx context.Context, w *round, reqs []domain.Re
 		r.settle(ctx, w, p, &answers[p.index])
 		open = open && answers[p.index].Err == nil && (w.planPasses(p) || w.letsPass(p))
 	}
-	var back refunds
 	for j := range w.plans {
 		p := &w.plans[j]
 		op := reqs[p.index].Op
@@ -35,10 +35,10 @@ func (r *RateLimiter) takeLinked(ctx context.Context, w *round, reqs []domain.Re
 			continue // it may have been carried out, and says so
 		}
 		for i := p.first; i < p.end; i++ {
-			back.note(w, i)
+			w.back.note(w, i)
 		}
 	}
-	back.send(context.WithoutCancel(ctx), r, w)
+	w.back.send(ctx, r, w)
 	for j := range w.plans {
 		w.plans[j].givenBack = together && !open
 	}
@@ -101,15 +101,16 @@ func (w *round) leave(p *plan) {
 
 // askStore asks about the takes that are still to be asked.
 func (r *RateLimiter) askStore(ctx context.Context, w *round) {
+	settled := func(s groupState) bool { return s != stateAsked }
+	if !slices.ContainsFunc(w.states, settled) {
+		r.store.TakeMany(ctx, w.takes, w.results)
+		return
+	}
 	var asked []int
 	for i := range w.takes {
 		if w.states[i] == stateAsked {
 			asked = append(asked, i)
 		}
-	}
-	if len(asked) == len(w.takes) {
-		r.store.TakeMany(ctx, w.takes, w.results)
-		return
 	}
 	if len(asked) == 0 {
 		return
@@ -148,7 +149,12 @@ func (b *refunds) note(w *round, i int) {
 	list.takes, list.at = append(list.takes, undo), append(list.at, i)
 }
 
+// send undoes what was noted, also for a caller who has gone meanwhile.
 func (b *refunds) send(ctx context.Context, r *RateLimiter, w *round) {
+	if len(b.store.takes)+len(b.local.takes) == 0 {
+		return
+	}
+	ctx = context.WithoutCancel(ctx)
 	b.store.send(ctx, r.store, w)
 	b.local.send(ctx, r.local, w)
 }
@@ -166,4 +172,6 @@ func (l *refundList) send(ctx context.Context, store ports.BucketStore, w *round
 			w.results[i] = results[k]
 		}
 	}
+	clear(l.takes)
+	l.takes, l.at = l.takes[:0], l.at[:0]
 }

@@ -126,7 +126,9 @@ func (w *round) place(p *plan, req *domain.Request) (domain.Rules, error) {
 		}
 		w.takes = append(w.takes, ports.TakeRequest{Op: req.Op, Key: key, Limits: g.Limits, Cost: p.cost})
 	}
-	p.client = keep(client, ownKey)
+	if p.client = client; ownParts == 1 { // that of several is a text of its own
+		p.client = keep(client, ownKey)
+	}
 	p.end = len(w.takes)
 	w.linked = w.linked || p.end-p.first > 1
 	return rules, nil

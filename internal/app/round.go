@@ -18,6 +18,7 @@ type round struct {
 	results []ports.TakeResult
 	states  []groupState
 
+	back   refunds
 	finder clientFinder
 	parts  []domain.KeyPart
 	// linked says that several takes pass together or not at all: those of a policy with limits of several keys, or of
