@@ -2,6 +2,7 @@ package app_test
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"testing"
 
@@ -23,12 +24,17 @@ type fakeStore struct {
 	fail    func(*ports.TakeRequest) error // nil: never
 }
 
-func (f *fakeStore) TakeMany(_ context.Context, reqs []ports.TakeRequest, results []ports.TakeResult) {
+func (f *fakeStore) TakeMany(ctx context.Context, reqs []ports.TakeRequest, results []ports.TakeResult) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.calls++
+	gone := ctx.Err()
 	for i := range reqs {
 		f.ops = append(f.ops, reqs[i].Op)
+		if gone != nil {
+			results[i] = ports.TakeResult{Err: fmt.Errorf("%w: %w", ports.ErrUnavailable, gone)}
+			continue
+		}
 		if f.fail != nil {
 			if err := f.fail(&reqs[i]); err != nil {
 				results[i] = ports.TakeResult{Err: err}

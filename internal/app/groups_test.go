@@ -123,6 +123,7 @@ func TestGroups_oneUnknown(t *testing.T) {
 		"open, another denies":            {domain.FailOpen, []domain.BucketKey{tenant}, 4, domain.OutcomeDenied, 1},
 		"open, all fail":                  {domain.FailOpen, []domain.BucketKey{tenant, client, all}, 9, domain.OutcomeAllowed, 0},
 		"closed, the others allow":        {domain.FailClosed, []domain.BucketKey{all}, 1, domain.OutcomeUnavailable, 2},
+		"closed, an earlier one denies":   {domain.FailClosed, []domain.BucketKey{tenant}, 4, domain.OutcomeDenied, 1},
 		"closed, another denies":          {domain.FailClosed, []domain.BucketKey{all}, 4, domain.OutcomeDenied, 1},
 		"local, our own memory has it":    {domain.FailLocal, []domain.BucketKey{all}, 1, domain.OutcomeAllowed, 0},
 		"local, our own memory denies":    {domain.FailLocal, []domain.BucketKey{client}, 4, domain.OutcomeDenied, 2},
@@ -174,14 +175,14 @@ func TestGroups_knownDenialAsksNoStore(t *testing.T) {
 	policies, err := app.NewSinglePolicy(withDefaults(threeKeys(t)))
 	require.NoError(t, err)
 	limiter := app.NewRateLimiter(shortcut, s.local, policies, s.observer)
-	for _, want := range []domain.Outcome{domain.OutcomeAllowed, domain.OutcomeDenied} {
-		d, err := limiter.Decide(t.Context(), of("a", "t", 3))
+	for i, want := range []domain.Outcome{domain.OutcomeAllowed, domain.OutcomeDenied} {
+		d, err := limiter.Decide(t.Context(), of("a", "t", domain.Tokens(3-2*i))) // the second has the others give back
 		require.NoError(t, err)
 		require.Equal(t, want, d.Outcome)
 	}
 	calls, levels := s.store.calls, s.store.levels()
 	for range 100 {
-		d, err := limiter.Decide(t.Context(), of("a", "t", 3))
+		d, err := limiter.Decide(t.Context(), of("a", "t", 1))
 		require.NoError(t, err)
 		require.Equal(t, domain.OutcomeDenied, d.Outcome)
 		require.Equal(t, domain.StoreShortcut, d.Store)
@@ -199,6 +200,36 @@ func TestGroups_knownDenialAsksNoStore(t *testing.T) {
 	}
 	assert.Equal(t, calls, s.store.calls)
 	assert.Equal(t, levels, s.store.levels())
+
+	refund := of("a", "t", 1)
+	refund.Op = domain.OpRefund
+	answers := make([]ports.Answer, 2)
+	limiter.DecideMany(t.Context(), []domain.Request{refund, of("a", "t", 1)}, answers)
+	assert.True(t, answers[1].Decision.Allowed(), "what comes before it in the same call gives back")
+}
+
+func TestDecideTogether_knownDenialInShadowHoldsNobodyBack(t *testing.T) {
+	s := newStage(t, byHeader, domain.FailOpen)
+	shortcut, err := app.NewShortcut(app.ShortcutConfig{MaxEntries: 100, MaxAge: time.Minute}, s.store, func() time.Duration { return time.Hour })
+	require.NoError(t, err)
+	defer shortcut.Close()
+	policies, err := app.NewSinglePolicy(withDefaults(threeKeys(t)))
+	require.NoError(t, err)
+	limiter := app.NewRateLimiter(shortcut, s.local, policies, s.observer)
+	shadow := &domain.Policy{
+		Name: "shadow", Key: domain.Key{byHeader}, Limits: []domain.Limit{mustLimit(t, "burst", "1/h", 1)},
+		Mode: domain.ModeShadow, OnStoreFailure: domain.FailOpen,
+	}
+	require.NoError(t, shadow.Compile())
+	reqs := []domain.Request{{Own: shadow, Key: "a", Cost: 1}, of("a", "t", 1)}
+	answers := make([]ports.Answer, 2)
+	for range 3 { // the third denial in shadow is known beforehand
+		limiter.DecideTogether(t.Context(), reqs, answers)
+		require.Equal(t, domain.OutcomeAllowed, answers[1].Decision.Outcome)
+		require.True(t, answers[1].Decision.LevelKnown)
+	}
+	assert.Equal(t, domain.StoreShortcut, answers[0].Decision.Store)
+	assert.Equal(t, int64(2), s.store.levels()["default:g= all"])
 }
 
 func withDefaults(p domain.Policy) domain.Policy {
@@ -263,7 +294,7 @@ func TestDecideTogether_allOrNone(t *testing.T) {
 		require.NoError(t, p.Compile())
 		return p
 	}
-	a, b := policy("a", nil), policy("b", nil)
+	a, b := policy("a", func(p *domain.Policy) { p.RefundOn, _ = domain.ParseRefundOn("2xx") }), policy("b", nil)
 	shadow := policy("shadow", func(p *domain.Policy) { p.Mode = domain.ModeShadow })
 	block := policy("block", func(p *domain.Policy) { p.Block = []string{"*"} })
 	exempt := policy("exempt", func(p *domain.Policy) { p.Exempt = []string{"*"} })
@@ -305,6 +336,11 @@ func TestDecideTogether_allOrNone(t *testing.T) {
 				require.NoError(t, answers[i].Err)
 				assert.Equal(t, c.outcomes[i], answers[i].Decision.Outcome, "answer %d", i)
 			}
+			for i := range answers {
+				d := &answers[i].Decision
+				taken := c.reqs[i].Own == a && c.reqs[i].Cost > 0 && c.left["a"] < 3
+				assert.Equal(t, taken, d.RefundOn.Has(200), "answer %d", i)
+			}
 			left := map[string]int64{}
 			for _, p := range []string{"a", "b"} {
 				if n, stored := s.store.levels()[p+":h:x-client-id=k burst"]; stored {
@@ -322,6 +358,42 @@ func TestDecideTogether_requestThatCannotBeDecidedLetsNoneSpend(t *testing.T) {
 	s.DecideTogether(t.Context(), []domain.Request{take("a"), {Cost: -1}}, answers)
 	require.ErrorIs(t, answers[1].Err, domain.ErrInvalidRequest)
 	assert.Equal(t, int64(3), s.store.levels()["default:h:x-client-id=a burst"])
+
+	shadow := &domain.Policy{
+		Name: "shadow", Limits: []domain.Limit{mustLimit(t, "burst", "1/h", 1)}, Mode: domain.ModeShadow, OnStoreFailure: domain.FailOpen,
+	}
+	require.NoError(t, shadow.Compile())
+	s.store.fail = func(req *ports.TakeRequest) error {
+		if req.Key == "shadow:ip=b" {
+			return ports.ErrInvalidTake
+		}
+		return nil
+	}
+	s.DecideTogether(t.Context(), []domain.Request{take("a"), {Own: shadow, Key: "b", Cost: 1}}, answers)
+	require.ErrorIs(t, answers[1].Err, ports.ErrInvalidTake)
+	assert.Equal(t, int64(3), s.store.levels()["default:h:x-client-id=a burst"])
+}
+
+func TestGroups_requestThatLacksAKeyLeavesNothingBehind(t *testing.T) {
+	s := stageOf(t, threeKeys(t))
+	lacking := of("a", "", 1)
+	lacking.Lookup = func(source domain.KeySource) (string, error) {
+		if source == byTenant {
+			return "", domain.ErrNoValue
+		}
+		return "a", nil
+	}
+	answers := make([]ports.Answer, 2)
+	s.DecideMany(t.Context(), []domain.Request{lacking, of("b", "t", 1)}, answers)
+	require.ErrorContains(t, answers[0].Err, "header:x-tenant: must not be empty")
+	require.NoError(t, answers[1].Err)
+	assert.Equal(t, []domain.Op{0, 0, 0}, s.store.ops, "of the second alone")
+	assert.Equal(t, "b", answers[1].Decision.Client)
+	assert.False(t, answers[1].Decision.KeyMissing)
+
+	d, err := s.Decide(t.Context(), of("a", "", 1))
+	require.NoError(t, err)
+	assert.True(t, d.KeyMissing, "the address stood in for the tenant")
 }
 
 func TestGroups_otherOperationsReachEveryGroup(t *testing.T) {

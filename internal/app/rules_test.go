@@ -32,17 +32,18 @@ func TestDecide_findsTheBucketOfEachKey(t *testing.T) {
 		client  string
 		missing bool
 	}{
-		"ip/48":                  {"ip/48", having(v6, nil), "default:ip/48=2001%3Adb8%3A1%3A%3A/48", "2001:db8:1::/48", false},
-		"ip/48 of IPv4":          {"ip/48", having(v4, nil), "default:ip/48=192.0.2.7", v4, false},
-		"cookie":                 {"cookie:sid", having(v4, values), "default:c:sid=S%261", "S&1", false},
-		"query":                  {"query:api_key", having(v4, values), "default:q:api_key=a b", "a b", false},
-		"global":                 {"global", having("", nil), "default:g=", "", false},
-		"missing cookie":         {"cookie:other", having(v6, values), "default:ip=2001%3Adb8%3A1%3A2%3A%3A/64", "2001:db8:1:2::/64", true},
-		"list":                   {"ip, header:x-tenant", having(v4, values), "default:ip=192.0.2.7&h:x-tenant=acme", "192.0.2.7&acme", false},
-		"list, parts kept apart": {"cookie:sid, query:api_key", having(v4, values), "default:c:sid=S%261&q:api_key=a b", "S%261&a b", false},
-		"list, a part missing":   {"header:x-tenant, cookie:other", having(v4, values), "default:h:x-tenant=acme&ip=192.0.2.7", "acme&192.0.2.7", true},
-		"list, named":            {"ip, header:x-tenant", named, "default:ip=10.0.0.1&h:x-tenant=x%26y", "10.0.0.1&x%26y", false},
-		"global, whatever named": {"global", domain.Request{Cost: 1, Key: "x"}, "default:g=", "", false},
+		"ip/48":                    {"ip/48", having(v6, nil), "default:ip/48=2001%3Adb8%3A1%3A%3A/48", "2001:db8:1::/48", false},
+		"ip/48 of IPv4":            {"ip/48", having(v4, nil), "default:ip/48=192.0.2.7", v4, false},
+		"cookie":                   {"cookie:sid", having(v4, values), "default:c:sid=S%261", "S&1", false},
+		"query":                    {"query:api_key", having(v4, values), "default:q:api_key=a b", "a b", false},
+		"global":                   {"global", having("", nil), "default:g=", "", false},
+		"missing cookie":           {"cookie:other", having(v6, values), "default:ip=2001%3Adb8%3A1%3A2%3A%3A/64", "2001:db8:1:2::/64", true},
+		"list":                     {"ip, header:x-tenant", having(v4, values), "default:ip=192.0.2.7&h:x-tenant=acme", "192.0.2.7&acme", false},
+		"list, parts kept apart":   {"cookie:sid, query:api_key", having(v4, values), "default:c:sid=S%261&q:api_key=a b", "S%261&a b", false},
+		"list, a part missing":     {"header:x-tenant, cookie:other", having(v4, values), "default:h:x-tenant=acme&ip=192.0.2.7", "acme&192.0.2.7", true},
+		"list, named":              {"ip, header:x-tenant", named, "default:ip=10.0.0.1&h:x-tenant=x%26y", "10.0.0.1&x%26y", false},
+		"an address that is named": {"ip/48", domain.Request{Cost: 1, Key: v6}, "default:ip/48=2001%3Adb8%3A1%3A%3A/48", "2001:db8:1::/48", false},
+		"global, whatever named":   {"global", domain.Request{Cost: 1, Key: "x"}, "default:g=", "", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			key, err := domain.ParseKey(c.key)
@@ -93,6 +94,16 @@ func TestDecide_namesTheKeyThatIsMissing(t *testing.T) {
 			assert.Equal(t, "key", field.Field)
 		}
 	}
+}
+
+func TestDecide_addressThatIsNamedCountsForOtherKeysToo(t *testing.T) {
+	s := stageOf(t, domain.Policy{
+		Limits:    []domain.Limit{mustLimit(t, "burst", "1/h", 3), mustLimit(t, "site", "1/h", 9)},
+		LimitKeys: map[string]domain.Key{"site": {{Kind: domain.SourceIP48}}},
+	})
+	_, err := s.Decide(t.Context(), domain.Request{Cost: 1, Key: "2001:db8:1:2::5"})
+	require.NoError(t, err)
+	assert.ElementsMatch(t, []domain.BucketKey{"default:ip=2001%3Adb8%3A1%3A2%3A%3A/64", "default:ip/48=2001%3Adb8%3A1%3A%3A/48"}, s.store.keys())
 }
 
 func TestDecide_policyWithoutALimitOfItsOwnKeyNeedsNone(t *testing.T) {
