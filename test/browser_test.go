@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/log"
@@ -18,6 +19,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
+
+// browserPatience bounds what is asked of a browser: an element that never appears is waited for no longer.
+const browserPatience = 90 * time.Second
 
 // browser is a real Chromium with one tab. It notes what a page must not do.
 type browser struct {
@@ -47,7 +51,8 @@ func openBrowser(t *testing.T, options ...chromedp.ExecAllocatorOption) *browser
 		chromedp.WithErrorf(func(string, ...any) {})) // of events it does not know
 	t.Cleanup(closeTab)
 	b.ctx = ctx
-	b.run(send(network.Enable, network.EnableParams{}), send(log.Enable, cdp.Empty{}))
+	// The browser lives as long as the context of the first actions.
+	require.NoError(t, chromedp.Do(ctx, send(network.Enable, network.EnableParams{}), send(log.Enable, cdp.Empty{})))
 	t.Cleanup(func() {
 		b.mu.Lock()
 		defer b.mu.Unlock()
@@ -86,13 +91,17 @@ func send[P, R any](c cdp.Command[P, R], params P) chromedp.Action[chromedp.Void
 
 func (b *browser) run(actions ...chromedp.Action[chromedp.Void]) {
 	b.t.Helper()
-	require.NoError(b.t, chromedp.Do(b.ctx, actions...))
+	ctx, cancel := context.WithTimeout(b.ctx, browserPatience)
+	defer cancel()
+	require.NoError(b.t, chromedp.Do(ctx, actions...))
 }
 
 // text evaluates an expression of JavaScript to a string.
 func (b *browser) text(expression string) string {
 	b.t.Helper()
-	s, err := chromedp.Run(b.ctx, chromedp.Evaluate[string]("String("+expression+")"))
+	ctx, cancel := context.WithTimeout(b.ctx, browserPatience)
+	defer cancel()
+	s, err := chromedp.Run(ctx, chromedp.Evaluate[string]("String("+expression+")"))
 	require.NoError(b.t, err, expression)
 	return s
 }

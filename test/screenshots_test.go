@@ -39,14 +39,16 @@ func TestLivePage_screenshots(t *testing.T) {
 	go traffic(ctx, p)
 
 	b := openBrowser(t)
+	b.run(chromedp.Navigate(p.admin + "/"))
+	b.eventually(`document.querySelectorAll("#top-policy option").length`, "3")
 	b.run(
-		chromedp.Navigate(p.admin+"/"), chromedp.WaitVisible(chromedp.CSS(`#top button`)),
-		chromedp.SetValue(chromedp.CSS("#inspect-policy"), "search"), chromedp.SetValue(chromedp.CSS("#inspect-key"), "crawler-7"),
-		chromedp.Evaluate[chromedp.Void](`void (document.getElementById("top-policy").value = "search")`),
+		chromedp.SetValue(chromedp.CSS("#inspect-policy"), "search"),
+		chromedp.SetValue(chromedp.CSS("#inspect-key"), "crawler-7"),
+		chromedp.SetValue(chromedp.CSS("#top-policy"), "search"),
 	)
 	seconds := 6
 	if *screenshots != "" {
-		seconds = 75
+		seconds = 62
 	}
 	b.run(chromedp.Sleep(time.Duration(seconds)*time.Second), chromedp.Click(chromedp.CSS(`#inspect button`)))
 	b.eventually(`document.querySelectorAll("#buckets .bucket").length`, "2")

@@ -16,7 +16,7 @@ import (
 )
 
 // setenv sets an environment that holds these settings and no others.
-func setenv(t *testing.T, vars map[string]string) {
+func setenv(t testing.TB, vars map[string]string) {
 	t.Helper()
 	for _, entry := range os.Environ() {
 		if name, value, _ := strings.Cut(entry, "="); strings.HasPrefix(name, prefix) || name == "REDIS_ADDR" {
