@@ -27,7 +27,7 @@ type mutation struct {
 }
 
 // testTimeout is when tests that do not end have noticed, too.
-const testTimeout = 3 * time.Minute
+const testTimeout = 5 * time.Minute
 
 func main() {
 	only := flag.String("only", "", "only mutations whose names contain this")
