@@ -56,7 +56,7 @@ func newBattered(f *fleet, l *load, shard int, rnd *rand.Rand) *battered {
 // notInSoak are kinds that need a server of their own, take too long, or, of the network, ask something of the server,
 // which may be in no state to answer.
 var notInSoak = []string{
-	"loading", "killed again and again", "stopped for moments", "eviction, allkeys-lru", "data cannot be saved",
+	"loading", "killed, append-only file, always synced", "killed again and again", "stopped for moments", "eviction, allkeys-lru", "data cannot be saved",
 	"certificate of a stranger", "FLUSHALL three times", "half of the connections hang",
 }
 

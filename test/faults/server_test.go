@@ -25,14 +25,23 @@ func processFaults() []fault {
 			answers: byPolicy, forgets: once,
 		},
 		{
+			// While a sync of the second before is under way the server answers before it writes.
 			kind:    "killed, append-only file",
 			fleet:   direct(redistest.Args("--appendonly", "yes", "--appendfsync", "everysec")),
+			begin:   func(_ *testing.T, f *fleet) { f.servers[0].Kill() },
+			end:     func(_ *testing.T, f *fleet) { f.servers[0].Restart() },
+			answers: byPolicy, forgets: once,
+		},
+		{
+			kind:    "killed, append-only file, always synced",
+			fleet:   direct(redistest.Args("--appendonly", "yes", "--appendfsync", "always")),
 			begin:   func(_ *testing.T, f *fleet) { f.servers[0].Kill() },
 			end:     func(_ *testing.T, f *fleet) { f.servers[0].Restart() },
 			answers: byPolicy,
 		},
 		{
-			kind: "killed again and again", fleet: direct(redistest.Args("--appendonly", "yes")), lasts: 2 * time.Second,
+			kind: "killed again and again", lasts: 2 * time.Second,
+			fleet: direct(redistest.Args("--appendonly", "yes", "--appendfsync", "always")),
 			begin: func(_ *testing.T, f *fleet) {
 				for range 5 {
 					f.servers[0].Kill()
@@ -42,7 +51,7 @@ func processFaults() []fault {
 			end: nothing, answers: byEither,
 		},
 		{
-			kind: "loading", fleet: direct(redistest.Args("--appendonly", "yes", "--key-load-delay", "3000")),
+			kind: "loading", fleet: direct(redistest.Args("--appendonly", "yes", "--appendfsync", "always", "--key-load-delay", "3000")),
 			begin: func(t *testing.T, f *fleet) {
 				c := admin(t, f.servers[0])
 				pipe := c.Pipeline()
