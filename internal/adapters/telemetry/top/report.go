@@ -19,7 +19,7 @@ func (t *Top) Top(n int) ports.TopReport {
 	report := ports.TopReport{Window: t.window(number)}
 	for _, name := range slices.Sorted(maps.Keys(policies)) {
 		p := policies[name]
-		p.ByRequests, p.ByDenials = most(p.ByRequests, n), most(p.ByDenials, n)
+		p.ByRequests, p.ByDenials = first(p.ByRequests, n), first(p.ByDenials, n)
 		report.Policies = append(report.Policies, *p)
 	}
 	return report
@@ -57,7 +57,7 @@ func (p *part) report(number int64, policies map[string]*ports.TopPolicy) {
 }
 
 // sum adds up what the summaries of several spans say of each client. One that is missing from a summary may have had
-// as many as the least that is in it.
+// as many as its floor.
 func sum(list []ports.TopClient, summaries []*summary, total *uint64) []ports.TopClient {
 	seen := map[client]bool{}
 	for _, s := range summaries {
@@ -85,15 +85,14 @@ func estimate(c client, summaries []*summary) ports.TopClient {
 			found.Error += s.entries[i].tooHigh
 			continue
 		}
-		possible := s.most(room)
-		found.Count += possible
-		found.Error += possible
+		found.Count += s.floor
+		found.Error += s.floor
 	}
 	return found
 }
 
-// most returns the n with the highest counts. Of equals the surer one is first.
-func most(list []ports.TopClient, n int) []ports.TopClient {
+// first returns the n with the highest counts. Of equals the surer one is first.
+func first(list []ports.TopClient, n int) []ports.TopClient {
 	slices.SortFunc(list, func(a, b ports.TopClient) int {
 		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Error, b.Error), cmp.Compare(a.Key, b.Key),
 			cmp.Compare(a.Source, b.Source))

@@ -1,5 +1,14 @@
 package top
 
+import "slices"
+
+const (
+	// room bounds the error: a count is at most 1/room of all observations too high.
+	room = 64
+	// most is how many clients a summary counts before it drops some. The more than room, the less often it has to.
+	most = room + room/2
+)
+
 // client is who counts together under one policy.
 type client struct {
 	key string
@@ -7,94 +16,66 @@ type client struct {
 	byAddress bool
 }
 
-// summary finds the most frequent clients of a stream in bounded memory: Space-Saving, by Metwally, Agrawal and
-// El Abbadi, "Efficient Computation of Frequent and Top-k Elements in Data Streams" (ICDT 2005). It counts as many
-// clients as it has room for; a further one takes the place, and the count, of the one with the least.
+// summary finds the most frequent clients of a stream in bounded memory: that of Misra and Gries ("Finding Repeated
+// Elements", 1982), which drops many clients at once, as Anderson et al. do ("A High-Performance Algorithm for Identifying
+// Frequent Items in Data Streams", 2017), so that it seldom has to. When it is full it raises the floor to what the client
+// of place room has, and drops those at or below it. Who comes later may be one of them, so that it begins from there.
 //
-// With N observations and room for k, a count is at most N/k too high, and by how much at most is kept with it; a
-// client with more than N/k observations is in the summary. While no place was taken, every count is exact.
+// With N observations the floor is at most N/room: to raise it by one takes away one of what each of room clients had
+// above it. So a count is at most that much too high, and by how much at most is kept with it; a client with more
+// than N/room observations is in the summary. While none was dropped, every count is exact.
 type summary struct {
-	total   uint64
+	total uint64
+	// floor is the most that a client who is not in the summary can have.
+	floor   uint64
 	entries []entry
-	// heap orders the entries by count, the least first; entries know their place in it.
-	heap  []int
-	index map[client]int // into entries
+	index   map[client]int // into entries
 }
 
 type entry struct {
 	client
 	count, tooHigh uint64
-	place          int
 }
 
-func (s *summary) add(c client, room int) {
+func (s *summary) add(c client) {
 	s.total++
 	if i, ok := s.index[c]; ok {
 		s.entries[i].count++
-		s.sink(s.entries[i].place)
 		return
 	}
-	if len(s.entries) < room {
-		s.append(c)
-		return
+	if len(s.entries) == most {
+		s.drop()
 	}
-	e := &s.entries[s.heap[0]]
-	delete(s.index, e.client)
-	s.index[c] = s.heap[0]
-	e.client, e.tooHigh = c, e.count
-	e.count++
-	s.sink(0)
-}
-
-// append adds a client with a count of 1: nobody has less, so that the top of the heap is where it belongs.
-func (s *summary) append(c client) {
 	if s.index == nil {
 		s.index = make(map[client]int)
 	}
-	i, place := len(s.entries), len(s.heap)
-	s.index[c] = i
-	s.entries = append(s.entries, entry{client: c, count: 1, place: place})
-	s.heap = append(s.heap, i)
-	for place > 0 && s.less(place, (place-1)/2) {
-		s.swap(place, (place-1)/2)
-		place = (place - 1) / 2
-	}
+	s.index[c] = len(s.entries)
+	s.entries = append(s.entries, entry{client: c, count: s.floor + 1, tooHigh: s.floor})
 }
 
-func (s *summary) sink(place int) {
-	for {
-		least := place
-		for child := 2*place + 1; child <= 2*place+2 && child < len(s.heap); child++ {
-			if s.less(child, least) {
-				least = child
-			}
+// drop makes room in a full summary: less than room clients stay.
+func (s *summary) drop() {
+	var counts [most]uint64
+	for i := range s.entries {
+		counts[i] = s.entries[i].count
+	}
+	slices.Sort(counts[:])
+	s.floor = counts[most-room]
+	kept := s.entries[:0]
+	clear(s.index)
+	for _, e := range s.entries {
+		if e.count > s.floor {
+			s.index[e.client] = len(kept)
+			kept = append(kept, e)
 		}
-		if least == place {
-			return
-		}
-		s.swap(place, least)
-		place = least
 	}
-}
-
-func (s *summary) less(a, b int) bool { return s.entries[s.heap[a]].count < s.entries[s.heap[b]].count }
-
-func (s *summary) swap(a, b int) {
-	s.heap[a], s.heap[b] = s.heap[b], s.heap[a]
-	s.entries[s.heap[a]].place, s.entries[s.heap[b]].place = a, b
-}
-
-// most is the most that a client who is not in the summary can have.
-func (s *summary) most(room int) uint64 {
-	if len(s.entries) < room {
-		return 0
-	}
-	return s.entries[s.heap[0]].count
+	clear(s.entries[len(kept):]) // else their keys would stay in memory
+	s.entries = kept
 }
 
 // forget empties the summary and keeps its memory.
 func (s *summary) forget() {
 	clear(s.entries)
 	clear(s.index)
-	s.total, s.entries, s.heap = 0, s.entries[:0], s.heap[:0]
+	s.total, s.floor, s.entries = 0, 0, s.entries[:0]
 }

@@ -1,6 +1,6 @@
 // Package top finds the clients that ask most and are denied most, per policy, over the last minute.
 //
-// Memory is bounded, whatever clients send: some 20 MiB at most, and less than 1 MiB for one policy. Counts are
+// Memory is bounded, whatever clients send: some 35 MiB at most, about 1 MiB for one policy, and the keys. Counts are
 // estimates of stated error; see summary. Clients are spread over parts with a lock and summaries of their own, so
 // that a count is too high by at most 1/64 of what the clients of its part, an eighth of all, did in the window.
 package top
@@ -18,8 +18,6 @@ import (
 
 const (
 	parts = 8
-	// room is how many clients each summary counts.
-	room = 64
 	// The window slides by one of its spans at a time.
 	spans = 6
 	span  = 10 * time.Second
@@ -166,9 +164,9 @@ func (t *Top) Decided(_ *domain.Request, d *domain.Decision) {
 		s.requests.forget()
 		s.denials.forget()
 	}
-	s.requests.add(c, room)
+	s.requests.add(c)
 	if d.Outcome == domain.OutcomeDenied || d.Outcome == domain.OutcomeBlocked {
-		s.denials.add(c, room)
+		s.denials.add(c)
 	}
 }
 

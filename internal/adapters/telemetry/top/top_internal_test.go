@@ -132,7 +132,7 @@ func TestTop_memoryIsBounded(t *testing.T) {
 		assert.LessOrEqual(t, len(c.parts[i].policies), maxPolicies)
 		for _, w := range c.parts[i].policies {
 			for j := range w {
-				assert.LessOrEqual(t, len(w[j].requests.entries), room)
+				assert.LessOrEqual(t, len(w[j].requests.entries), most)
 				assert.Len(t, w[j].requests.index, len(w[j].requests.entries))
 				for _, e := range w[j].requests.entries {
 					assert.LessOrEqual(t, len(e.key), maxKey)
