@@ -217,15 +217,18 @@ func TestBreaker_whatWaitsWhenItOpensIsAnsweredAtOnce(t *testing.T) {
 func TestBreaker_probesUntilTheShardIsBack(t *testing.T) {
 	bubble(t, func(t *testing.T, s *guarded) {
 		var probes []time.Time
-		answer := io.EOF
 		s.guard.probe = func(context.Context) error {
 			probes = append(probes, time.Now())
-			return answer
+			if err := s.fail.Load(); err != nil {
+				return *err
+			}
+			return nil
 		}
 		s.dies(io.EOF)
 		require.Error(t, s.asks(5))
 		opened := time.Now()
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		require.True(t, s.isOpen())
 		last := opened
 		for i, at := range probes {
@@ -238,12 +241,12 @@ func TestBreaker_probesUntilTheShardIsBack(t *testing.T) {
 		assert.NotEqual(t, probes[50].Sub(probes[49]), probes[51].Sub(probes[50]), "they are jittered")
 
 		s.lives()
-		answer = nil
 		back := time.Now()
 		for s.isOpen() {
 			time.Sleep(time.Millisecond)
 		}
 		assert.LessOrEqual(t, time.Since(back), 501*time.Millisecond)
+		synctest.Wait()
 		count := len(probes)
 		require.NoError(t, s.asks(1))
 		time.Sleep(time.Minute)
@@ -263,8 +266,6 @@ func TestBreaker_probesUntilTheShardIsBack(t *testing.T) {
 
 func TestBreaker_aProbeAsksForADecisionAndWaitsForTheBudget(t *testing.T) {
 	bubble(t, func(t *testing.T, s *guarded) {
-		s.dies(io.EOF)
-		require.Error(t, s.asks(5))
 		var waited time.Duration
 		s.guard.probe = func(ctx context.Context) error {
 			return probeWith(ctx, func(ctx context.Context, groups []*group) error {
@@ -277,7 +278,10 @@ func TestBreaker_aProbeAsksForADecisionAndWaitsForTheBudget(t *testing.T) {
 				return ctx.Err()
 			}, probeKey)
 		}
+		s.dies(io.EOF)
+		require.Error(t, s.asks(5))
 		time.Sleep(time.Second)
+		synctest.Wait()
 		assert.Equal(t, s.budget, waited)
 		assert.True(t, s.isOpen())
 	})
@@ -304,12 +308,12 @@ func TestBreaker_answersToWhatWasSentBeforeItOpenedDoNotCloseIt(t *testing.T) {
 
 func TestBreaker_stopEndsTheProbes(t *testing.T) {
 	bubble(t, func(t *testing.T, s *guarded) {
-		s.dies(io.EOF)
-		require.Error(t, s.asks(5))
 		s.guard.probe = func(ctx context.Context) error {
 			<-ctx.Done()
 			return nil
 		}
+		s.dies(io.EOF)
+		require.Error(t, s.asks(5))
 		time.Sleep(150 * time.Millisecond)
 		start := time.Now()
 		s.guard.stop()
