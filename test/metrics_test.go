@@ -89,11 +89,13 @@ descriptors: [{key: user, rate_limit: {unit: day, requests_per_unit: 1}}]
 	assert.Zero(t, p.metric("velocity_decisions_total", "alice"))
 }
 
-func TestMetrics_areBehindTheToken(t *testing.T) {
+func TestMetricsAndProfiles_areBehindTheToken(t *testing.T) {
 	p := start(t, settings{"VELOCITY_ADMIN_TOKEN": "secret"})
-	assert.Equal(t, http.StatusUnauthorized, p.mustAsk(http.MethodGet, p.admin+"/metrics", "").status)
-	a := p.mustAsk(http.MethodGet, p.admin+"/metrics", "", "Authorization: Bearer secret")
-	assert.Equal(t, http.StatusOK, a.status)
+	for _, path := range []string{"/metrics", "/debug/pprof/", "/debug/pprof/heap"} {
+		assert.Equal(t, http.StatusUnauthorized, p.mustAsk(http.MethodGet, p.admin+path, "").status, path)
+		a := p.mustAsk(http.MethodGet, p.admin+path, "", "Authorization: Bearer secret")
+		assert.Equal(t, http.StatusOK, a.status, path)
+	}
 	p.stop()
 }
 

@@ -411,6 +411,7 @@ func TestPolicies_brokenFileKeepsTheServiceFromStarting(t *testing.T) {
 
 	p = launch(t, settings{"VELOCITY_POLICY_FILE": filepath.Join(t.TempDir(), "none.yaml")})
 	assert.Equal(t, 2, p.wait(), "the setting is wrong")
+	assert.Contains(t, p.stderr.String(), "api: VELOCITY_POLICY_FILE: open ")
 	p = launch(t, settings{"VELOCITY_POLICY_FILE": path, "VELOCITY_RATE": "5/s"})
 	assert.Equal(t, 2, p.wait())
 	assert.Contains(t, p.stderr.String(), "VELOCITY_RATE")

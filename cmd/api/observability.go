@@ -104,6 +104,7 @@ func provideAdmin(
 	options := append(inForce.adminOptions(),
 		httpfiber.WithMetrics(m.Handler()),
 		httpfiber.WithTop(clients),
+		httpfiber.WithProfiles(),
 		httpfiber.WithLivePage(httpfiber.LiveSources{
 			Monitor: m, Top: clients, Health: s.Health, Stats: s.Stats, Version: v,
 		}),

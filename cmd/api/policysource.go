@@ -38,6 +38,9 @@ func providePolicies(cfg policyConfig, log *zap.Logger) (*policies, error) {
 	}
 	live, err := policyfile.Open(cfg.File, policyfile.Options{OnStoreFailure: cfg.OnStoreFailure}, log)
 	if err != nil {
+		if !isFileError(err) {
+			return nil, fmt.Errorf(prefix+"POLICY_FILE: %w", err)
+		}
 		return nil, fileErrors(cfg.File, err)
 	}
 	return &policies{live, live.All, live}, nil

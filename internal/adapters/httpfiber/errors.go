@@ -59,7 +59,6 @@ var statusTable = []struct {
 	{errForbidden, fiber.StatusForbidden, ""},
 	{errTooManyViewers, fiber.StatusServiceUnavailable, ""},
 	{ports.ErrUnknownPolicy, fiber.StatusNotFound, "policy: there is no policy of this name"},
-	{fiber.ErrNotFound, fiber.StatusNotFound, "there is nothing at this path"},
 	{fiber.ErrMethodNotAllowed, fiber.StatusMethodNotAllowed, "the Allow header names the methods of this path"},
 	{errNoMethod, fiber.StatusMethodNotAllowed, ""},
 	{errClientTooSlow, fiber.StatusRequestTimeout, "the request did not arrive in time"},
@@ -102,7 +101,11 @@ func problemOf(err error) problem {
 	}
 	var other *fiber.Error // Fiber's text repeats the request, so it is not shown
 	if errors.As(err, &other) {
-		return problem{status: other.Code, detail: "the request cannot be answered"}
+		p := problem{status: other.Code, detail: "the request cannot be answered"}
+		if p.status == fiber.StatusNotFound { // the router makes a new one for each path
+			p.detail = "there is nothing at this path"
+		}
+		return p
 	}
 	return problem{status: fiber.StatusInternalServerError, detail: "the server failed"}
 }

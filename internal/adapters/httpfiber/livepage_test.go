@@ -172,5 +172,7 @@ func TestLivePage_isServedToEverybodyAndLoadsNothingElse(t *testing.T) {
 	html := call(t, "GET", url+"/", "").body
 	assert.NotContains(t, html, "style=")
 	assert.NotContains(t, html, "://", "nothing of another origin")
-	assert.Equal(t, 404, call(t, "GET", url+"/page/nothing.js", "").status)
+	nothing := call(t, "GET", url+"/page/nothing.js", "")
+	assert.Equal(t, 404, nothing.status)
+	assert.Equal(t, "there is nothing at this path", nothing.problem(t)["detail"])
 }
