@@ -174,8 +174,11 @@ func printDecision(ctx context.Context, w io.Writer, a *asked, policies ports.Po
 	}
 	_, _ = fmt.Fprintln(w)
 	client := "client " + d.Client
-	if d.KeyMissing {
+	switch {
+	case d.ClientIsAddress:
 		client += " (the request has no value for the policy's key, so the address stands in)"
+	case d.KeyMissing:
+		client += " (the request lacks a value that the policy counts by, so the address stands in there)"
 	}
 	switch d.Outcome {
 	case domain.OutcomeBlocked:

@@ -394,6 +394,7 @@ func TestGroups_requestThatLacksAKeyLeavesNothingBehind(t *testing.T) {
 	d, err := s.Decide(t.Context(), of("a", "", 1))
 	require.NoError(t, err)
 	assert.True(t, d.KeyMissing, "the address stood in for the tenant")
+	assert.False(t, d.ClientIsAddress, "and not for the policy's own key")
 }
 
 func TestGroups_otherOperationsReachEveryGroup(t *testing.T) {

@@ -110,7 +110,7 @@ func (w *round) place(p *plan, req *domain.Request) (domain.Rules, error) {
 	}
 	ownParts := len(w.parts)
 	rules := p.policy.RulesFor(client, missing)
-	p.groups, p.keyMissing = rules.Groups, missing
+	p.groups, p.keyMissing, p.byAddress = rules.Groups, missing, missing && len(own) == 1
 	var key, ownKey domain.BucketKey
 	for i := range p.groups {
 		g := &p.groups[i]
@@ -151,5 +151,5 @@ func (r *RateLimiter) answerWithoutLimits(req *domain.Request, p *plan, rules do
 // describe fills in what does not depend on the store.
 func (p *plan) describe(d *domain.Decision) {
 	d.By, d.Policy, d.Shadow = p.policy, p.policy.Name, p.policy.Mode == domain.ModeShadow
-	d.Client, d.KeyMissing, d.Cost = p.client, p.keyMissing, p.cost
+	d.Client, d.KeyMissing, d.ClientIsAddress, d.Cost = p.client, p.keyMissing, p.byAddress, p.cost
 }

@@ -116,6 +116,7 @@ func TestDecide_findsTheClient(t *testing.T) {
 			assert.Equal(t, []domain.BucketKey{c.key}, s.store.keys())
 			assert.Equal(t, c.client, d.Client)
 			assert.Equal(t, c.missing, d.KeyMissing)
+			assert.Equal(t, c.missing, d.ClientIsAddress)
 		})
 	}
 }

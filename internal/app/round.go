@@ -33,6 +33,7 @@ type plan struct {
 	groups     []domain.Group
 	client     string
 	keyMissing bool
+	byAddress  bool // client is the address that stood in
 	cost       domain.Tokens
 	first, end int
 	// givenBack says that what was taken has been refunded, since another request may not pass.

@@ -63,6 +63,8 @@ type Decision struct {
 	// KeyMissing reports that the request had no value for the policy's key, for a part of it or for the key of one of
 	// the limits, and the client's address stood in.
 	KeyMissing bool
+	// ClientIsAddress reports that Client is no value of the policy's key but the address that stood in for it.
+	ClientIsAddress bool
 	// Cost is what was asked for, in tokens.
 	Cost Tokens
 	// RefundOn are the statuses of the upstream's answer after which the tokens are to come back: the door then sends

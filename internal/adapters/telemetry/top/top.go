@@ -142,7 +142,7 @@ func (t *Top) Close() error {
 
 // Decided implements ports.Observer.
 func (t *Top) Decided(_ *domain.Request, d *domain.Decision) {
-	c := client{key: d.Client, byAddress: d.KeyMissing}
+	c := client{key: d.Client, byAddress: d.ClientIsAddress}
 	if len(c.key) > maxKey {
 		c.key = strings.Clone(c.key[:maxKey])
 	}

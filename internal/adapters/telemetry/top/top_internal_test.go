@@ -43,9 +43,10 @@ func TestTop_countsPerPolicyAndKind(t *testing.T) {
 	c := newClock()
 	c.decide("search", "alice", 5, domain.OutcomeAllowed)
 	c.decide("search", "alice", 2, domain.OutcomeDenied)
-	c.decide("search", "bob", 3, domain.OutcomeDenied)
+	c.decide("search", "bob", 2, domain.OutcomeDenied)
+	c.Decided(nil, &domain.Decision{Policy: "search", Client: "bob", KeyMissing: true, Outcome: domain.OutcomeDenied}) // a limit's
 	c.decide("default", "alice", 1, domain.OutcomeUnavailable)
-	c.Decided(nil, &domain.Decision{Policy: "default", Client: "192.0.2.7", KeyMissing: true, Outcome: domain.OutcomeDenied})
+	c.Decided(nil, &domain.Decision{Policy: "default", Client: "192.0.2.7", KeyMissing: true, ClientIsAddress: true, Outcome: domain.OutcomeDenied})
 	c.at = c.at.Add(3 * time.Second)
 
 	assert.Equal(t, ports.TopReport{Window: 3 * time.Second, Policies: []ports.TopPolicy{
