@@ -75,6 +75,14 @@ func TestReload_liveBucketsKeepTheirTokens(t *testing.T) {
 	p.stop()
 }
 
+func TestReload_withoutAFileNamesTheSetting(t *testing.T) {
+	p := start(t, settings{})
+	a := p.mustAsk(http.MethodPost, p.admin+"/v1/reload", "")
+	require.Equal(t, http.StatusUnprocessableEntity, a.status)
+	assert.Equal(t, []any{"VELOCITY_POLICY_FILE is not set: there is no file to load"}, a.json(t)["errors"])
+	p.stop()
+}
+
 func TestReload_brokenFileChangesNothing(t *testing.T) {
 	p := protect(t, onePolicy(10))
 	p.replace("policies:\n  - name: only\n    limits: [ { rate: 5/s } ]\n  - name: B\n    limits: [ { rate: 5/s, capacity: 1 } ]\n")

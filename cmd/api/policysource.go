@@ -80,15 +80,16 @@ func (p *policies) follow(ctx context.Context, log *zap.Logger) {
 
 // adminOptions serve the policies on the admin plane.
 func (p *policies) adminOptions() []httpfiber.AdminOption {
-	options := []httpfiber.AdminOption{httpfiber.WithPolicies(p.All)}
-	if p.File != nil {
-		options = append(options, httpfiber.WithReload(func() (httpfiber.Reloaded, error) {
-			err := p.File.Reload()
-			status := p.File.Status()
-			return httpfiber.Reloaded{Policies: status.Policies, Version: status.Version}, err
-		}))
+	return []httpfiber.AdminOption{httpfiber.WithPolicies(p.All), httpfiber.WithReload(p.reload)}
+}
+
+func (p *policies) reload() (httpfiber.Reloaded, error) {
+	if p.File == nil {
+		return httpfiber.Reloaded{}, errors.New(prefix + "POLICY_FILE is not set: there is no file to load")
 	}
-	return options
+	err := p.File.Reload()
+	status := p.File.Status()
+	return httpfiber.Reloaded{Policies: status.Policies, Version: status.Version}, err
 }
 
 // startFields describe what is in force at the start.
