@@ -55,31 +55,31 @@ func (l *latency) total() ports.Histogram {
 type Limiter struct {
 	ports.Limiter
 	latency *latency
-	now     func() time.Time
+	clock   func() time.Duration // monotonic: to read the time of day, too, would take as long again
 }
 
 // Decide implements ports.Limiter.
 func (l *Limiter) Decide(ctx context.Context, req domain.Request) (domain.Decision, error) {
-	start := l.now()
+	start := l.clock()
 	d, err := l.Limiter.Decide(ctx, req)
 	if err == nil {
-		l.observe(&req, &d, l.now().Sub(start).Seconds())
+		l.observe(&req, &d, (l.clock() - start).Seconds())
 	}
 	return d, err
 }
 
 // DecideMany implements ports.Limiter. Each of the requests takes as long as all of them.
 func (l *Limiter) DecideMany(ctx context.Context, reqs []domain.Request, answers []ports.Answer) {
-	start := l.now()
+	start := l.clock()
 	l.Limiter.DecideMany(ctx, reqs, answers)
-	l.observeAll(reqs, answers, l.now().Sub(start))
+	l.observeAll(reqs, answers, l.clock()-start)
 }
 
 // DecideTogether implements ports.Limiter. Each of the requests takes as long as all of them.
 func (l *Limiter) DecideTogether(ctx context.Context, reqs []domain.Request, answers []ports.Answer) {
-	start := l.now()
+	start := l.clock()
 	l.Limiter.DecideTogether(ctx, reqs, answers)
-	l.observeAll(reqs, answers, l.now().Sub(start))
+	l.observeAll(reqs, answers, l.clock()-start)
 }
 
 func (l *Limiter) observeAll(reqs []domain.Request, answers []ports.Answer, took time.Duration) {

@@ -71,7 +71,8 @@ func (m *Metrics) Totals() ports.Totals {
 
 // Measure returns limiter with its decisions timed.
 func (m *Metrics) Measure(limiter ports.Limiter) *Limiter {
-	return &Limiter{Limiter: limiter, latency: m.latency, now: time.Now}
+	start := time.Now()
+	return &Limiter{Limiter: limiter, latency: m.latency, clock: func() time.Duration { return time.Since(start) }}
 }
 
 // Handler answers scrapes.
