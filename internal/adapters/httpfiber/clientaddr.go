@@ -20,13 +20,12 @@ type clientFinder struct {
 }
 
 // client is the connection's peer or, when that is a trusted proxy, whom X-Forwarded-For names.
-func (f *clientFinder) client(ctx *fasthttp.RequestCtx) netip.Addr {
-	peer := peerAddr(ctx)
-	lines := ctx.Request.Header.PeekAll(fasthttp.HeaderXForwardedFor)
+func (f *clientFinder) client(peer netip.Addr, trusted bool, h *fasthttp.RequestHeader) netip.Addr {
+	lines := h.PeekAll(fasthttp.HeaderXForwardedFor)
 	if len(lines) == 0 {
 		return peer
 	}
-	if !f.proxies.Trusts(peer) {
+	if !trusted {
 		f.warnOnce(peer)
 		return peer
 	}

@@ -149,7 +149,8 @@ func (m *middleware) ask(background context.Context, ctx *fasthttp.RequestCtx, v
 	v.from, v.query = &ctx.Request.Header, t.query
 	req := &v.req[0]
 	req.Cost, req.PolicyCost = m.cost, m.policyCost
-	req.Trusted = m.clients.proxies.Trusts(peerAddr(ctx))
+	peer := peerAddr(ctx)
+	req.Trusted = m.clients.proxies.Trusts(peer)
 	req.Policy = m.policy
 	req.Method = t.method
 	if req.Method == fiber.MethodHead { // else HEAD would be a second allowance for the same resource
@@ -157,7 +158,7 @@ func (m *middleware) ask(background context.Context, ctx *fasthttp.RequestCtx, v
 	}
 	req.Host = t.host
 	req.Path = t.path
-	req.Client = m.clients.client(ctx)
+	req.Client = m.clients.client(peer, req.Trusted, v.from)
 	req.Lookup = v.lookup
 	req.ID = requestID(ctx)
 	req.Key = key
