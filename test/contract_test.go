@@ -25,6 +25,7 @@ import (
 type contract struct {
 	requests, answers validator.Validator
 	paths             []string
+	alone             sync.Mutex // the library renders schemas while it judges, in place
 }
 
 // openContract reads the document once for all tests.
@@ -90,6 +91,8 @@ func (u underContract) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // faults judges copies, whose bodies it may read.
 func (c *contract) faults(req *http.Request, asked []byte, resp *http.Response, answered []byte) (faults []error) {
+	c.alone.Lock()
+	defer c.alone.Unlock()
 	r := req.Clone(req.Context())
 	r.Body = io.NopCloser(bytes.NewReader(asked))
 	if r.Method == http.MethodHead { // decided as GET, and answered without a body: there is nothing to judge

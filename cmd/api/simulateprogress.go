@@ -26,7 +26,8 @@ func showProgress(ctx context.Context, out io.Writer, logs *accesslog.Logs) (sto
 	}
 	bar := progressbar.NewOptions64(total,
 		progressbar.OptionSetWriter(out), progressbar.OptionSetDescription("reading"), progressbar.OptionShowBytes(true),
-		progressbar.OptionClearOnFinish(), progressbar.OptionThrottle(progressInterval), progressbar.OptionFullWidth())
+		progressbar.OptionClearOnFinish(), progressbar.OptionThrottle(progressInterval), progressbar.OptionFullWidth(),
+		progressbar.OptionSetSpinnerChangeInterval(0)) // its spinner would turn on a goroutine that races with ours
 	ctx, cancel := context.WithCancel(ctx)
 	finished := make(chan struct{})
 	go func() {

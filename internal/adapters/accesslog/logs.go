@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -48,7 +49,8 @@ type Logs struct {
 	quit  chan struct{}
 	ended sync.WaitGroup
 	once  sync.Once
-	files []io.Closer
+	files []*os.File
+	ahead []io.Closer
 
 	read  atomic.Int64
 	total int64
@@ -105,10 +107,13 @@ func (l *Logs) Close() error {
 	var errs []error
 	l.once.Do(func() {
 		close(l.quit)
-		for _, f := range slices.Backward(l.files) {
+		for _, f := range l.files { // which ends whatever waits for them
 			errs = append(errs, f.Close())
 		}
 		l.ended.Wait()
+		for _, r := range l.ahead { // these must not be closed while they are read
+			errs = append(errs, r.Close())
+		}
 	})
 	return errors.Join(errs...)
 }

@@ -64,7 +64,7 @@ func (l *Logs) openOne(name string, stdin io.Reader) (in io.Reader, size int64, 
 		return plain, 0, nil
 	}
 	ahead := readahead.NewReader(plain) // decompressing takes as long as the rest, and so a goroutine of its own
-	l.files = append(l.files, ahead)
+	l.ahead = append(l.ahead, ahead)
 	return ahead, size, nil
 }
 
