@@ -35,4 +35,6 @@ type Request struct {
 	Lookup func(KeySource) (string, error)
 	// ID is the request's id, for the log.
 	ID string
+	// TraceID is the trace in which the request is recorded, for the log; empty if it is not.
+	TraceID string
 }

@@ -29,10 +29,13 @@ func (a *decisionAPI) decide(op domain.Op) fiber.Handler {
 		if err := q.validate(op); err != nil {
 			return err
 		}
-		d, err := a.limiter.Decide(c.UserContext(), q.request(op, requestID(ctx)))
+		req := q.request(op, requestID(ctx))
+		req.TraceID = traceIDOf(ctx)
+		d, err := a.limiter.Decide(contextOf(ctx), req)
 		if err != nil {
 			return inBody(err)
 		}
+		noteDecision(ctx, &d)
 		if unavailable(&d) {
 			p := denied(&d)
 			writeProblem(ctx, &p)
@@ -139,16 +142,18 @@ func (a *decisionAPI) decideMany(c *fiber.Ctx) error {
 	if b.checks, err = parseChecks(b.checks, ctx.Request.Body()); err != nil {
 		return err
 	}
-	id := requestID(ctx)
+	id, traceID := requestID(ctx), traceIDOf(ctx)
 	for i := range b.checks {
 		invalid := b.checks[i].validate(domain.OpTake)
 		b.invalid = append(b.invalid, invalid)
 		if invalid == nil {
-			b.reqs = append(b.reqs, b.checks[i].request(domain.OpTake, id))
+			req := b.checks[i].request(domain.OpTake, id)
+			req.TraceID = traceID
+			b.reqs = append(b.reqs, req)
 		}
 	}
 	if len(b.reqs) > 0 {
-		a.limiter.DecideMany(c.UserContext(), b.reqs, b.answersFor(len(b.reqs)))
+		a.limiter.DecideMany(contextOf(ctx), b.reqs, b.answersFor(len(b.reqs)))
 	}
 	buf := getBuffer()
 	*buf = b.appendResults(*buf, id, instance(ctx))

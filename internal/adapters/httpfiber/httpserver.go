@@ -14,6 +14,8 @@ import (
 	"github.com/gofiber/fiber/v2/utils"
 	"github.com/valyala/fasthttp"
 	"go.uber.org/zap"
+
+	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
 const (
@@ -44,6 +46,7 @@ type httpServer struct {
 	forward  fasthttp.RequestHandler // what no route is for; nil: a 404
 	auth     *forwardAuth            // nil: not served
 	own      routes
+	tracer   ports.Tracer // nil: requests are not recorded
 	draining atomic.Bool
 
 	mu      sync.Mutex
@@ -103,6 +106,9 @@ func (s *httpServer) mount() {
 func (s *httpServer) entry(next fasthttp.RequestHandler) fasthttp.RequestHandler {
 	return func(ctx *fasthttp.RequestCtx) {
 		defer s.leave(ctx)
+		if s.tracer != nil {
+			s.beginSpan(ctx)
+		}
 		requestID(ctx)
 		if err := s.checkFraming(ctx); err != nil {
 			writeError(ctx, err)
@@ -203,6 +209,9 @@ func (s *httpServer) leave(ctx *fasthttp.RequestCtx) {
 	}
 	if s.draining.Load() {
 		ctx.SetConnectionClose()
+	}
+	if span := spanOf(ctx); span != nil {
+		span.End(ctx.Response.StatusCode())
 	}
 }
 

@@ -114,7 +114,7 @@ func (m *middleware) refund(ctx *fasthttp.RequestCtx, v *visit, status int) {
 	if !d.RefundOn.Has(status) {
 		return
 	}
-	if _, err := m.limiter.Decide(context.Background(), d.Refund(v.req[0])); err != nil {
+	if _, err := m.limiter.Decide(contextOf(ctx), d.Refund(v.req[0])); err != nil {
 		m.clients.log.Warn("A refund may be lost", zap.String("requestID", requestID(ctx)), zap.Error(err))
 	}
 }
@@ -162,6 +162,13 @@ func (m *middleware) ask(background context.Context, ctx *fasthttp.RequestCtx, v
 	req.Lookup = v.lookup
 	req.ID = requestID(ctx)
 	req.Key = key
+	if span := spanOf(ctx); span != nil {
+		background, req.TraceID = span.Context(), span.TraceID()
+	}
 	m.limiter.DecideMany(background, v.req[:], v.answer[:])
-	return v.answer[0].Err
+	if err := v.answer[0].Err; err != nil {
+		return err
+	}
+	noteDecision(ctx, &v.answer[0].Decision)
+	return nil
 }

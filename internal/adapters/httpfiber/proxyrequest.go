@@ -24,6 +24,7 @@ const (
 	fateProto
 	fateHost
 	fateElement
+	fateTrace // of W3C Trace Context
 )
 
 // fateOf says what becomes of a header. A name with an underscore is dropped: servers that know headers as variables
@@ -63,6 +64,8 @@ func fateOf(name []byte) fate {
 		return fateHost
 	case "forwarded":
 		return fateElement
+	case headerTraceParent, headerTraceState:
+		return fateTrace
 	case "x-real-ip":
 		return fateForwarded
 	}
@@ -173,6 +176,7 @@ func (h *header) appendHead(dst []byte, ctx *fasthttp.RequestCtx, path string, h
 		}
 	}
 	dst = h.appendForwarding(dst, hop)
+	dst = h.appendTrace(dst, ctx)
 	dst = appendLine(dst, "X-Request-Id", utils.UnsafeBytes(requestID(ctx)))
 	switch {
 	case h.upgrade:

@@ -55,9 +55,10 @@ type group struct {
 type chunk struct {
 	groups []group
 	since  time.Time
-	done   chan struct{} // receives once, when every result is there, or err
-	err    error         // of the whole chunk: the results then mean nothing
-	state  chunkState    // guarded by the batcher's mu
+	done   chan struct{}   // receives once, when every result is there, or err
+	err    error           // of the whole chunk: the results then mean nothing
+	state  chunkState      // guarded by the batcher's mu
+	from   context.Context // the caller's, where batches are traced
 }
 
 type chunkState uint8
@@ -103,6 +104,7 @@ func (b *batcher) do(ctx context.Context, reqs []ports.TakeRequest, slots []int,
 			results[slot].Buckets = kept
 			c.groups[i].req = ports.TakeRequest{}
 		}
+		c.from = nil
 		b.idle.Put(c)
 		slots = slots[n:]
 	}
@@ -117,6 +119,9 @@ func (b *batcher) ride(ctx context.Context, c *chunk) error {
 		return err
 	}
 	c.since, c.state, c.err = time.Now(), chunkQueued, nil
+	if b.guard.notices.tracer.Load() != nil {
+		c.from = ctx
+	}
 	b.mu.Lock()
 	if b.queued+len(c.groups) > maxQueued {
 		b.mu.Unlock()
@@ -199,7 +204,7 @@ func (b *batcher) sendNext() bool {
 		return true
 	}
 	ctx, cancel := context.WithDeadline(context.Background(), batch.chunks[0].since.Add(b.budget))
-	err := b.ask(ctx, batch.groups)
+	err := b.askTraced(ctx, batch)
 	cancel()
 	b.mu.Lock()
 	b.failing = err != nil
@@ -209,6 +214,24 @@ func (b *batcher) sendNext() bool {
 		c.done <- struct{}{}
 	}
 	return true
+}
+
+// askTraced is ask, recorded where there is a tracer.
+func (b *batcher) askTraced(ctx context.Context, x *batch) error {
+	tracer := b.guard.notices.tracer.Load()
+	if tracer == nil {
+		return b.ask(ctx, x.groups)
+	}
+	from := make([]context.Context, 0, len(x.chunks))
+	for _, c := range x.chunks {
+		if c.from != nil {
+			from = append(from, c.from)
+		}
+	}
+	end := (*tracer).Batch(b.name, len(x.groups), from)
+	err := b.ask(ctx, x.groups)
+	end(err)
+	return err
 }
 
 // batch is the memory of one call, used again by later ones.

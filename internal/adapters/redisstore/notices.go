@@ -26,6 +26,7 @@ type notices struct {
 	onFailover atomic.Pointer[func()]
 	onBreaker  atomic.Pointer[func(BreakerChange)]
 	onSkew     atomic.Pointer[func(shard string, ahead time.Duration)]
+	tracer     atomic.Pointer[ports.Tracer]
 }
 
 func (n *notices) failedOver() {
@@ -60,4 +61,13 @@ func (m *RedisShardManager) OnBreaker(f func(BreakerChange)) { m.notices.onBreak
 // It must not block.
 func (m *RedisShardManager) OnSkew(f func(shard string, ahead time.Duration)) {
 	m.notices.onSkew.Store(&f)
+}
+
+// Trace has the tracer record each batch from now on, but no probes; nil: nobody does.
+func (m *RedisShardManager) Trace(t ports.Tracer) {
+	if t == nil {
+		m.notices.tracer.Store(nil)
+		return
+	}
+	m.notices.tracer.Store(&t)
 }

@@ -51,7 +51,7 @@ type DecisionLog struct {
 var _ ports.Observer = (*DecisionLog)(nil)
 
 // line holds the fields of one log line: handed to zap through an interface, they would be garbage each time.
-type line struct{ fields [12]zap.Field }
+type line struct{ fields [13]zap.Field }
 
 // NewDecisionLog logs to log what cfg asks for.
 func NewDecisionLog(cfg Config, log *Logger) *DecisionLog {
@@ -126,6 +126,9 @@ func appendDecision(f []zap.Field, req *domain.Request, d *domain.Decision) []za
 	}
 	if req.ID != "" {
 		f = append(f, zap.String("requestID", cut(req.ID, maxValue)))
+	}
+	if req.TraceID != "" {
+		f = append(f, zap.String("traceId", req.TraceID))
 	}
 	if d.KeyMissing {
 		f = append(f, zap.Bool("keyMissing", true))

@@ -1,0 +1,33 @@
+package ports
+
+import (
+	"context"
+
+	"github.com/velocity-limiter/velocity/internal/domain"
+)
+
+// Tracer records what requests go through, as spans. Where nothing is recorded there is no Tracer: whoever may have one
+// takes nil. Safe for concurrent use; it must not block, and copies the strings that it keeps.
+type Tracer interface {
+	// Request begins the span of a request that came in over HTTP. traceparent and tracestate are what its headers of
+	// these names say; what cannot be read counts as absent.
+	Request(method, path, traceparent, tracestate string) RequestSpan
+	// Batch begins the span of what is sent to a shard for so many bucket groups at once. from are contexts of requests;
+	// the span is linked to those of their spans that are recorded, and there is none if none is. end ends it, with why
+	// the batch failed, or nil.
+	Batch(shard string, groups int, from []context.Context) (end func(error))
+}
+
+// RequestSpan is the span of one request, for one goroutine.
+type RequestSpan interface {
+	// Context carries the span to [Tracer.Batch]. It never ends.
+	Context() context.Context
+	// TraceID is in hexadecimal; empty if the span is not recorded.
+	TraceID() string
+	// Headers are traceparent and tracestate for whoever is asked next, for the same trace. tracestate may be empty.
+	Headers() (traceparent, tracestate string)
+	// Decided notes a decision, of which no key is kept.
+	Decided(d *domain.Decision)
+	// End ends the span with the status of the answer.
+	End(status int)
+}
