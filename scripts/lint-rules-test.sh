@@ -74,6 +74,7 @@ breach internal/adapters/memstore/breach github.com/gofiber/fiber/v2 fiber-stays
 breach internal/adapters/memstore/breach github.com/valyala/fasthttp fiber-stays-in-httpfiber
 breach internal/adapters/httpfiber/breach github.com/redis/go-redis/v9 redis-stays-in-redisstore
 breach internal/adapters/httpfiber/breach github.com/prometheus/client_golang/prometheus prometheus-stays-in-telemetry
+breach internal/adapters/telemetry/breach go.opentelemetry.io/otel opentelemetry-stays-in-tracing
 breach internal/adapters/memstore/breach github.com/goccy/go-yaml yaml-stays-in-policyfile
 breach internal/adapters/memstore/breach github.com/fsnotify/fsnotify yaml-stays-in-policyfile
 breach internal/adapters/httpfiber/breach github.com/envoyproxy/go-control-plane/envoy/type/v3 envoy-stays-in-grpcenvoy

@@ -83,13 +83,17 @@ func provideMetrics(
 
 // provideServer makes the data plane, whose upstream is counted where there is one.
 func provideServer(
-	cfg httpfiber.Config, limiter ports.Limiter, m *metrics.Metrics, log *zap.Logger,
+	cfg httpfiber.Config, limiter ports.Limiter, m *metrics.Metrics, tracer ports.Tracer, log *zap.Logger,
 ) (*httpfiber.Server, error) {
 	s, err := httpfiber.New(cfg, limiter, log)
-	if err == nil && cfg.Upstream.URL != "" {
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Upstream.URL != "" {
 		s.OnUpstream(m.WatchUpstream().Answered)
 	}
-	return s, err
+	s.Trace(tracer)
+	return s, nil
 }
 
 func provideMeasuredLimiter(limiter *app.RateLimiter, m *metrics.Metrics) ports.Limiter {

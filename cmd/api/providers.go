@@ -33,10 +33,11 @@ type store struct {
 
 // provideStore makes the store that the settings ask for.
 func provideStore(
-	cfg storeConfig, redis redisstore.Config, shortcut app.ShortcutConfig, memory memstore.Config, log *zap.Logger,
+	cfg storeConfig, redis redisstore.Config, shortcut app.ShortcutConfig, memory memstore.Config, tracer ports.Tracer,
+	log *zap.Logger,
 ) (*store, func(), error) {
 	if cfg.usesRedis(&redis) {
-		return newRedisStore(redis, shortcut, log)
+		return newRedisStore(redis, shortcut, tracer, log)
 	}
 	buckets, err := memstore.New(memory)
 	if err != nil {
@@ -46,13 +47,16 @@ func provideStore(
 	return s, closing("memory", buckets, log), nil
 }
 
-func newRedisStore(cfg redisstore.Config, shortcut app.ShortcutConfig, log *zap.Logger) (*store, func(), error) {
+func newRedisStore(
+	cfg redisstore.Config, shortcut app.ShortcutConfig, tracer ports.Tracer, log *zap.Logger,
+) (*store, func(), error) {
 	redisstore.SetLogger(func(msg string) { log.Debug("Redis client", zap.String("message", msg)) })
 	buckets, err := redisstore.New(cfg)
 	if err != nil {
 		return nil, nil, err
 	}
 	watchShards(buckets.Manager(), log)
+	buckets.Manager().Trace(tracer)
 	s := &store{
 		Name: domain.StoreRedis, Buckets: buckets, Health: buckets, Stats: buckets, Redis: buckets, Shards: buckets.Manager().Shards(),
 	}

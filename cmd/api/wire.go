@@ -17,6 +17,7 @@ var (
 	)
 	telemetrySet = wire.NewSet(
 		provideZap,
+		provideTracer,
 		telemetry.NewDecisionLog,
 		provideMetrics,
 		provideTop,

@@ -23,18 +23,25 @@ func newService(cfg config, log *telemetry.Logger) (*service, func(), error) {
 	shortcutConfig := cfg.Shortcut
 	memstoreConfig := cfg.Memory
 	logger := provideZap(log)
-	mainStore, cleanup, err := provideStore(mainStoreConfig, redisstoreConfig, shortcutConfig, memstoreConfig, logger)
+	tracer, cleanup, err := provideTracer(logger)
 	if err != nil {
 		return nil, nil, err
 	}
-	mainLocalStore, cleanup2, err := provideLocalStore(memstoreConfig, logger)
+	mainStore, cleanup2, err := provideStore(mainStoreConfig, redisstoreConfig, shortcutConfig, memstoreConfig, tracer, logger)
 	if err != nil {
+		cleanup()
+		return nil, nil, err
+	}
+	mainLocalStore, cleanup3, err := provideLocalStore(memstoreConfig, logger)
+	if err != nil {
+		cleanup2()
 		cleanup()
 		return nil, nil, err
 	}
 	mainPolicyConfig := cfg.Policy
 	mainPolicies, err := providePolicies(mainPolicyConfig, logger)
 	if err != nil {
+		cleanup3()
 		cleanup2()
 		cleanup()
 		return nil, nil, err
@@ -43,12 +50,13 @@ func newService(cfg config, log *telemetry.Logger) (*service, func(), error) {
 	decisionLog := telemetry.NewDecisionLog(telemetryConfig, log)
 	grpcenvoyConfig := cfg.GRPC
 	metrics := provideMetrics(mainStore, mainLocalStore, mainPolicies, grpcenvoyConfig, log)
-	top, cleanup3 := provideTop()
+	top, cleanup4 := provideTop()
 	observer := provideObserver(decisionLog, metrics, top)
 	rateLimiter := provideLimiter(mainStore, mainLocalStore, mainPolicies, observer)
 	limiter := provideMeasuredLimiter(rateLimiter, metrics)
-	server, err := provideServer(httpfiberConfig, limiter, metrics, logger)
+	server, err := provideServer(httpfiberConfig, limiter, metrics, tracer, logger)
 	if err != nil {
+		cleanup4()
 		cleanup3()
 		cleanup2()
 		cleanup()
@@ -56,6 +64,7 @@ func newService(cfg config, log *telemetry.Logger) (*service, func(), error) {
 	}
 	mainGrpcDoor, err := provideGRPCDoor(grpcenvoyConfig, httpfiberConfig, mainPolicyConfig, limiter, logger)
 	if err != nil {
+		cleanup4()
 		cleanup3()
 		cleanup2()
 		cleanup()
@@ -65,6 +74,7 @@ func newService(cfg config, log *telemetry.Logger) (*service, func(), error) {
 	serviceState := provideServiceState(mainPolicies, server)
 	admin, err := provideAdmin(adminConfig, rateLimiter, mainStore, serviceState, mainPolicies, metrics, top, logger)
 	if err != nil {
+		cleanup4()
 		cleanup3()
 		cleanup2()
 		cleanup()
@@ -80,6 +90,7 @@ func newService(cfg config, log *telemetry.Logger) (*service, func(), error) {
 		Log:      logger,
 	}
 	return mainService, func() {
+		cleanup4()
 		cleanup3()
 		cleanup2()
 		cleanup()
@@ -92,7 +103,8 @@ func newService(cfg config, log *telemetry.Logger) (*service, func(), error) {
 var (
 	configSet    = wire.NewSet(wire.FieldsOf(new(config), "Policy", "HTTP", "GRPC", "Admin", "Store", "Redis", "Shortcut", "Memory", "Log"))
 	telemetrySet = wire.NewSet(
-		provideZap, telemetry.NewDecisionLog, provideMetrics,
+		provideZap,
+		provideTracer, telemetry.NewDecisionLog, provideMetrics,
 		provideTop,
 		provideObserver,
 	)

@@ -1,0 +1,289 @@
+package test
+
+import (
+	"compress/gzip"
+	"context"
+	"encoding/hex"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	collectorpb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/redistest"
+)
+
+// collector receives OTLP over HTTP.
+type collector struct {
+	url string
+
+	mu       sync.Mutex
+	calls    int
+	services map[string]bool
+	spans    []*tracepb.Span
+}
+
+func startCollector(t *testing.T) *collector {
+	t.Helper()
+	c := &collector{services: make(map[string]bool)}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var body io.Reader = r.Body
+		if r.Header.Get("Content-Encoding") == "gzip" {
+			unzipped, err := gzip.NewReader(r.Body)
+			if !assert.NoError(t, err) {
+				return
+			}
+			body = unzipped
+		}
+		raw, err := io.ReadAll(body)
+		var sent collectorpb.ExportTraceServiceRequest
+		if !assert.NoError(t, err) || !assert.NoError(t, proto.Unmarshal(raw, &sent)) {
+			return
+		}
+		assert.Equal(t, "/v1/traces", r.URL.Path)
+		c.take(&sent)
+		w.Header().Set("Content-Type", "application/x-protobuf")
+	}))
+	t.Cleanup(server.Close)
+	c.url = server.URL
+	return c
+}
+
+func (c *collector) take(sent *collectorpb.ExportTraceServiceRequest) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.calls++
+	for _, r := range sent.GetResourceSpans() {
+		for _, a := range r.GetResource().GetAttributes() {
+			if a.GetKey() == "service.name" {
+				c.services[a.GetValue().GetStringValue()] = true
+			}
+		}
+		for _, s := range r.GetScopeSpans() {
+			c.spans = append(c.spans, s.GetSpans()...)
+		}
+	}
+}
+
+// named returns the spans of this name, when the process that sends them has ended.
+func (c *collector) named(name string) []*tracepb.Span {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var found []*tracepb.Span
+	for _, s := range c.spans {
+		if s.GetName() == name {
+			found = append(found, s)
+		}
+	}
+	return found
+}
+
+func attributes(s *tracepb.Span) map[string]any {
+	all := make(map[string]any)
+	for _, a := range s.GetAttributes() {
+		if text := a.GetValue().GetStringValue(); text != "" {
+			all[a.GetKey()] = text
+		} else {
+			all[a.GetKey()] = a.GetValue().GetIntValue()
+		}
+	}
+	return all
+}
+
+const (
+	traceOfClient = "0af7651916cd43dd8448eb211c80319c"
+	spanOfClient  = "b7ad6b7169203331"
+)
+
+func askTraced(t *testing.T, p *process, path, flags string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p.url+path, nil)
+	require.NoError(t, err)
+	req.Header.Set("traceparent", "00-"+traceOfClient+"-"+spanOfClient+"-"+flags)
+	req.Header.Set("tracestate", "vendor=value")
+	res, err := http.DefaultClient.Do(req)
+	require.NoError(t, err)
+	require.NoError(t, res.Body.Close())
+	require.Equal(t, http.StatusOK, res.StatusCode)
+}
+
+// startTraced runs the service before an API, with one real Redis, and returns what the API is told of traces.
+func startTraced(t *testing.T, vars settings) (*process, chan http.Header) {
+	t.Helper()
+	seen := make(chan http.Header, 10)
+	api := startAPI(t, func(_ http.ResponseWriter, r *http.Request) { seen <- r.Header.Clone() })
+	vars["VELOCITY_UPSTREAM_URL"] = api
+	vars["VELOCITY_REDIS_ADDRS"] = redistest.Start(t).Addr
+	return start(t, vars), seen
+}
+
+func TestTraces_aRequestIsFollowedFromItsClientToTheShardAndTheUpstream(t *testing.T) {
+	c := startCollector(t)
+	p, seen := startTraced(t, settings{"OTEL_EXPORTER_OTLP_ENDPOINT": c.url})
+	askTraced(t, p, "/orders/7", "01")
+	upstream := <-seen
+	p.stop() // sends what is recorded
+
+	requests := c.named("GET")
+	require.Len(t, requests, 1)
+	s := requests[0]
+	assert.Equal(t, traceOfClient, hex.EncodeToString(s.GetTraceId()))
+	assert.Equal(t, spanOfClient, hex.EncodeToString(s.GetParentSpanId()))
+	assert.Equal(t, tracepb.Span_SPAN_KIND_SERVER, s.GetKind())
+	assert.Equal(t, map[string]any{
+		"http.request.method": "GET", "url.path": "/orders/7", "http.response.status_code": int64(200),
+		"velocity.policy": "default", "velocity.outcome": "allowed", "velocity.store": "redis",
+	}, attributes(s), "and no key")
+	assert.True(t, c.services["velocity"], "the service's name")
+
+	batches := c.named("batch")
+	require.Len(t, batches, 1)
+	require.Len(t, batches[0].GetLinks(), 1)
+	assert.Equal(t, s.GetSpanId(), batches[0].GetLinks()[0].GetSpanId())
+	assert.Equal(t, s.GetTraceId(), batches[0].GetLinks()[0].GetTraceId())
+	assert.Equal(t, "shard-0", attributes(batches[0])["velocity.shard"])
+
+	assert.Equal(t, []string{"00-" + traceOfClient + "-" + hex.EncodeToString(s.GetSpanId()) + "-01"}, upstream["Traceparent"])
+	assert.Equal(t, []string{"vendor=value"}, upstream["Tracestate"])
+
+	lines := p.logged("Decision: ALLOWED")
+	require.Len(t, lines, 1)
+	assert.Equal(t, traceOfClient, lines[0]["traceId"])
+}
+
+func TestTraces_everyRequestIsLinkedToTheOneBatchInWhichItRode(t *testing.T) {
+	const n = 64
+	c := startCollector(t)
+	p := start(t, settings{
+		"OTEL_EXPORTER_OTLP_ENDPOINT": c.url, "VELOCITY_REDIS_ADDRS": redistest.Start(t).Addr,
+		"VELOCITY_SHORTCUT_MAX_ENTRIES": "0", "VELOCITY_TAKE_TIMEOUT": "5s",
+	})
+	_ = burst(t, n, func(int) (answer, error) { return p.ask(http.MethodGet, p.url+"/api/resource", "") })
+	p.stop()
+
+	requests, linked := map[string]int{}, map[string]int{}
+	for _, s := range c.named("GET") {
+		requests[hex.EncodeToString(s.GetSpanId())]++
+	}
+	batches, groups := c.named("batch"), int64(0)
+	for _, s := range batches {
+		groups += attributes(s)["velocity.groups"].(int64)
+		for _, l := range s.GetLinks() {
+			linked[hex.EncodeToString(l.GetSpanId())]++
+		}
+	}
+	assert.Len(t, requests, n)
+	assert.Equal(t, requests, linked)
+	assert.EqualValues(t, n, groups)
+}
+
+// Export implements collectorpb.TraceServiceServer.
+func (c *grpcCollector) Export(_ context.Context, sent *collectorpb.ExportTraceServiceRequest) (*collectorpb.ExportTraceServiceResponse, error) {
+	c.take(sent)
+	return &collectorpb.ExportTraceServiceResponse{}, nil
+}
+
+type grpcCollector struct {
+	collectorpb.UnimplementedTraceServiceServer
+	collector
+}
+
+func TestTraces_goByGRPCWhereItIsAskedFor(t *testing.T) {
+	c := &grpcCollector{collector: collector{services: make(map[string]bool)}}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	server := grpc.NewServer()
+	collectorpb.RegisterTraceServiceServer(server, c)
+	go func() { _ = server.Serve(ln) }()
+	t.Cleanup(server.Stop)
+	p, _ := startTraced(t, settings{
+		"OTEL_EXPORTER_OTLP_ENDPOINT": "http://" + ln.Addr().String(), "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+		"OTEL_SERVICE_NAME": "edge",
+	})
+	askTraced(t, p, "/", "01")
+	p.stop()
+	assert.Len(t, c.named("GET"), 1)
+	assert.True(t, c.services["edge"])
+}
+
+func TestTraces_whatTheClientDoesNotSampleIsNotRecordedButPassedOn(t *testing.T) {
+	c := startCollector(t)
+	p, seen := startTraced(t, settings{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": c.url + "/v1/traces"})
+	askTraced(t, p, "/", "00")
+	upstream := <-seen
+	p.stop()
+	assert.Regexp(t, "^00-"+traceOfClient+"-[0-9a-f]{16}-00$", upstream.Get("Traceparent"))
+	assert.Zero(t, c.calls)
+	assert.NotContains(t, p.logged("Decision: ALLOWED")[0], "traceId")
+}
+
+func TestTraces_aPathThatIsNoTextLosesNoSpan(t *testing.T) {
+	c := startCollector(t)
+	p := start(t, settings{"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_ENDPOINT": c.url})
+	conn, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
+	require.NoError(t, err)
+	_, err = io.WriteString(conn, "GET /api/\xff\xfe HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+	require.NoError(t, err)
+	_, err = io.ReadAll(conn)
+	require.NoError(t, err)
+	require.NoError(t, conn.Close())
+	p.stop()
+	require.Len(t, c.named("GET"), 1)
+	assert.Equal(t, "/api/\ufffd", attributes(c.named("GET")[0])["url.path"])
+}
+
+func TestTraces_offByDefaultAndWhenToldSo(t *testing.T) {
+	for name, vars := range map[string]settings{
+		"no variable":          {},
+		"OTEL_SDK_DISABLED":    {"OTEL_SDK_DISABLED": "true"},
+		"OTEL_TRACES_EXPORTER": {"OTEL_TRACES_EXPORTER": "none"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := startCollector(t)
+			if len(vars) > 0 {
+				vars["OTEL_EXPORTER_OTLP_ENDPOINT"] = c.url
+			}
+			p, seen := startTraced(t, vars)
+			askTraced(t, p, "/", "01")
+			upstream := <-seen
+			p.stop()
+			assert.Zero(t, c.calls)
+			assert.Equal(t, "00-"+traceOfClient+"-"+spanOfClient+"-01", upstream.Get("Traceparent"), "it passes as it came")
+			assert.NotContains(t, p.logged("Decision: ALLOWED")[0], "traceId")
+		})
+	}
+}
+
+func TestTraces_wrongVariablesKeepTheServiceFromStarting(t *testing.T) {
+	p := launch(t, settings{
+		"OTEL_TRACES_EXPORTER": "zipkin", "OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4318",
+		"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json", "OTEL_TRACES_SAMPLER": "some",
+	})
+	assert.Equal(t, 2, p.wait())
+	for _, variable := range []string{
+		`OTEL_TRACES_EXPORTER: "zipkin": `, "OTEL_EXPORTER_OTLP_ENDPOINT: ",
+		`OTEL_EXPORTER_OTLP_PROTOCOL: "http/json": `, `OTEL_TRACES_SAMPLER: "some": `,
+	} {
+		assert.Contains(t, p.stderr.String(), variable)
+	}
+}
+
+func TestTraces_aCollectorThatIsDownHurtsNobody(t *testing.T) {
+	p, _ := startTraced(t, settings{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://" + redistest.Blackhole(t)})
+	askTraced(t, p, "/", "01")
+	began := time.Now()
+	p.signal(syscall.SIGTERM)
+	assert.Equal(t, 0, p.wait())
+	assert.Less(t, time.Since(began), patience/2)
+}
