@@ -290,7 +290,7 @@ func TestDoors_doAsThePolicySays(t *testing.T) {
 	const policies = `
 policies:
   - name: work
-    match: { path: "/work/**" }
+    match: { path: "/jobs/**" }
     key: query:api_key
     block: ["mallory"]
     limits: [ { name: hourly, rate: 2/h, capacity: 2 } ]
@@ -310,13 +310,13 @@ policies:
 	p := start(t, settings{"VELOCITY_UPSTREAM_URL": url, "VELOCITY_POLICY_FILE": file, "VELOCITY_TRUSTED_PROXIES": "loopback"})
 	status := func(path string) int { return p.mustAsk(http.MethodGet, p.url+path, "").status }
 	for range 5 {
-		assert.Equal(t, http.StatusServiceUnavailable, status("/work/1?api_key=alice&busy"), "the tokens come back")
+		assert.Equal(t, http.StatusServiceUnavailable, status("/jobs/1?api_key=alice&busy"), "the tokens come back")
 	}
-	assert.Equal(t, http.StatusOK, status("/work/1?api_key=alice"))
-	assert.Equal(t, http.StatusOK, status("/work//2?api_key=%61lice"))
-	assert.Equal(t, http.StatusTooManyRequests, status("/work/./3?api_key=alice"))
-	assert.Equal(t, http.StatusBadRequest, status("/work/1?api_key=bob&api_key=alice"), "who pays?")
-	assert.Equal(t, http.StatusForbidden, status("/work/1?api_key=mallory"))
+	assert.Equal(t, http.StatusOK, status("/jobs/1?api_key=alice"))
+	assert.Equal(t, http.StatusOK, status("/jobs//2?api_key=%61lice"))
+	assert.Equal(t, http.StatusTooManyRequests, status("/jobs/./3?api_key=alice"))
+	assert.Equal(t, http.StatusBadRequest, status("/jobs/1?api_key=bob&api_key=alice"), "who pays?")
+	assert.Equal(t, http.StatusForbidden, status("/jobs/1?api_key=mallory"))
 	for range 3 {
 		assert.Equal(t, http.StatusOK, status("/elsewhere"), "exempt")
 	}
@@ -324,8 +324,8 @@ policies:
 	auth := func(uri, query string) int {
 		return p.mustAsk(http.MethodGet, p.url+"/v1/forward-auth"+query, "", "X-Forwarded-Uri: "+uri).status
 	}
-	assert.Equal(t, http.StatusTooManyRequests, auth("/work/4?api_key=alice", ""), "the same bucket")
-	assert.Equal(t, http.StatusOK, auth("/work/4?api_key=carol", ""))
-	assert.Equal(t, http.StatusForbidden, auth("/work/4?api_key=mallory", "?denied=429"), "blocked is no matter of waiting")
+	assert.Equal(t, http.StatusTooManyRequests, auth("/jobs/4?api_key=alice", ""), "the same bucket")
+	assert.Equal(t, http.StatusOK, auth("/jobs/4?api_key=carol", ""))
+	assert.Equal(t, http.StatusForbidden, auth("/jobs/4?api_key=mallory", "?denied=429"), "blocked is no matter of waiting")
 	p.stop()
 }
