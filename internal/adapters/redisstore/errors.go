@@ -132,12 +132,14 @@ func kindOfDial(err error) ports.FailureKind {
 // kindOfConn is for what goes wrong on a connection that was there.
 func kindOfConn(err error) ports.FailureKind {
 	var op *net.OpError
+	var number syscall.Errno // without an operation around it where go-redis prepares a connection
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return ports.FailureTimeout
 	case isTLSError(err):
 		return ports.FailureTLS
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed), errors.As(err, &op):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed), errors.As(err, &op),
+		errors.As(err, &number):
 		return ports.FailureClosed
 	}
 	return ports.FailureGarbled

@@ -51,6 +51,7 @@ func TestClassify(t *testing.T) {
 		{io.ErrUnexpectedEOF, redisstore.Failure{ports.FailureClosed, ran, trips}},
 		{&net.OpError{Op: "write", Err: syscall.EPIPE}, redisstore.Failure{ports.FailureClosed, ran, trips}},
 		{&net.OpError{Op: "read", Err: syscall.ECONNRESET}, redisstore.Failure{ports.FailureClosed, ran, trips}},
+		{os.NewSyscallError("read", syscall.ECONNRESET), redisstore.Failure{ports.FailureClosed, ran, trips}},
 		{net.ErrClosed, redisstore.Failure{ports.FailureClosed, ran, trips}},
 		{os.ErrDeadlineExceeded, redisstore.Failure{ports.FailureTimeout, ran, trips}},
 		{&net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}, redisstore.Failure{ports.FailureTimeout, ran, trips}},

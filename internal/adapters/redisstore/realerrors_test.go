@@ -74,7 +74,7 @@ var troubles = []struct {
 		server := redistest.Start(t, redistest.Args("--maxclients", "1"))
 		require.NoError(t, plainClient(t, server.Addr).Ping(t.Context()).Err())
 		return config(server.Addr)
-	}, redisstore.Failure{ports.FailureClosed, false, true}}, // or maxclients, if the answer is read before the reset
+	}, redisstore.Failure{ports.FailureMaxClients, true, true}},
 	{
 		"full", serverWith("--maxmemory", "1", "--maxmemory-policy", "noeviction"),
 		redisstore.Failure{ports.FailureOOM, true, true},
@@ -139,6 +139,13 @@ var troubles = []struct {
 	}, redisstore.Failure{ports.FailureTLS, true, true}},
 }
 
+// reset is how a connection that the server has reset is seen. It closes one with words in it that it has not read, and
+// then the reset may overtake its answer: overtaken are the troubles where it does.
+var (
+	reset     = redisstore.Failure{Kind: ports.FailureClosed, Trips: true}
+	overtaken = map[string]bool{"too many clients": true, "no password": true}
+)
+
 func serverWith(args ...string) trouble {
 	return func(t *testing.T) redisstore.Config { return config(redistest.Start(t, redistest.Args(args...)).Addr) }
 }
@@ -181,10 +188,9 @@ func TestClassify_whatRealServersSay(t *testing.T) {
 			}
 			got := redisstore.Classify(err)
 			assert.NotZero(t, s.Stats()[0].Failures[got.Kind], "it is counted")
-			if got.Kind == ports.FailureMaxClients {
-				got = redisstore.Failure{Kind: ports.FailureClosed, Trips: true}
+			if got != reset || !overtaken[c.name] {
+				assert.Equal(t, c.want, got, "%v", err)
 			}
-			assert.Equal(t, c.want, got, "%v", err)
 			want := ports.ErrUnavailable
 			if c.want.Kind == ports.FailureWrongType || c.want.Kind == ports.FailureCorrupt {
 				want = ports.ErrCorrupt
