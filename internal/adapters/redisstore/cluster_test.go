@@ -57,6 +57,7 @@ func TestCluster(t *testing.T) {
 
 func clusterContract(t *testing.T, c *redistest.Cluster) {
 	porttest.TestBucketStore(t, porttest.Harness{
+		Spare: spare,
 		New: func(t *testing.T) porttest.Fixture {
 			now := domain.InstantOf(time.Date(2040, 1, 1, 0, 0, 0, 0, time.UTC))
 			for _, node := range primaries(t, c) {

@@ -45,6 +45,7 @@ func TestSentinel(t *testing.T) {
 
 func sentinelContract(t *testing.T, sentinels *redistest.Sentinels) {
 	porttest.TestBucketStore(t, porttest.Harness{
+		Spare: spare,
 		New: func(t *testing.T) porttest.Fixture {
 			c := sentinels.Client(sentinels.Primary())
 			now := domain.InstantOf(time.Date(2040, 1, 1, 0, 0, 0, 0, time.UTC))

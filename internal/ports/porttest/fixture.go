@@ -29,6 +29,9 @@ type Harness struct {
 	// Unreachable makes a store whose servers cannot be reached, and says within which budget it must answer. Nil
 	// for a store without servers.
 	Unreachable func(t *testing.T) (store ports.BucketStore, budget time.Duration)
+	// Spare is how long the store keeps a bucket that is full again, of limits that fill within 16 s. Zero: it is
+	// forgotten at once.
+	Spare time.Duration
 }
 
 // bench is a fixture with shorter words for the scenarios.
