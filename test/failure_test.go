@@ -146,6 +146,7 @@ func TestSecrets_areNeverShown(t *testing.T) {
 	ask(http.MethodGet, p.url+"/api/resource", "")
 	ask(http.MethodGet, p.admin+"/readyz", "")
 	p.stop()
+	shown.WriteString(p.stdout.String())
 
 	vars["VELOCITY_REDIS_PASSWORD"] = "hush-wrong"
 	server.Restart()

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/redistest"
+	"github.com/velocity-limiter/velocity/test/measure"
 )
 
 func TestShutdown_underLoadEveryRequestIsAnswered(t *testing.T) {
@@ -50,6 +51,7 @@ func TestShutdown_underLoadEveryRequestIsAnswered(t *testing.T) {
 			wg.Wait()
 
 			assert.Equal(t, 0, p.wait(), "exit code")
+			measure.Keep(t, "shutdown-"+sig.String(), map[string]int64{"Answered": answered.Load(), "Lost": lost.Load()})
 			assert.Zero(t, lost.Load())
 			assert.Len(t, p.logged("Stopped"), 1)
 			decisions := len(p.logged("Decision: ALLOWED")) + len(p.logged("Decision: BLOCKED (429)"))

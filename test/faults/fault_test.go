@@ -86,16 +86,19 @@ func TestFaults(t *testing.T) {
 			if !measure.Exact() {
 				t.Parallel()
 			}
-			o := f.run(t)
-			t.Log(o.String())
-			o.Passed = !t.Failed()
-			measure.Keep(t, "fault-"+slug(o.Kind), o)
+			o := &outcome{Kind: f.kind}
+			defer func() { // also of one that ends at once
+				t.Log(o.String())
+				o.Passed = !t.Failed()
+				measure.Keep(t, "fault-"+slug(o.Kind), o)
+			}()
+			f.run(t, o)
 		})
 	}
 	require.GreaterOrEqual(t, len(kinds), 30)
 }
 
-func (x *fault) run(t *testing.T) *outcome {
+func (x *fault) run(t *testing.T, o *outcome) {
 	cfg := x.fleet
 	if x.prepare != nil {
 		cfg = x.prepare(t)
@@ -106,7 +109,6 @@ func (x *fault) run(t *testing.T) *outcome {
 	t.Cleanup(l.end)
 	l.awaitRecovery(t, 0) // connected
 
-	o := &outcome{Kind: x.kind}
 	calmly := time.Second
 	if x.lasts > 0 {
 		calmly = x.lasts
@@ -129,7 +131,6 @@ func (x *fault) run(t *testing.T) *outcome {
 		assert.LessOrEqual(t, o.Recovery, recoverTimeout)
 	}
 	x.judge(t, f, o)
-	return o
 }
 
 func (x *fault) checkAnswers(t *testing.T, fallbacks float64, answers int64) {

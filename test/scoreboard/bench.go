@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -34,6 +35,7 @@ type result struct {
 	row
 	measured string
 	verdict  verdict
+	took     time.Duration
 }
 
 // notRunError says that a row cannot be measured here. Its text says why.
@@ -64,7 +66,8 @@ func (b *bench) measure(r row) result {
 	case ok:
 		res.verdict = passed
 	}
-	fmt.Printf("%s %s: %s (%v)\n", r.id, res.verdict, res.measured, time.Since(began).Round(time.Second))
+	res.took = time.Since(began)
+	fmt.Printf("%s %s: %s (%v)\n", r.id, res.verdict, res.measured, res.took.Round(time.Second))
 	return res
 }
 
@@ -79,6 +82,9 @@ func (b *bench) run(name string, args ...string) error {
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
 	err := cmd.Run()
+	if err == nil && noTest.Match(output.Bytes()) {
+		err = errors.New("no test is called so")
+	}
 	if err != nil {
 		fmt.Println(lastLines(output.String(), 60))
 		err = fmt.Errorf("%s: %w", name, err)
@@ -86,6 +92,9 @@ func (b *bench) run(name string, args ...string) error {
 	b.ran[name] = err
 	return err
 }
+
+// noTest is what go test says where a pattern has no test; it passes all the same.
+var noTest = regexp.MustCompile(`no tests to run|no test files`)
 
 func lastLines(text string, n int) string {
 	lines := strings.Split(strings.TrimSpace(text), "\n")
