@@ -15,10 +15,15 @@ func NormalizeAddress(s string) string { return KeySource{}.Normalize(s) }
 
 // Address is the value of an ip or ip/48 key: as [ClientAddress], with IPv6 cut to the source's prefix.
 func (s KeySource) Address(a netip.Addr) string {
+	return addressText(a, s.ipv6Prefix())
+}
+
+// ipv6Prefix is how much of an IPv6 address names a client of the source.
+func (s KeySource) ipv6Prefix() int {
 	if s.Kind == SourceIP48 {
-		return addressText(a, ipv6SiteBits)
+		return ipv6SiteBits
 	}
-	return addressText(a, ipv6Bits)
+	return ipv6Bits
 }
 
 // Normalize puts a value that a caller wrote into the form that the source's own values have: an address is cut as

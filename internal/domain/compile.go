@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // Compile validates the policy and works out what deciding needs: its bucket groups and the index of its patterns. It
@@ -19,7 +20,7 @@ func (p *Policy) Compile() error {
 		lists = append(lists, p.Overrides[i].Keys)
 		c.overrides = append(c.overrides, p.groupsOf(p.overridden(&p.Overrides[i])))
 	}
-	c.patterns = newPatternIndex(lists)
+	c.patterns = newPatternIndex(lists, p.OwnKey())
 	c.needsOwn = c.patterns.some || slices.ContainsFunc(c.groups, func(g Group) bool { return g.Own })
 	p.compiled = c
 	return nil
@@ -222,13 +223,17 @@ func (p *Policy) checkPatterns() (errs []error) {
 	bad := func(field, value, reason string) {
 		errs = append(errs, &FieldError{ErrInvalidPolicy, field, value, reason})
 	}
+	source, addresses := p.OwnKey().address()
 	check := func(field string, patterns []string) {
 		if len(patterns) > MaxOverrides {
 			bad(field, strconv.Itoa(len(patterns)), "there must be at most "+strconv.Itoa(MaxOverrides)+" of them")
 		}
 		for _, pattern := range patterns {
 			var wrong *FieldError
-			if errors.As(CheckPattern(pattern), &wrong) {
+			if !errors.As(CheckPattern(pattern), &wrong) && addresses && strings.Contains(pattern, "/") && !strings.Contains(pattern, "*") {
+				wrong = source.checkNetwork(pattern)
+			}
+			if wrong != nil {
 				bad(field, wrong.Value, wrong.Reason)
 			}
 		}

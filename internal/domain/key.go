@@ -131,6 +131,12 @@ func (k Key) Sources() []KeySource {
 	return k
 }
 
+// address returns the source of a key whose values are addresses.
+func (k Key) address() (source KeySource, ok bool) {
+	sources := k.Sources()
+	return sources[0], len(sources) == 1 && sources[0].IsAddress()
+}
+
 // Equal reports whether both keys name the same clients by the same buckets.
 func (k Key) Equal(other Key) bool { return slices.Equal(k.Sources(), other.Sources()) }
 

@@ -3,6 +3,7 @@ package domain
 import (
 	"cmp"
 	"math"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,7 +13,7 @@ import (
 const maxPattern = maxKeyValue
 
 // CheckPattern refuses what is no pattern of clients: a text of 1 to 256 bytes, in which at most one * stands for any
-// text.
+// text. Where clients are addresses, one with a slash and no * must be a network, too; see [Policy.Validate].
 func CheckPattern(s string) error {
 	switch {
 	case s == "" || len(s) > maxPattern:
@@ -31,15 +32,17 @@ type patternIndex struct {
 	every int32
 	// affixes are the patterns with a *, by what stands before it; each text has an index of what stands after it,
 	// written backwards.
-	affixes affixIndex
-	some    bool
+	affixes  affixIndex
+	networks networkIndex
+	some     bool
 }
 
 // noRank is that of a pattern which is not there.
 const noRank = math.MaxInt32
 
-// newPatternIndex makes the index; a pattern's rank is its list's place.
-func newPatternIndex(lists [][]string) patternIndex {
+// newPatternIndex makes the index of patterns of the key's values; a pattern's rank is its list's place.
+func newPatternIndex(lists [][]string, key Key) patternIndex {
+	source, addresses := key.address()
 	x := patternIndex{exact: map[string]int32{}, every: noRank}
 	tails := map[string]map[string]int32{}
 	for i, list := range lists {
@@ -50,6 +53,10 @@ func newPatternIndex(lists [][]string) patternIndex {
 			switch {
 			case pattern == "*":
 				x.every = min(x.every, rank)
+			case !star && addresses && strings.Contains(pattern, "/"):
+				x.networks.add(netip.MustParsePrefix(pattern), rank) // it was checked
+			case !star && addresses:
+				note(x.exact, source.Normalize(pattern), rank)
 			case !star:
 				note(x.exact, pattern, rank)
 			default:
@@ -64,15 +71,15 @@ func newPatternIndex(lists [][]string) patternIndex {
 	return x
 }
 
-func note(ranks map[string]int32, text string, rank int32) {
-	if known, there := ranks[text]; !there || rank < known {
-		ranks[text] = rank
+func note[P comparable](ranks map[P]int32, pattern P, rank int32) {
+	if known, there := ranks[pattern]; !there || rank < known {
+		ranks[pattern] = rank
 	}
 }
 
 // find returns the lowest rank of the patterns that match text; noRank if none does. Without allocating.
 func (x *patternIndex) find(text string) int32 {
-	best := x.every
+	best := min(x.every, x.networks.find(text))
 	if rank, there := x.exact[text]; there {
 		best = min(best, rank)
 	}

@@ -46,7 +46,7 @@ func readPolicies(r *reader, p place, into *document) {
 	lines := map[string]int{}
 	r.list(p, "policies", func(item place) {
 		policy := domain.Policy{OnStoreFailure: r.options.OnStoreFailure}
-		r.overridden, r.limitKeys = nil, nil
+		r.overridden, r.limitKeys, r.patterns = nil, nil, nil
 		given, right := object(r, item, policyFields, &policy)
 		if name, at := policy.Name, given["name"]; name != "" {
 			if line, twice := lines[name]; twice {
@@ -75,23 +75,29 @@ func (r *reader) relate(p place, given map[string]place, policy *domain.Policy) 
 		return
 	}
 	for _, err := range fieldErrors(policy.Validate()) {
-		r.refuse(r.placeOf(err.Field, p, given), err)
+		r.refuse(r.placeOf(err, p, given), err)
 	}
 }
 
-// placeOf finds the field of a policy that the domain names: "key", "match.domain", "limits.tenant.key".
-func (r *reader) placeOf(field string, policy place, given map[string]place) place {
+// placeOf finds the field of a policy that the domain names: "key", "match.domain", "limits.tenant.key", or "exempt" with
+// one of its patterns.
+func (r *reader) placeOf(err *domain.FieldError, policy place, given map[string]place) place {
 	for _, key := range r.limitKeys {
-		if field == "limits."+key.name+".key" {
+		if err.Field == "limits."+key.name+".key" {
 			return key.at
 		}
 	}
+	for _, pattern := range r.patterns {
+		if err.Value == strconv.Quote(pattern.name) && strings.HasPrefix(pattern.at.field, joined(policy.field, err.Field)) {
+			return pattern.at
+		}
+	}
 	at := policy
-	name, _, _ := strings.Cut(field, ".")
+	name, _, _ := strings.Cut(err.Field, ".")
 	if found, ok := given[name]; ok {
 		at = found
 	}
-	at.field = joined(policy.field, field)
+	at.field = joined(policy.field, err.Field)
 	return at
 }
 
@@ -135,15 +141,15 @@ var policyFields = []field[domain.Policy]{
 		listOf(objectOf(overrideFields), 0, domain.MaxOverrides), readOverrides,
 	},
 	{
-		"exempt", false, "Patterns of clients that are never limited.", patternsSchema(0),
+		"exempt", false, "Patterns of clients that are never limited; networks, where the key is an address.", patternsSchema(0),
 		func(r *reader, p place, into *domain.Policy) {
-			into.Exempt = r.texts(p, "patterns", domain.CheckPattern)
+			into.Exempt = r.patternsOf(p)
 		},
 	},
 	{
-		"block", false, "Patterns of clients that never pass: 403.", patternsSchema(0),
+		"block", false, "Patterns of clients that never pass: 403; networks, where the key is an address.", patternsSchema(0),
 		func(r *reader, p place, into *domain.Policy) {
-			into.Block = r.texts(p, "patterns", domain.CheckPattern)
+			into.Block = r.patternsOf(p)
 		},
 	},
 	{
@@ -366,12 +372,12 @@ func readLimits(r *reader, p place, into *domain.Policy) {
 
 var overrideFields = []field[domain.Override]{
 	{
-		"keys", true, "Patterns of the policy's own key: a text, in which one * may stand for any text.", patternsSchema(1),
+		"keys", true, "Patterns of the policy's own key: a text, in which one * may stand for any text, or a network, where it is an address.", patternsSchema(1),
 		func(r *reader, p place, into *domain.Override) {
 			if list, ok := p.node.(*ast.SequenceNode); ok && len(list.Values) == 0 {
 				r.bad(p, "", "must have one pattern at least")
 			}
-			into.Keys = r.texts(p, "patterns", domain.CheckPattern)
+			into.Keys = r.patternsOf(p)
 		},
 	},
 	{

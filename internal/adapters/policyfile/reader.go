@@ -17,9 +17,9 @@ import (
 type reader struct {
 	errs    Errors
 	options Options
-	// overridden and limitKeys are of the policy that is read: the limits that its overrides name, and the keys of its
-	// limits.
-	overridden, limitKeys []namedPlace
+	// overridden, limitKeys and patterns are of the policy that is read: the limits that its overrides name, the keys of
+	// its limits, and its patterns of clients.
+	overridden, limitKeys, patterns []namedPlace
 }
 
 type namedPlace struct {
@@ -144,6 +144,19 @@ func (r *reader) list(p place, what string, item func(place)) {
 	for i, value := range list.Values {
 		item(p.index(i, value))
 	}
+}
+
+// patternsOf reads a list of patterns of clients, and remembers where each stands.
+func (r *reader) patternsOf(p place) []string {
+	all := r.texts(p, "patterns", domain.CheckPattern)
+	if list, ok := p.node.(*ast.SequenceNode); ok {
+		for i, node := range list.Values {
+			if text, ok := node.(*ast.StringNode); ok {
+				r.patterns = append(r.patterns, namedPlace{text.Value, p.index(i, node)})
+			}
+		}
+	}
+	return all
 }
 
 // texts reads a list of texts that check accepts.
