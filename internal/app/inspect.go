@@ -78,8 +78,8 @@ func (r *RateLimiter) identify(id ports.ClientID) (identified, error) {
 		return identified{}, &domain.FieldError{Kind: domain.ErrInvalidRequest, Field: "key", Reason: "must not be empty"}
 	}
 	groups := policy.Groups()
-	if key.Equal(policy.OwnKey()) || stoodIn {
-		if rules := policy.RulesFor(domain.ListValue(parts), stoodIn); rules.Groups != nil {
+	if own := policy.OwnKey(); key.Equal(own) || stoodIn && mayLack(own) {
+		if rules := policy.RulesFor(domain.ListValue(parts), !key.Equal(own)); rules.Groups != nil {
 			groups = rules.Groups
 		}
 	}
@@ -92,8 +92,8 @@ func (r *RateLimiter) identify(id ports.ClientID) (identified, error) {
 	return identified{policy, key, take}, nil
 }
 
-// sourceOf finds the key that a source names: the policy's own, one of its limits', or the address that stood in for a
-// missing one.
+// sourceOf finds the key that a source names: the policy's own, one of its limits', or the address. stoodIn says that
+// the address is that of a client which may have sent no other key, so that limits of those count by it, too.
 func sourceOf(policy *domain.Policy, source string) (key domain.Key, stoodIn bool, err error) {
 	own, address := policy.OwnKey(), domain.Key{{Kind: domain.SourceIP}}
 	if source == "" {
@@ -103,19 +103,16 @@ func sourceOf(policy *domain.Policy, source string) (key domain.Key, stoodIn boo
 		return own, false, nil
 	}
 	named, err := domain.ParseKey(source)
-	known := []string{}
+	known, keys := []string{}, []domain.Key{}
 	for _, group := range policy.Groups() {
-		if err == nil && group.Key.Equal(named) {
-			return group.Key, false, nil
-		}
-		known = append(known, group.Key.String())
+		known, keys = append(known, group.Key.String()), append(keys, group.Key)
 		stoodIn = stoodIn || mayLack(group.Key)
 	}
-	if err == nil && stoodIn && named.Equal(address) {
-		return address, true, nil
+	if stoodIn && !slices.Contains(known, address.String()) {
+		known, keys = append(known, address.String()), append(keys, address)
 	}
-	if stoodIn {
-		known = append(known, address.String())
+	if err == nil && slices.ContainsFunc(keys, named.Equal) {
+		return domain.Key(named.Sources()), stoodIn && named.Equal(address), nil
 	}
 	return nil, false, &domain.FieldError{
 		Kind: domain.ErrInvalidRequest, Field: "source", Value: strconv.Quote(source),

@@ -1,6 +1,7 @@
 package app_test
 
 import (
+	"net/netip"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -68,4 +69,32 @@ func TestInspect_refusesWhatItCannotName(t *testing.T) {
 	s.store.fail = failing(ports.ErrUnavailable)
 	_, err := s.Inspect(t.Context(), ports.ClientID{Policy: "default", Key: "a"})
 	require.ErrorIs(t, err, ports.ErrUnavailable)
+}
+
+// Where a policy has a limit by the address beside those by a key, a client without the key counts by its address in all.
+func TestInspect_findsAllLimitsOfTheClientThatHadNoKey(t *testing.T) {
+	limits := []domain.Limit{mustLimit(t, "daily", "1/h", 3), mustLimit(t, "address", "1/h", 5)}
+	for name, p := range map[string]domain.Policy{
+		"the policy's key is lacking": {Key: domain.Key{byHeader}, LimitKeys: map[string]domain.Key{"address": {byAddress}}},
+		"a limit's key is lacking":    {LimitKeys: map[string]domain.Key{"daily": {byHeader}}, Exempt: []string{"*-never"}},
+	} {
+		p.Limits = limits
+		s := stageOf(t, p)
+		d, err := s.Decide(t.Context(), domain.Request{Client: netip.MustParseAddr("192.0.2.7"), Cost: 3})
+		require.NoError(t, err, name)
+		require.True(t, d.Allowed(), name)
+		id := ports.ClientID{Policy: "default", Key: "192.0.2.7", Source: "ip"}
+		left := func() map[string]domain.Tokens {
+			report, err := s.Inspect(t.Context(), id)
+			require.NoError(t, err, name)
+			tokens := map[string]domain.Tokens{}
+			for _, level := range report.Limits {
+				tokens[level.Limit.Name()] = level.Limit.Remaining(level.Bucket)
+			}
+			return tokens
+		}
+		assert.Equal(t, map[string]domain.Tokens{"daily": 0, "address": 2}, left(), name)
+		require.NoError(t, s.Reset(t.Context(), id), name)
+		assert.Equal(t, map[string]domain.Tokens{"daily": 3, "address": 5}, left(), name)
+	}
 }
