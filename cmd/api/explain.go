@@ -39,7 +39,7 @@ func runExplain(ctx context.Context, args []string, s streams) int {
 		return code
 	}
 	if *file == "" || len(rest) != 2 {
-		return s.misuse(f.Name(), errors.New("a policy file, a method and a URL must be named"))
+		return s.misuse(f.Name(), errors.New("a policy file, a method and a URL must be named: -policies FILE METHOD URL"))
 	}
 	addr, err := netip.ParseAddr(*client)
 	if err != nil {
