@@ -53,15 +53,22 @@ type forward struct {
 	body   clientBody
 }
 
-// handle decides a request and forwards it if it is allowed. path is in its normal form.
+// handle decides a request and forwards it if it is allowed.
 func (p *proxy) handle(ctx *fasthttp.RequestCtx) {
 	f, _ := p.forward.Get().(*forward)
 	if f == nil {
 		f = new(forward)
 	}
+	if p.serve(ctx, f) {
+		p.forward.Put(f)
+	}
+}
+
+// serve reports whether f can be used again.
+func (p *proxy) serve(ctx *fasthttp.RequestCtx, f *forward) bool {
 	if err := p.check(ctx, &f.header); err != nil {
 		p.refuse(ctx, err)
-		return
+		return true
 	}
 	v := p.limits.visits.Get().(*visit)
 	defer p.limits.leave(v)
@@ -71,18 +78,16 @@ func (p *proxy) handle(ctx *fasthttp.RequestCtx) {
 	}
 	if err != nil {
 		p.refuse(ctx, err)
-		return
+		return true
 	}
 	d := &v.answer[0].Decision
 	if !d.Allowed() {
 		lingerOverBody(ctx)
 		writeDenial(ctx, d)
-		return
+		return true
 	}
 	defer setRateLimitHeaders(&ctx.Response.Header, d)
-	if p.exchange(ctx, f, t.path, v) {
-		p.forward.Put(f)
-	}
+	return p.exchange(ctx, f, t.path, v)
 }
 
 // check refuses what must not reach an upstream, because it may read it in another way than we do.
