@@ -56,7 +56,7 @@ type (
 
 func policyJSON(p *domain.Policy) jsonPolicy {
 	out := jsonPolicy{
-		Name: p.Name, Match: matchJSON(&p.Match), Key: keyJSON(p.Key), Cost: p.Cost.Tokens(), CostHeader: p.Cost.Header,
+		Name: p.Name, Match: matchJSON(&p.Match), Key: keyJSON(p.OwnKey()), Cost: p.Cost.Tokens(), CostHeader: p.Cost.Header,
 		Limits: make([]jsonLimit, len(p.Limits)), Overrides: len(p.Overrides), Exempt: len(p.Exempt), Block: len(p.Block),
 		Mode: p.Mode.String(), OnStoreFailure: string(p.OnStoreFailure), RefundOn: p.RefundOn.String(),
 	}
@@ -74,11 +74,7 @@ func policyJSON(p *domain.Policy) jsonPolicy {
 func matchJSON(m *domain.Match) jsonMatch {
 	out := jsonMatch{Methods: m.Methods, Host: m.Host, Path: m.Path, Domain: m.Domain}
 	for _, entry := range m.Descriptor {
-		text := entry.Key
-		if entry.Value != nil {
-			text += "=" + *entry.Value
-		}
-		out.Descriptor = append(out.Descriptor, text)
+		out.Descriptor = append(out.Descriptor, entry.String())
 	}
 	return out
 }

@@ -62,7 +62,7 @@ func TestPolicies(t *testing.T) {
 		},
 		{
 			"name": "edge-login", "match": {"domain": "edge", "descriptor": ["generic_key=login"]},
-			"key": ["ip"], "cost": 1, "limits": [{"name": "default", "rate": "5/m", "capacity": 5}],
+			"key": ["descriptor"], "cost": 1, "limits": [{"name": "default", "rate": "5/m", "capacity": 5}],
 			"overrides": 0, "exempt": 0, "block": 0, "mode": "enforce", "on_store_failure": "open"
 		}
 	]}`, got.body)
