@@ -9,7 +9,8 @@ import (
 )
 
 // Allow takes one token for a key. An error means that nothing was decided: the key is empty, the policy unknown, or ctx
-// ended first. A store that fails is no error: the policy's [Failure] mode decides.
+// was over before or cancelled meanwhile. A store that fails, or that has not answered when ctx's deadline comes, is no
+// error: the policy's [Failure] mode decides.
 func (l *Limiter) Allow(ctx context.Context, key string) (bool, error) { return l.AllowN(ctx, key, 1) }
 
 // AllowN takes n tokens, or none.

@@ -169,6 +169,24 @@ func TestFailure_ofRedisIsThePolicys(t *testing.T) {
 	assert.Contains(t, string(body), "temporary-reduced-capacity")
 }
 
+func TestAllow_whenTheDeadlineComesTheFailureModeDecides(t *testing.T) {
+	for failure, want := range map[velocity.Failure]bool{velocity.Open: true, velocity.Local: true, velocity.Closed: false} {
+		l, err := velocity.New(velocity.Config{
+			Limits: []velocity.Limit{velocity.PerSecond(1)}, Failure: failure,
+			Redis: []string{redistest.Blackhole(t)}, TakeTimeout: 20 * time.Second,
+		})
+		require.NoError(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		allowed, err := l.Allow(ctx, "a")
+		cancel()
+		require.NoError(t, err, failure)
+		assert.Equal(t, want, allowed, failure)
+		_, err = l.Allow(ctx, "a")
+		require.ErrorIs(t, err, context.DeadlineExceeded, "it was over before")
+		require.NoError(t, l.Close())
+	}
+}
+
 func TestNew_reportsEveryViolation(t *testing.T) {
 	for want, cfg := range map[string]velocity.Config{
 		"there are no limits":                 {},

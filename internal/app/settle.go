@@ -64,9 +64,9 @@ func (r *RateLimiter) failure(ctx context.Context, w *round, p *plan, i int) (mo
 	return mode, false
 }
 
-// decideHere asks this process's own memory.
+// decideHere asks this process's own memory, also when the caller's deadline has passed: it was the store that let it.
 func (r *RateLimiter) decideHere(ctx context.Context, take *ports.TakeRequest, result *ports.TakeResult, state *groupState) {
-	if here := ports.Take(ctx, r.local, *take); here.Err == nil {
+	if here := ports.Take(context.WithoutCancel(ctx), r.local, *take); here.Err == nil {
 		*result, *state = here, stateLocal
 	} // else it stays refused: not even our own memory can decide
 }
