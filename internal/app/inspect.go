@@ -52,7 +52,7 @@ type identified struct {
 }
 
 func (r *RateLimiter) identify(id ports.ClientID) (identified, error) {
-	policy, err := r.policies.Named(id.Policy)
+	policy, err := r.named(id.Policy)
 	if err != nil {
 		return identified{}, err
 	}

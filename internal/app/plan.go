@@ -40,6 +40,7 @@ func (r *RateLimiter) plan(w *round, index int, req *domain.Request, a *ports.An
 	return false
 }
 
+// policyOf returns nil where no policy applies. What it returns is compiled, whoever brings it.
 func (r *RateLimiter) policyOf(req *domain.Request) (*domain.Policy, error) {
 	switch {
 	case req.Own != nil && !req.Own.Compiled():
@@ -47,9 +48,25 @@ func (r *RateLimiter) policyOf(req *domain.Request) (*domain.Policy, error) {
 	case req.Own != nil:
 		return req.Own, nil
 	case req.Policy != "":
-		return r.policies.Named(req.Policy)
+		return r.named(req.Policy)
 	}
-	return r.policies.Match(req), nil
+	return ready(r.policies.Match(req))
+}
+
+func (r *RateLimiter) named(name string) (*domain.Policy, error) {
+	policy, err := r.policies.Named(name)
+	if err != nil {
+		return nil, err
+	}
+	return ready(policy)
+}
+
+// ready refuses a policy of the source that was not compiled, which would be a mistake of ours.
+func ready(policy *domain.Policy) (*domain.Policy, error) {
+	if policy != nil && !policy.Compiled() {
+		return nil, &domain.FieldError{Kind: domain.ErrInvalidPolicy, Field: "policy", Value: strconv.Quote(policy.Name), Reason: "was not compiled"}
+	}
+	return policy, nil
 }
 
 func checkCost(op domain.Op, cost domain.Tokens) error {

@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/velocity-limiter/velocity/internal/app"
 	"github.com/velocity-limiter/velocity/internal/domain"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
@@ -249,6 +250,25 @@ func TestDecide_ownPolicyMustBeCompiled(t *testing.T) {
 	s := newStage(t, byHeader, domain.FailOpen)
 	_, err := s.Decide(t.Context(), domain.Request{Own: &domain.Policy{Name: "own"}, Key: "a", Cost: 1})
 	require.ErrorIs(t, err, domain.ErrInvalidRequest)
+}
+
+// uncompiled is a source that has forgotten to compile its policy.
+type uncompiled struct{}
+
+func (uncompiled) Named(name string) (*domain.Policy, error) { return &domain.Policy{Name: name}, nil }
+
+func (uncompiled) Match(*domain.Request) *domain.Policy { return &domain.Policy{Name: "matched"} }
+
+func TestDecide_aSourcesPolicyMustBeCompiled(t *testing.T) {
+	limiter := app.NewRateLimiter(&fakeStore{}, &fakeStore{}, uncompiled{}, &fakeObserver{})
+	for _, policy := range []string{"", "named"} {
+		_, err := limiter.Decide(t.Context(), domain.Request{Policy: policy, Key: "a", Cost: 1})
+		require.ErrorIs(t, err, domain.ErrInvalidPolicy)
+	}
+	id := ports.ClientID{Policy: "named", Key: "a"}
+	_, err := limiter.Inspect(t.Context(), id)
+	require.ErrorIs(t, err, domain.ErrInvalidPolicy)
+	require.ErrorIs(t, limiter.Reset(t.Context(), id), domain.ErrInvalidPolicy)
 }
 
 func TestInspect_readsTheBucketsOfEachKey(t *testing.T) {
