@@ -45,7 +45,7 @@ func (s *service) ShouldRateLimit(ctx context.Context, r *rlsv3.RateLimitRequest
 		return nil, err
 	}
 	if err := c.decide(ctx, s.limiter); err != nil {
-		return nil, refusal(err)
+		return nil, refusal(ctx, err)
 	}
 	return c.response(), nil
 }
@@ -98,13 +98,14 @@ func invalid(format string, args ...any) error {
 	return status.Errorf(codes.InvalidArgument, format, args...)
 }
 
-// refusal maps what the limiter returns to gRPC. The text of an error of the store may hold an address.
-func refusal(err error) error {
+// refusal maps what the limiter returns to gRPC. The text of an error of the store may hold an address, and its cause may
+// be a time that was the store's: whether the caller's is over, its own context says.
+func refusal(ctx context.Context, err error) error {
 	var field *domain.FieldError
 	switch {
-	case errors.Is(err, context.Canceled):
+	case errors.Is(ctx.Err(), context.Canceled):
 		return status.Error(codes.Canceled, "the caller has gone")
-	case errors.Is(err, context.DeadlineExceeded):
+	case ctx.Err() != nil:
 		return status.Error(codes.DeadlineExceeded, "the caller's time is over")
 	case errors.Is(err, domain.ErrInvalidRequest) && errors.As(err, &field):
 		return status.Error(codes.InvalidArgument, field.Error())

@@ -1,6 +1,7 @@
 package grpcenvoy_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -285,6 +286,8 @@ func TestShouldRateLimit_errorsNameNoAddress(t *testing.T) {
 	}{
 		{fmt.Errorf("%w: dial tcp 10.1.2.3:6379", ports.ErrUnavailable), codes.Unavailable},
 		{fmt.Errorf("%w: 10.1.2.3:6379", ports.ErrCorrupt), codes.Unavailable},
+		{fmt.Errorf("%w: 10.1.2.3:6379: %w", ports.ErrUnavailable, context.DeadlineExceeded), codes.Unavailable},
+		{fmt.Errorf("%w: 10.1.2.3:6379: %w", ports.ErrUnavailable, context.Canceled), codes.Unavailable},
 		{&domain.FieldError{Kind: domain.ErrInvalidRequest, Field: "key", Reason: "must not be empty"}, codes.InvalidArgument},
 		{errors.New("10.1.2.3:6379"), codes.Internal},
 	} {
