@@ -21,11 +21,7 @@ func (c *Client) callOne(ctx context.Context, path string, body []byte) (Result,
 	if err != nil {
 		return Result{}, err
 	}
-	var w wireResult
-	if err := json.Unmarshal(answer, &w); err != nil {
-		return Result{}, unreadable(err)
-	}
-	return w.result(), nil
+	return readResult(answer)
 }
 
 // callMany asks for the results of /v1/checks.

@@ -199,6 +199,18 @@ func TestCheckMany_eachHasItsOwnAnswer(t *testing.T) {
 	assert.True(t, answers[2].Result.Allowed)
 }
 
+func TestCheck_anotherProgramsAnswerIsNoDenial(t *testing.T) {
+	for _, body := range []string{`{}`, `{"message":"hello"}`, `null`, `{"allowed":null}`} {
+		s := startService(t)
+		s.decide = func(client.Check) (int, string) { return http.StatusOK, body }
+		_, err := s.client().Check(t.Context(), client.Check{Key: "a"})
+		require.ErrorIs(t, err, client.ErrUnavailable, body)
+		answers, err := s.client().CheckMany(t.Context(), []client.Check{{Key: "a"}})
+		require.NoError(t, err, body)
+		require.ErrorIs(t, answers[0].Err, client.ErrUnavailable, body)
+	}
+}
+
 func TestProblem_wrapsWhatItsStatusMeans(t *testing.T) {
 	for status, want := range map[int]error{
 		http.StatusBadRequest: client.ErrInvalid, http.StatusUnprocessableEntity: client.ErrInvalid,

@@ -2,6 +2,7 @@ package client
 
 import (
 	"encoding/json"
+	"errors"
 	"time"
 )
 
@@ -65,7 +66,7 @@ type wireLimit struct {
 }
 
 type wireResult struct {
-	Allowed bool   `json:"allowed"`
+	Allowed *bool  `json:"allowed"` // nil: it is no result
 	Policy  string `json:"policy"`
 	Mode    string `json:"mode"`
 	Store   string `json:"store"`
@@ -88,9 +89,21 @@ func millis(n int64) time.Duration {
 	return time.Duration(n) * time.Millisecond
 }
 
+// readResult refuses what is no result, as another program's answer: it would pass for a denial.
+func readResult(text []byte) (Result, error) {
+	var w wireResult
+	if err := json.Unmarshal(text, &w); err != nil {
+		return Result{}, unreadable(err)
+	}
+	if w.Allowed == nil {
+		return Result{}, unreadable(errors.New("it does not say whether it is allowed"))
+	}
+	return w.result(), nil
+}
+
 func (w *wireResult) result() Result {
 	r := Result{
-		Allowed: w.Allowed, Policy: w.Policy, Mode: w.Mode, Store: w.Store,
+		Allowed: *w.Allowed, Policy: w.Policy, Mode: w.Mode, Store: w.Store,
 		Limit: w.Limit, Remaining: w.remaining(), LevelKnown: w.Remaining != nil,
 		RetryAfter: millis(w.RetryAfterMS), ResetAfter: millis(w.ResetAfterMS),
 		Limits: make([]Limit, len(w.Limits)),
@@ -124,9 +137,6 @@ func (w *wireAnswer) answer() Answer {
 	if kind.Status != 0 {
 		return Answer{Err: readProblem(kind.Status, w.text)}
 	}
-	var r wireResult
-	if err := json.Unmarshal(w.text, &r); err != nil {
-		return Answer{Err: unreadable(err)}
-	}
-	return Answer{Result: r.result()}
+	r, err := readResult(w.text)
+	return Answer{Result: r, Err: err}
 }
