@@ -14,7 +14,7 @@ import (
 	"github.com/velocity-limiter/velocity"
 )
 
-// Key says who a call counts for; empty: the connection's peer. method is the call's full name.
+// Key says who a call counts for; empty: the connection's peer. method is the call's full name. A nil Key is [Peer].
 type Key func(ctx context.Context, method string) string
 
 // Peer counts by the address of the connection's peer.
@@ -42,7 +42,10 @@ func StreamServerInterceptor(limiter *velocity.Limiter, key Key) grpc.StreamServ
 }
 
 func allow(ctx context.Context, limiter *velocity.Limiter, keyOf Key, method string) error {
-	key := keyOf(ctx, method)
+	key := ""
+	if keyOf != nil {
+		key = keyOf(ctx, method)
+	}
 	if p, ok := peer.FromContext(ctx); key == "" && ok {
 		key = velocity.Address(p.Addr.String())
 	}

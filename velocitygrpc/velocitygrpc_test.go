@@ -81,6 +81,14 @@ func TestInterceptors_limitEachKey(t *testing.T) {
 	require.NoError(t, unary(t.Context()), "by the peer")
 }
 
+func TestInterceptors_withoutAKeyThePeerCounts(t *testing.T) {
+	c := start(t, velocity.Config{Limits: []velocity.Limit{velocity.PerHour(1)}}, nil)
+	_, err := c.Check(t.Context(), &healthv1.HealthCheckRequest{})
+	require.NoError(t, err)
+	_, err = c.Check(t.Context(), &healthv1.HealthCheckRequest{})
+	require.Equal(t, codes.ResourceExhausted, status.Code(err), "%v", err)
+}
+
 func TestInterceptors_aStoreThatFails(t *testing.T) {
 	c := start(t, velocity.Config{
 		Limits: []velocity.Limit{velocity.PerHour(2)}, Redis: []string{"127.0.0.1:1"}, Failure: velocity.Closed,
