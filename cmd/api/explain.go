@@ -84,6 +84,9 @@ func newAsked(method, target string, header http.Header, paths httpfiber.PathRul
 	if err != nil {
 		return nil, err
 	}
+	if u.Opaque != "" {
+		return nil, fmt.Errorf("%q: must be a path, or a URL with http:// or https:// before its host", target)
+	}
 	path, err := paths.Normalize(u.EscapedPath())
 	if err != nil {
 		return nil, err

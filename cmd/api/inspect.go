@@ -20,7 +20,6 @@ type bucketReport struct {
 	Now                        time.Time
 	Limits                     []struct {
 		Name, Rate string
-		Key        string // of a limit that counts by a key of its own
 		Limit      int64
 		Tokens     json.Number
 		UpdatedAt  time.Time `json:"updated_at"`

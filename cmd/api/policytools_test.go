@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/velocity-limiter/velocity/internal/adapters/httpfiber"
 	"github.com/velocity-limiter/velocity/internal/domain"
 )
 
@@ -66,6 +67,18 @@ func TestCovers_isTrue(t *testing.T) {
 			require.Empty(t, a.Mismatch(&req), "%+v does not cover %+v: %+v", a, b, req)
 		}
 	})
+}
+
+func TestNewAsked_aHostWithoutASchemeIsNoPath(t *testing.T) {
+	for _, target := range []string{"localhost:3000/search", "mailto:a@example.com", "search"} {
+		_, err := newAsked("GET", target, nil, httpfiber.PathRules{})
+		assert.Error(t, err, target)
+	}
+	for _, target := range []string{"/search", "http://localhost:3000/search", "//localhost/search"} {
+		a, err := newAsked("GET", target, nil, httpfiber.PathRules{})
+		require.NoError(t, err, target)
+		assert.Equal(t, "/search", a.request.Path, target)
+	}
 }
 
 func TestShortDuration(t *testing.T) {

@@ -54,4 +54,5 @@ func TestHistogram_atMost(t *testing.T) {
 	assert.Equal(t, "> 10ms", h.atMost(.999))
 	assert.Equal(t, "-", (&histogram{Bounds: []float64{1}, Counts: []uint64{0, 0}}).atMost(.5))
 	assert.Equal(t, "-", (*histogram)(nil).atMost(.5))
+	assert.Equal(t, "-", (&histogram{Counts: []uint64{1}}).atMost(.5), "an answer without bounds")
 }

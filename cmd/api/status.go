@@ -102,10 +102,12 @@ func (h *histogram) atMost(q float64) string {
 		if below += n; total == 0 || float64(below) < rank {
 			continue
 		}
-		if i < len(h.Bounds) {
+		switch last := len(h.Bounds) - 1; {
+		case i <= last:
 			return "<= " + seconds(h.Bounds[i])
+		case last >= 0:
+			return "> " + seconds(h.Bounds[last])
 		}
-		return "> " + seconds(h.Bounds[len(h.Bounds)-1])
 	}
 	return "-"
 }
