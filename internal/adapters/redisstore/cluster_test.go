@@ -352,6 +352,15 @@ func TestCluster_aLostOrGarbledAnswerIsNeverAskedForAgain(t *testing.T) {
 	})
 }
 
+func TestCluster_aGarbledRangeOfSlotsIsPassedOver(t *testing.T) {
+	for r, want := range map[[3]int]bool{
+		{0, 16383, 1}: true, {5461, 10922, 2}: true, {7, 7, 1}: true,
+		{0, 16383, 0}: false, {9, 8, 1}: false, {-1, 5, 1}: false, {16000, 16384, 1}: false, {20000, 20001, 1}: false,
+	} {
+		assert.Equal(t, want, redisstore.HasSlots(r[0], r[1], r[2]), r)
+	}
+}
+
 func TestOnceCmd_ofSeveralAttemptsTheLastOneCounts(t *testing.T) {
 	moved := answer("MOVED 1 127.0.0.1:1")
 	lost := fmt.Errorf("read: %w", net.ErrClosed)

@@ -65,7 +65,7 @@ func (c *cluster) readTable(ctx context.Context) ([]redis.ClusterSlot, error) {
 	if err != nil {
 		return nil, err
 	}
-	ranges = slices.DeleteFunc(ranges, func(r redis.ClusterSlot) bool { return len(r.Nodes) == 0 })
+	ranges = slices.DeleteFunc(ranges, func(r redis.ClusterSlot) bool { return !hasSlots(r) })
 	if len(ranges) == 0 {
 		return nil, errNoSlots
 	}
@@ -73,7 +73,12 @@ func (c *cluster) readTable(ctx context.Context) ([]redis.ClusterSlot, error) {
 	return ranges, nil
 }
 
-// keyInSlots returns a probe's key of a slot from first to last. No client's key looks like it: theirs hold a colon.
+// hasSlots reports whether somebody owns a range, and whether it is one: a garbled answer may say anything.
+func hasSlots(r redis.ClusterSlot) bool {
+	return len(r.Nodes) > 0 && r.Start >= 0 && r.Start <= r.End && r.End < clusterSlots
+}
+
+// keyInSlots returns a probe's key of a slot from first to last, of which there must be one. No client's key looks like it: theirs hold a colon.
 func keyInSlots(first, last int) domain.BucketKey {
 	for i := 0; ; i++ {
 		key := numberedProbeKey(i)

@@ -24,6 +24,11 @@ func NewWithWrittenClock(cfg Config, now domain.Instant) (s *Store, setNow func(
 // SlotOf is the slot of a key, by its text between the braces.
 func SlotOf(key domain.BucketKey) int { return slotOf(string(key)) }
 
+// HasSlots reports whether a range of the table of slots, with so many nodes, can be used.
+func HasSlots(first, last, nodes int) bool {
+	return hasSlots(redis.ClusterSlot{Start: first, End: last, Nodes: make([]redis.ClusterNode, nodes)})
+}
+
 // ClusterBatchers is how many nodes of a cluster have a batcher.
 func ClusterBatchers(s *Store) int {
 	n := 0
