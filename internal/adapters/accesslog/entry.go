@@ -28,8 +28,6 @@ type entry struct {
 	ports.LoggedRequest
 	// line is a copy of the line; the strings of the request lie in it, or in spare where they had escapes.
 	line, spare []byte
-	// order is the number of the entry in its log.
-	order int
 
 	// target is what was asked for, the query not cut off yet unless it is in query.
 	target, query []byte
@@ -58,7 +56,6 @@ func (e *entry) reset(log string, number int, line []byte) {
 	e.LoggedRequest = ports.LoggedRequest{Log: log, Line: number}
 	e.Request.PolicyCost, e.Request.Trusted = true, true
 	e.Request.Lookup = e.lookup
-	e.order = number
 }
 
 // bytes is about how much memory the entry holds.
