@@ -41,8 +41,8 @@ doors-needs: ## install a browser and Prometheus from the distribution's package
 	scripts/install-watchers.sh
 
 .PHONY: screenshots
-screenshots: test-needs doors-needs ## take the pictures of the live page in docs/ anew
-	go test -tags doors -count=1 -run TestLivePage_screenshots ./test -screenshots=../docs/screenshots
+screenshots: test-needs doors-needs ## take the pictures of the live page in docs/ anew: two minutes, a chart must fill
+	go test -v -tags doors -count=1 -timeout 5m -run TestLivePage_screenshots ./test -screenshots=../docs/screenshots
 
 .PHONY: test-doors
 test-doors: test-needs doors-needs ## the doors, with the real third-party programs in front of them

@@ -42,7 +42,7 @@ export class Chart {
       ...this.#size(),
       legend: { show: false },
       cursor: { show: false },
-      padding: [10, 12, 0, 0],
+      padding: [10, 28, 0, 0], // half a time fits beside the last tick
       scales: {
         x: { range: (_, min, max) => max === null ? [0, shortest] : [Math.min(min, max - shortest), max] },
         y: { range: (_, __, max) => [0, Math.max(5, (max ?? 0) * 1.1)] },
