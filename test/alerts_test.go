@@ -3,19 +3,23 @@
 package test
 
 import (
-	"bytes"
+	"context"
 	encoding "encoding/binary"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/Shopify/toxiproxy/v2"
+	"github.com/goccy/go-yaml"
 	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -109,26 +113,101 @@ func denialSurge() *incident {
 	}
 }
 
+// slowLink is a way to addr whose answers can be held up for some milliseconds each.
+func slowLink(t *testing.T, addr string) (listen string, holdUp func(milliseconds int)) {
+	t.Helper()
+	link := toxiproxy.NewProxy(toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop()), "link", "127.0.0.1:0", addr)
+	require.NoError(t, link.Start())
+	t.Cleanup(link.Stop)
+	return link.Listen, func(milliseconds int) {
+		link.Toxics.ResetToxics(t.Context())
+		if milliseconds > 0 {
+			_, err := link.Toxics.AddToxicJson(strings.NewReader(fmt.Sprintf(
+				`{"type": "latency", "stream": "downstream", "toxicity": 1, "attributes": {"latency": %d}}`, milliseconds)))
+			require.NoError(t, err)
+		}
+	}
+}
+
 func slowDecisions() *incident {
 	return &incident{
 		alert: "VelocitySlowDecisions",
 		prepare: func(t *testing.T, i *incident) *process {
-			server := redistest.Start(t)
-			link := toxiproxy.NewProxy(toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop()), "link",
-				"127.0.0.1:0", server.Addr)
-			require.NoError(t, link.Start())
-			t.Cleanup(link.Stop)
-			i.begin = func(t *testing.T, _ *process) {
-				_, err := link.Toxics.AddToxicJson(bytes.NewReader([]byte(
-					`{"type": "latency", "stream": "downstream", "toxicity": 1, "attributes": {"latency": 60}}`)))
-				require.NoError(t, err)
-			}
-			i.end = func(t *testing.T, _ *process) { link.Toxics.ResetToxics(t.Context()) }
+			addr, holdUp := slowLink(t, redistest.Start(t).Addr)
+			i.begin = func(*testing.T, *process) { holdUp(60) }
+			i.end = func(*testing.T, *process) { holdUp(0) }
 			return start(t, settings{
-				"REDIS_ADDR": link.Listen, "VELOCITY_TAKE_TIMEOUT": "2s", "VELOCITY_CAPACITY": "1000000",
+				"REDIS_ADDR": addr, "VELOCITY_TAKE_TIMEOUT": "2s", "VELOCITY_CAPACITY": "1000000",
 			})
 		},
 		meanwhile: ask,
+	}
+}
+
+// overload is a flood of clients for a shard that takes some 10,000 a second: more callers than may wait for it.
+func overload() *incident {
+	const callers, each = 48, 128 // a caller's decisions ride together, and 4,096 may wait
+	var flood sync.WaitGroup
+	return &incident{
+		alert: "VelocityOverload",
+		prepare: func(t *testing.T, i *incident) *process {
+			addr, holdUp := slowLink(t, redistest.Start(t).Addr)
+			ctx, end := context.WithCancel(t.Context())
+			i.begin = func(_ *testing.T, p *process) {
+				holdUp(50)
+				for range callers {
+					flood.Go(func() {
+						for ctx.Err() == nil {
+							askMany(p, each)
+							time.Sleep(10 * tick) // who is refused does not wait
+						}
+					})
+				}
+			}
+			i.end = func(*testing.T, *process) {
+				end()
+				flood.Wait()
+				holdUp(0)
+			}
+			t.Cleanup(flood.Wait)
+			return start(t, settings{"REDIS_ADDR": addr, "VELOCITY_TAKE_TIMEOUT": "5s", "VELOCITY_LOG_DECISIONS": "none"})
+		},
+		meanwhile: ask,
+	}
+}
+
+// askMany is a call with n decisions about as many clients.
+func askMany(p *process, n int) {
+	var checks strings.Builder
+	client := fmt.Sprintf("%d-%0100d", time.Now().UnixNano(), 0)
+	for i := range n {
+		fmt.Fprintf(&checks, `,{"key":"%d-%s"}`, i, client)
+	}
+	_, _ = p.ask(http.MethodPost, p.url+"/v1/checks", `{"checks":[`+checks.String()[1:]+`]}`)
+}
+
+// stuckLog is an output that takes nothing for a while, under more lines than may wait for it.
+func stuckLog() *incident {
+	stuck := false
+	return &incident{
+		alert: "VelocityLogLinesDropped",
+		prepare: func(t *testing.T, i *incident) *process {
+			p := start(t, settings{"VELOCITY_MEMORY_MAX_BUCKETS": "1000"})
+			// What copies the process's output waits for this lock, the pipe is full, and the service's writer waits, too.
+			unlock := sync.OnceFunc(p.stdout.mu.Unlock)
+			i.begin = func(t *testing.T, p *process) {
+				p.stdout.mu.Lock()
+				t.Cleanup(unlock) // before that of the process, which waits for its output
+				stuck = true
+			}
+			i.end = func(*testing.T, *process) { unlock(); stuck = false }
+			return p
+		},
+		meanwhile: func(p *process) {
+			if stuck {
+				askMany(p, 1000)
+			}
+		},
 	}
 }
 
@@ -184,6 +263,7 @@ func incidents() []*incident {
 	return []*incident{
 		down(), deadRedis("VelocityFailOpen", "open"), deadRedis("VelocityFailClosed", "closed"),
 		deadRedis("VelocityShardDown", "local"), brokenPolicies(), denialSurge(), slowDecisions(), evictions(), clockSkew(),
+		overload(), stuckLog(),
 	}
 }
 
@@ -214,19 +294,51 @@ func TestAlerts(t *testing.T) {
 	}
 }
 
-func TestAlerts_eachHasAnIncident(t *testing.T) {
-	rules, err := os.ReadFile(rulesFile)
-	require.NoError(t, err)
-	var named, tested []string
-	for _, match := range regexp.MustCompile(`- alert: (\w+)`).FindAllSubmatch(rules, -1) {
-		named = append(named, string(match[1]))
-	}
+// Each alert has an incident here, a test of promtool's in which it fires and one in which it does not, and a row in
+// the documentation that says what to do.
+func TestAlerts_noneIsUntestedOrUnexplained(t *testing.T) {
+	named := namesIn(t, rulesFile, `- alert: (\w+)`)
+	var happened []string
 	for _, i := range incidents() {
-		tested = append(tested, i.alert)
+		happened = append(happened, i.alert)
 	}
-	slices.Sort(named)
-	slices.Sort(tested)
-	assert.Equal(t, named, tested)
+	slices.Sort(happened)
+	assert.Equal(t, named, happened)
+	assert.Equal(t, named, namesIn(t, "../docs/operating.md", "(?m)^\\| `(Velocity\\w+)` \\|"))
+
+	text, err := os.ReadFile(strings.TrimSuffix(rulesFile, ".yml") + ".test.yml")
+	require.NoError(t, err)
+	var file struct {
+		Tests []struct {
+			Rules []struct {
+				Alert string `yaml:"alertname"`
+				Fired []any  `yaml:"exp_alerts"`
+			} `yaml:"alert_rule_test"`
+		}
+	}
+	require.NoError(t, yaml.Unmarshal(text, &file))
+	fired := map[bool]map[string]bool{true: {}, false: {}}
+	for _, test := range file.Tests {
+		for _, rule := range test.Rules {
+			fired[len(rule.Fired) > 0][rule.Alert] = true
+		}
+	}
+	for does, names := range fired {
+		assert.Equal(t, named, slices.Sorted(maps.Keys(names)), "fires: %v", does)
+	}
+}
+
+// namesIn lists, sorted, what the pattern's group matches.
+func namesIn(t *testing.T, file, pattern string) []string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	require.NoError(t, err)
+	var names []string
+	for _, match := range regexp.MustCompile(pattern).FindAllSubmatch(text, -1) {
+		names = append(names, string(match[1]))
+	}
+	slices.Sort(names)
+	return names
 }
 
 func TestRules_passTheirOwnTests(t *testing.T) {

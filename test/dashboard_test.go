@@ -4,6 +4,7 @@ package test
 
 import (
 	"encoding/json"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
@@ -30,7 +31,8 @@ func TestDashboard(t *testing.T) {
 	require.NoError(t, json.Unmarshal(text, &board))
 	require.Equal(t, "velocity", board.UID)
 
-	p, _ := withRedis(t, settings{"VELOCITY_RATE": "1/h", "VELOCITY_CAPACITY": "20"})
+	upstream := startAPI(t, func(http.ResponseWriter, *http.Request) {})
+	p, _ := withRedis(t, settings{"VELOCITY_RATE": "1/h", "VELOCITY_CAPACITY": "20", "VELOCITY_UPSTREAM_URL": upstream})
 	m := watchWithPrometheus(t, p)
 	require.Eventually(t, func() bool {
 		for range 10 {
@@ -56,5 +58,5 @@ func TestDashboard(t *testing.T) {
 			assert.Positive(t, n, "%s shows nothing: %s", panel.Title, target.Expr)
 		}
 	}
-	assert.Greater(t, queries, 25)
+	assert.Greater(t, queries, 30)
 }
