@@ -42,8 +42,14 @@ func TestAdminClients_showAndLiftOneClientsLimit(t *testing.T) {
 	assert.Contains(t, operate(t, p, 0, "inspect", "-source", "ip", "127.0.0.1"), "by ip, in redis")
 
 	assert.Contains(t, operate(t, p, 2, "reset", "a/b c"), "there is no terminal to ask at: say -yes")
-	assert.Equal(t, "Reset: every bucket of a/b c under default is full.\n", operate(t, p, 0, "reset", "-yes", "a/b c"))
-	assert.Regexp(t, `default  1/h   2 +2 +full`, operate(t, p, 0, "inspect", "a/b c"))
+	assert.Equal(t, "Reset: every bucket of a/b c under default, by header:x-client-id, is full.\n", operate(t, p, 0, "reset", "-yes", "a/b c"))
+	full := operate(t, p, 0, "inspect", "a/b c")
+	assert.Regexp(t, `default  1/h   2 +2 +full`, full)
+	assert.Contains(t, full, "No token is missing: this client was not seen, or its buckets are full again.\n")
+	assert.Contains(t, full, "A client that had no header:x-client-id counts by its address: -source ip\n")
+	assert.NotContains(t, inspected, "No token is missing")
+	assert.Contains(t, operate(t, p, 0, "reset", "-yes", "127.0.0.1"), "counts by its address: -source ip\n", "it lifted nothing")
+	assert.NotContains(t, operate(t, p, 0, "reset", "-yes", "-source", "ip", "127.0.0.1"), "No token is missing")
 
 	status := operate(t, p, 0, "status")
 	assert.Contains(t, status, "ready, version v0.0.0-test\n")
@@ -69,8 +75,8 @@ func TestAdminClients_printJSON(t *testing.T) {
 func TestAdminClients_sayWhatIsWrong(t *testing.T) {
 	p := start(t, settings{"VELOCITY_ADMIN_TOKEN": "secret"})
 	for args, want := range map[string]string{
-		"inspect -policy other alice":        "api: policy: there is no policy of this name\n",
-		"reset -yes -policy other alice":     "api: policy: there is no policy of this name\n",
+		"inspect -policy other alice":        "api: -policy: \"other\": there is no policy of this name: there are default\n",
+		"reset -yes -policy other alice":     "api: -policy: \"other\": there is no policy of this name: there are default\n",
 		"top -n 1000":                        "api: n: must be from 1 to 100\n",
 		"inspect -source header:x-y -json a": "api: source: \"header:x-y\": must be one of the policy's keys: ip\n",
 	} {
@@ -93,5 +99,5 @@ func TestAdminClients_sayWhatIsWrong(t *testing.T) {
 	p.stop()
 	code, _, stderr = command(t, settings{"VELOCITY_ADMIN_ADDR": addr}, "status")
 	assert.Equal(t, 1, code)
-	assert.Contains(t, stderr, "refused")
+	assert.Contains(t, stderr, "nobody listens at http://"+addr+": the admin plane's address is -addr, else VELOCITY_ADMIN_ADDR")
 }

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -21,6 +22,9 @@ The admin plane's address is -addr, else VELOCITY_ADMIN_ADDR, else 127.0.0.1:300
 	adminAnswerTimeout = 15 * time.Second
 	maxAdminAnswer     = 16 << 20
 )
+
+// errNotFound says that the admin plane knows nothing of that name.
+var errNotFound = errors.New("not found")
 
 // adminFlags are the flags that every client of the admin plane has.
 type adminFlags struct {
@@ -71,6 +75,9 @@ func (c *adminClient) ask(ctx context.Context, method, path string) ([]byte, err
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
 	resp, err := c.http.Do(req)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return nil, fmt.Errorf("nobody listens at %s: the admin plane's address is -addr, else VELOCITY_ADMIN_ADDR", c.base)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -92,6 +99,8 @@ func refusal(resp *http.Response, body []byte) error {
 		return fmt.Errorf("the admin plane answered %s", resp.Status)
 	case resp.StatusCode == http.StatusUnauthorized:
 		return errors.New(problem.Detail + " (set VELOCITY_ADMIN_TOKEN)")
+	case resp.StatusCode == http.StatusNotFound:
+		return fmt.Errorf("%w: %s", errNotFound, problem.Detail)
 	}
 	return errors.New(problem.Detail)
 }
@@ -123,6 +132,29 @@ func (n *clientFlags) path(key string) string {
 	}
 	return path
 }
+
+// buckets asks for one client's buckets. Where there is no such policy, the error names those that there are.
+func (c *adminClient) buckets(ctx context.Context, n *clientFlags, key string, out *bucketReport) (body []byte, err error) {
+	body, err = c.get(ctx, n.path(key), out)
+	if !errors.Is(err, errNotFound) {
+		return body, err
+	}
+	var there struct{ Policies []struct{ Name string } }
+	if _, err := c.get(ctx, "/v1/policies", &there); err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, p := range there.Policies[:min(len(there.Policies), maxNamed)] {
+		names = append(names, p.Name)
+	}
+	if len(there.Policies) > maxNamed {
+		names = append(names, "...")
+	}
+	return nil, fmt.Errorf("-policy: %q: there is no policy of this name: there are %s", n.policy, strings.Join(names, ", "))
+}
+
+// maxNamed is how many policies an error names.
+const maxNamed = 20
 
 // oneKey returns the only argument, which must not be empty.
 func oneKey(args []string) (string, error) {

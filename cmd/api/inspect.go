@@ -46,7 +46,7 @@ func runInspect(ctx context.Context, args []string, s streams) int {
 		return s.misuse(f.Name(), err)
 	}
 	var report bucketReport
-	body, err := c.get(ctx, name.path(key), &report)
+	body, err := c.buckets(ctx, &name, key, &report)
 	switch {
 	case err != nil:
 		return s.fail(err)
@@ -74,4 +74,21 @@ func printReport(w io.Writer, r *bucketReport) {
 		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%s\t%s\n", l.Name, l.Rate, l.Tokens, l.Limit, full, updated)
 	}
 	_ = table.Flush()
+	printUntouched(w, r)
+}
+
+// byAddress is the source of clients that are told apart by their address.
+const byAddress = "ip"
+
+// printUntouched says so when no token is missing, which may mean that another client was meant.
+func printUntouched(w io.Writer, r *bucketReport) {
+	for _, l := range r.Limits {
+		if l.ExpiresAt.After(r.Now) {
+			return
+		}
+	}
+	_, _ = fmt.Fprintln(w, "\nNo token is missing: this client was not seen, or its buckets are full again.")
+	if r.Source != byAddress {
+		_, _ = fmt.Fprintf(w, "A client that had no %s counts by its address: -source ip\n", r.Source)
+	}
 }

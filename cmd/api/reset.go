@@ -15,7 +15,7 @@ import (
 
 const resetUsage = `Usage: api reset [-policy NAME] [-source ip] [-yes] CLIENT
 
-Makes the buckets of one client full, after asking; without a terminal to ask at, -yes must say so.
+Shows the buckets of one client and makes them full, after asking; without a terminal to ask at, -yes must say so.
 ` + adminUsageEnd
 
 func runReset(ctx context.Context, args []string, s streams) int {
@@ -37,12 +37,16 @@ func runReset(ctx context.Context, args []string, s streams) int {
 	if err != nil {
 		return s.misuse(f.Name(), err)
 	}
+	if !*yes && !isTerminal(s.in) {
+		return s.misuse(f.Name(), errors.New("there is no terminal to ask at: say -yes"))
+	}
+	var report bucketReport
+	if _, err := c.buckets(ctx, &name, key, &report); err != nil {
+		return s.fail(err)
+	}
 	if !*yes {
-		if !isTerminal(s.in) {
-			return s.misuse(f.Name(), errors.New("there is no terminal to ask at: say -yes"))
-		}
-		question := fmt.Sprintf("Make every bucket of %s under %s full? [y/N] ", printable(key), name.policy)
-		if !confirmed(s.in, s.err, question) {
+		printReport(s.err, &report)
+		if !confirmed(s.in, s.err, "\nMake these buckets full? [y/N] ") {
 			return s.fail(errors.New("not reset"))
 		}
 	}
@@ -52,7 +56,8 @@ func runReset(ctx context.Context, args []string, s streams) int {
 	if admin.json {
 		printJSON(s.out, []byte(`{"reset":true}`))
 	} else {
-		_, _ = fmt.Fprintf(s.out, "Reset: every bucket of %s under %s is full.\n", printable(key), name.policy)
+		_, _ = fmt.Fprintf(s.out, "Reset: every bucket of %s under %s, by %s, is full.\n", printable(key), name.policy, report.Source)
+		printUntouched(s.out, &report)
 	}
 	return exitOK
 }
