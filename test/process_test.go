@@ -42,7 +42,13 @@ type process struct {
 // environment reaches it.
 func start(t *testing.T, vars settings) *process {
 	t.Helper()
-	p := launch(t, vars)
+	return startBy(t, vars, (*exec.Cmd).Start)
+}
+
+// startBy is start for a process that begins in another way.
+func startBy(t *testing.T, vars settings, begin func(*exec.Cmd) error) *process {
+	t.Helper()
+	p := launchBy(t, vars, begin)
 	var started map[string]any
 	require.Eventually(t, func() bool {
 		lines := p.logged("Started")
@@ -60,6 +66,11 @@ func start(t *testing.T, vars settings) *process {
 // launch runs the service and waits for nothing.
 func launch(t *testing.T, vars settings) *process {
 	t.Helper()
+	return launchBy(t, vars, (*exec.Cmd).Start)
+}
+
+func launchBy(t *testing.T, vars settings, begin func(*exec.Cmd) error) *process {
+	t.Helper()
 	p := &process{t: t, exited: make(chan struct{}), client: newClient(t)}
 	p.cmd = exec.Command(binary) // no context: the cleanup ends it
 	p.cmd.Env = []string{
@@ -69,7 +80,7 @@ func launch(t *testing.T, vars settings) *process {
 		p.cmd.Env = append(p.cmd.Env, name+"="+value)
 	}
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
-	require.NoError(t, p.cmd.Start())
+	require.NoError(t, begin(p.cmd))
 	go func() {
 		_ = p.cmd.Wait() // the code is read from the state
 		close(p.exited)
