@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"go.uber.org/zap"
 )
 
 // connections counts and bounds the open connections of a server, and can end their reading. fasthttp waits, when
@@ -68,20 +70,22 @@ func (s *connections) closeAll() {
 }
 
 // listen wraps a listener. At most one connection per slot is accepted; further ones wait in the kernel's queue.
-func (s *connections) listen(ln net.Listener) *listener {
-	return &listener{Listener: ln, conns: s, done: make(chan struct{})}
+func (s *connections) listen(ln net.Listener, log *zap.Logger) *listener {
+	return &listener{Listener: ln, conns: s, log: log, done: make(chan struct{})}
 }
 
 type listener struct {
 	net.Listener
 	conns *connections
+	log   *zap.Logger
+	told  time.Time // when an error was last logged
 	once  sync.Once
 	done  chan struct{}
 	err   error
 }
 
-// Accept waits for a free slot. Errors that pass, such as too many open files, are waited out: fasthttp would take
-// them for the end of the listener.
+// Accept waits for a free slot. Errors that pass, such as too many open files, are told and waited out: fasthttp would
+// take them for the end of the listener. It is called by one goroutine.
 func (l *listener) Accept() (net.Conn, error) {
 	select {
 	case l.conns.slots <- struct{}{}:
@@ -98,10 +102,20 @@ func (l *listener) Accept() (net.Conn, error) {
 			<-l.conns.slots
 			return nil, err
 		}
+		l.tell(err)
 		select {
 		case <-time.After(pause):
 		case <-l.done:
 		}
+	}
+}
+
+// tell logs why no connection can be accepted, at most once in ten seconds.
+func (l *listener) tell(err error) {
+	const apart = 10 * time.Second
+	if now := time.Now(); now.Sub(l.told) >= apart {
+		l.told = now
+		l.log.Error("No connection can be accepted: those that are open are served, others wait", zap.Error(err))
 	}
 }
 

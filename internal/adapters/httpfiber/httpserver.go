@@ -233,7 +233,7 @@ func (s *httpServer) connectionError(ctx *fasthttp.RequestCtx, err error) {
 }
 
 func (s *httpServer) serve(ln net.Listener) error {
-	own := s.conns.listen(ln)
+	own := s.conns.listen(ln, s.log)
 	s.mu.Lock()
 	stopped := s.stopped
 	s.ln = own
