@@ -1,6 +1,7 @@
 package redisstore_test
 
 import (
+	"fmt"
 	"regexp"
 	"strings"
 	"testing"
@@ -66,11 +67,7 @@ func TestACL_aMissingCommandIsNamed(t *testing.T) {
 		if missing == "+eval" || missing == "+hdel" {
 			continue // the probe takes, and eval is for a server that does not know the script
 		}
-		require.ErrorIs(t, s.CheckHealth(t.Context())[0].Err, ports.ErrUnavailable, "without %s", missing)
-		if missing == "+pexpireat" {
-			continue // a key that was written once already is decided
-		}
-		for range 4 {
+		for range 5 {
 			require.ErrorIs(t, s.CheckHealth(t.Context())[0].Err, ports.ErrUnavailable, "without %s", missing)
 		}
 		if missing == "+hget" || missing == "+hmget" {
@@ -82,6 +79,46 @@ func TestACL_aMissingCommandIsNamed(t *testing.T) {
 		assert.ErrorContains(t, change.Cause, lacks)
 		assert.NotContains(t, change.Cause.Error(), password)
 	}
+}
+
+// What is refused for want of a permission has not been debited.
+func TestACL_aMissingCommandCostsNobodyAToken(t *testing.T) {
+	one, two := limit(t, "burst", "1/h", 10), limit(t, "daily", "1/24h", 10)
+	for _, missing := range []string{"-hset", "-pexpireat"} {
+		server := redistest.Start(t, withUser(limiterACL...))
+		admin := plainClient(t, server.Addr)
+		cfg := config(server.Addr)
+		cfg.Username, cfg.Password = "limiter", password
+		s := newStore(t, cfg)
+		old := takeOne(t, s, "old", 1, one, two) // soon enough its expiry must be put off
+		require.NoError(t, admin.Persist(t.Context(), redisstore.RedisKey(key("old"))).Err())
+		require.NoError(t, admin.HSet(t.Context(), redisstore.RedisKey(key("old")), "b:burst",
+			fmt.Sprintf("%d:%d:%d", old.Buckets[0].Credits, old.Now, one.TokenCredits())).Err()) // without a note
+		before := levels(t, s, "old", one, two)
+
+		require.NoError(t, admin.Do(t.Context(), "acl", "setuser", "limiter", missing).Err())
+		for name, limits := range map[string][]domain.Limit{"new": {one}, "new, of two": {one, two}, "old": {one, two}} {
+			r := ports.Take(t.Context(), s, take(name, 1, limits...))
+			require.ErrorIs(t, r.Err, ports.ErrUnavailable, "%s: %s", missing, name)
+			assert.ErrorContains(t, r.Err, "can't run this command", "%s: %s", missing, name)
+		}
+		require.NoError(t, admin.Do(t.Context(), "acl", "setuser", "limiter", "+"+missing[1:]).Err())
+		assert.Equal(t, before, levels(t, s, "old", one, two), missing)
+		keys, err := admin.Keys(t.Context(), "*").Result()
+		require.NoError(t, err)
+		assert.Equal(t, []string{redisstore.RedisKey(key("old"))}, keys, "%s: nothing was written", missing)
+	}
+}
+
+// levels is how many whole tokens a client has left.
+func levels(t *testing.T, s *redisstore.Store, name string, limits ...domain.Limit) []domain.Tokens {
+	t.Helper()
+	r := takeOne(t, s, name, 0, limits...)
+	out := make([]domain.Tokens, len(limits))
+	for i := range limits {
+		out[i] = limits[i].Remaining(r.Buckets[i])
+	}
+	return out
 }
 
 func TestACL_theCanaryKnowsEveryCommandOfTheScript(t *testing.T) {

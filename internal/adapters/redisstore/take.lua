@@ -122,9 +122,18 @@ local reply, n, k, keys = {2, now_us, 0, 0}, 3, 1, KEYS
 --
 -- GT takes a key without an expiry for endless and leaves it so. Where we found none of our fields NX is tried first:
 -- the key is new, or others' fields have an expiry that GT respects.
-local function put_off(key, note, found)
-  if call('PEXPIREAT', key, note, found and 'GT' or 'NX') == 0 then
-    call('PEXPIREAT', key, note, found and 'NX' or 'GT')
+--
+-- A user who may not set an expiry must not be debited and refused. So a key that is there is put off before it is
+-- written; from one that is new, with the fields that follow, what was written is taken away again.
+local function put_off(key, note, new, ...)
+  local done = redis.pcall('PEXPIREAT', key, note, new and 'NX' or 'GT')
+  if done == 0 then
+    call('PEXPIREAT', key, note, new and 'GT' or 'NX')
+  elseif done ~= 1 then
+    if new then
+      call('HDEL', key, ...)
+    end
+    error(done.err, 0)
   end
 end
 
@@ -264,9 +273,12 @@ local function general()
       note = format('%d', ceil((full_at_us + kind.slack_us) / 1000))
     end
     writes[2] = writes[2] .. ':' .. note
+    if found and not kept then
+      put_off(key, note)
+    end
     call('HSET', key, unpack(writes))
-    if not kept then
-      put_off(key, note, found)
+    if not found then
+      put_off(key, note, true, unpack(kind.fields or {kind[1].field}))
     end
   end
 
@@ -342,10 +354,13 @@ local function decide_all()
         local kept = (note * 1000 - now_us) * r >= full - level and note + 0 <= kind.farthest_ms
         if not kept then
           note = format('%d', ceil((now_us + ceil((full - level) / r) + kind.slack_us) / 1000))
+          if found then
+            put_off(key, note)
+          end
         end
         call('HSET', key, field, format('%d', level) .. tail .. note)
-        if not kept then
-          put_off(key, note, found)
+        if not found then
+          put_off(key, note, true, field)
         end
       end
       reply[n], reply[n + 1] = verdict, level
