@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -30,7 +31,7 @@ type mutation struct {
 const testTimeout = 5 * time.Minute
 
 func main() {
-	only := flag.String("only", "", "only mutations whose names contain this")
+	only := flag.String("only", "", "only mutations whose names match this pattern")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -41,6 +42,10 @@ func main() {
 }
 
 func run(ctx context.Context, only string) error {
+	wanted, err := regexp.Compile(only)
+	if err != nil {
+		return fmt.Errorf("-only: %w", err)
+	}
 	copied, err := copyTree(ctx)
 	if err != nil {
 		return err
@@ -49,7 +54,7 @@ func run(ctx context.Context, only string) error {
 	var survived []string
 	all := 0
 	for _, m := range mutations {
-		if !strings.Contains(m.name, only) {
+		if !wanted.MatchString(m.name) {
 			continue
 		}
 		all++
@@ -124,18 +129,23 @@ func (m *mutation) try(ctx context.Context, folder string) (killed bool, err err
 	if err != nil {
 		return false, err
 	}
-	if n := bytes.Count(original, []byte(m.from)); n != 1 {
-		return false, fmt.Errorf("%s holds the text %d times, not once: %q", m.file, n, m.from)
+	mutated, err := m.mutate(original)
+	if err != nil {
+		return false, err
 	}
-	mutated := bytes.Replace(original, []byte(m.from), []byte(m.to), 1)
 	if err := os.WriteFile(path, mutated, 0o600); err != nil {
 		return false, err
 	}
 	defer func() { err = errors.Join(err, os.WriteFile(path, original, 0o600)) }()
-	if out, err := m.command(ctx, folder, "vet").CombinedOutput(); err != nil {
+	binary := filepath.Join(folder, "mutant.test")
+	build := exec.CommandContext(ctx, "go", "test", "-c", "-vet=off", "-trimpath", "-ldflags=-s -w", "-tags", "faults", "-o", binary, m.pkg)
+	build.Dir = folder
+	if out, err := build.CombinedOutput(); err != nil {
 		return false, fmt.Errorf("the mutant does not compile, which proves nothing:\n%s", out)
 	}
-	out, err := m.command(ctx, folder, "test", "-count=1", "-timeout", testTimeout.String(), "-run", m.tests).CombinedOutput()
+	test := exec.CommandContext(ctx, binary, "-test.timeout", testTimeout.String(), "-test.run", m.tests)
+	test.Dir = filepath.Join(folder, m.pkg)
+	out, err := test.CombinedOutput()
 	if bytes.Contains(out, []byte("no tests to run")) {
 		return false, fmt.Errorf("no test is called %s", m.tests)
 	}
@@ -146,10 +156,10 @@ func (m *mutation) try(ctx context.Context, folder string) (killed bool, err err
 	return err != nil, ctx.Err()
 }
 
-// command is a go command for the mutation's package.
-func (m *mutation) command(ctx context.Context, folder string, args ...string) *exec.Cmd {
-	args = append(append([]string{args[0], "-tags", "faults"}, args[1:]...), m.pkg)
-	cmd := exec.CommandContext(ctx, "go", args...)
-	cmd.Dir = folder
-	return cmd
+// mutate returns the text of the file without the handling.
+func (m *mutation) mutate(text []byte) ([]byte, error) {
+	if n := bytes.Count(text, []byte(m.from)); n != 1 {
+		return nil, fmt.Errorf("%s holds the text %d times, not once: %q", m.file, n, m.from)
+	}
+	return bytes.Replace(text, []byte(m.from), []byte(m.to), 1), nil
 }
