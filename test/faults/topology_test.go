@@ -21,10 +21,8 @@ func keyFaults() []fault {
 	return []fault{
 		{
 			kind: "a key of another type", fleet: direct(),
-			begin: func(t *testing.T, f *fleet) {
-				onAll(t, f, "del", victim)
-				onAll(t, f, "set", victim, "not a hash")
-			},
+			// In one step: a bucket that begins anew between two would be lost, too.
+			begin:   func(t *testing.T, f *fleet) { onAll(t, f, "set", victim, "not a hash") },
 			end:     func(t *testing.T, f *fleet) { onAll(t, f, "del", victim) },
 			answers: byRedis, forgets: once,
 		},
