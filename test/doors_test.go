@@ -144,7 +144,11 @@ func openSites(t *testing.T, vars settings) []*site {
 		api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			s.reached.Add(1)
 			s.last.Store(r.Header.Clone())
-			w.Header().Set("X-RateLimit-Limit", "the API's")
+			for _, name := range toldAs {
+				if name != "Retry-After" { // an API has its own
+					w.Header().Set(name, "the API's")
+				}
+			}
 			if r.URL.Path == "/forbidden" {
 				w.WriteHeader(http.StatusForbidden)
 			}
@@ -157,14 +161,17 @@ func openSites(t *testing.T, vars settings) []*site {
 	return sites
 }
 
-// startVelocityOnShards trusts the proxy's address alone; the clients have others.
+// startVelocityOnShards trusts the proxy's address alone; the clients have others. The shards are live ones, unless vars names some.
 func startVelocityOnShards(t *testing.T, vars settings) *process {
 	t.Helper()
-	_, addrs := redistest.StartN(t, 3)
 	all := settings{
-		"VELOCITY_REDIS_ADDRS": strings.Join(addrs, ","), "VELOCITY_TRUSTED_PROXIES": "127.0.0.1",
+		"VELOCITY_TRUSTED_PROXIES": "127.0.0.1",
 		// A slow machine must not turn this into a test of the failure policy, which closed would make visible.
 		"VELOCITY_TAKE_TIMEOUT": "20s", "VELOCITY_ON_STORE_FAILURE": "closed",
+	}
+	if vars["VELOCITY_REDIS_ADDRS"] == "" {
+		_, addrs := redistest.StartN(t, 3)
+		all["VELOCITY_REDIS_ADDRS"] = strings.Join(addrs, ",")
 	}
 	for name, value := range vars {
 		all[name] = value
