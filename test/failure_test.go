@@ -69,8 +69,28 @@ func TestFailure_closed(t *testing.T) {
 	assert.Equal(t, http.StatusServiceUnavailable, ready.status)
 	assert.NotContains(t, ready.body, "127.0.0.1")
 	assert.Contains(t, ready.body, `"shard-0"`)
+	assert.Equal(t, http.StatusOK, p.mustAsk(http.MethodGet, p.admin+"/healthz", "").status, "the process is well")
 	assertLogged(t, p, "Critical Redis Error: Falling back to Fail-Closed Policy")
 	assert.Len(t, p.logged("Decision: BLOCKED (503)"), 1)
+}
+
+// TestFailure_closedBesideOpen: while one policy still lets pass, the node should get work.
+func TestFailure_closedBesideOpen(t *testing.T) {
+	server := redistest.Start(t)
+	server.Kill()
+	p := start(t, settings{"REDIS_ADDR": server.Addr, "VELOCITY_POLICY_FILE": writePolicies(t, `
+policies:
+  - { name: strict, match: { path: "/strict" }, limits: [ { rate: 10/h, capacity: 10 } ], on_store_failure: closed }
+  - { name: lenient, match: { path: "/**" }, limits: [ { rate: 10/h, capacity: 10 } ], on_store_failure: open }
+`)})
+	ready := p.mustAsk(http.MethodGet, p.admin+"/readyz", "")
+	assert.Equal(t, http.StatusOK, ready.status)
+	assert.Equal(t, "degraded", ready.json(t)["state"])
+	for policy, want := range map[string]int{"strict": http.StatusServiceUnavailable, "lenient": http.StatusOK} {
+		a := p.mustAsk(http.MethodPost, p.url+"/v1/check", `{"policy": "`+policy+`", "key": "alice"}`, "Content-Type: application/json")
+		assert.Equal(t, want, a.status, "%s: %s", policy, a.body)
+	}
+	p.stop()
 }
 
 func TestFailure_local(t *testing.T) {

@@ -4,6 +4,7 @@ package helm
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 	"helm.sh/helm/v3/pkg/chart/loader"
 	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/engine"
+	"helm.sh/helm/v3/pkg/strvals"
 	apps "k8s.io/api/apps/v1"
 	autoscaling "k8s.io/api/autoscaling/v2"
 	core "k8s.io/api/core/v1"
@@ -80,6 +82,7 @@ redis: { addrs: ["a=redis-0:6379", "b=redis-1:6379"], tls: true, existingSecret:
 admin: { token: "s3cret: yes" }
 api: { existingSecret: velocity-api }
 env: { VELOCITY_TRUSTED_PROXIES: private, VELOCITY_REDIS_POOL_SIZE: 32 }
+grpc: { enabled: true }
 autoscaling: { enabled: true }
 serviceMonitor: { enabled: true, labels: { release: prometheus } }
 networkPolicy: { from: [{ podSelector: { matchLabels: { app: gateway } } }] }
@@ -139,10 +142,9 @@ func TestDeployment_isConfinedAndProbed(t *testing.T) {
 	assert.True(t, *c.SecurityContext.ReadOnlyRootFilesystem)
 	assert.False(t, *c.SecurityContext.AllowPrivilegeEscalation)
 	assert.Equal(t, []core.Capability{"ALL"}, c.SecurityContext.Capabilities.Drop)
-	for path, probe := range map[string]*core.Probe{
-		"/healthz": c.LivenessProbe, "/readyz": c.ReadinessProbe,
-	} {
-		assert.Equal(t, path, probe.HTTPGet.Path)
+	// /readyz fails for all pods at once where every policy is closed, and clients are to get Velocity's 503 then.
+	for _, probe := range []*core.Probe{c.StartupProbe, c.LivenessProbe, c.ReadinessProbe} {
+		assert.Equal(t, "/healthz", probe.HTTPGet.Path)
 		assert.Equal(t, intstr.FromString("admin"), probe.HTTPGet.Port)
 	}
 	require.Len(t, c.VolumeMounts, 1)
@@ -189,6 +191,84 @@ func TestNetworkPolicy_neitherLimitsNorMetricsArePublic(t *testing.T) {
 	assert.Equal(t, "http", public.Spec.Ports[0].TargetPort.StrVal)
 }
 
+// TestGRPC_isADoorInAllOfThem: a port that the container alone knows is one that nobody reaches.
+func TestGRPC_isADoorInAllOfThem(t *testing.T) {
+	for values, want := range map[string][]string{
+		"{ admin: { token: x } }":                                      {"http"},
+		"{ admin: { token: x }, grpc: { enabled: true, port: 8081 } }": {"http", "grpc"},
+	} {
+		documents, err := render(t, values)
+		require.NoError(t, err)
+		container := decode[apps.Deployment](t, documents, "Deployment/edge-velocity").Spec.Template.Spec.Containers[0]
+		ports := map[string]int32{}
+		for _, p := range container.Ports {
+			ports[p.Name] = p.ContainerPort
+		}
+		var served, let []string
+		for _, p := range decode[core.Service](t, documents, "Service/edge-velocity").Spec.Ports {
+			served = append(served, p.Name)
+			assert.Equal(t, p.Name, p.TargetPort.StrVal)
+			assert.Contains(t, ports, p.Name)
+			if p.Name == "grpc" {
+				assert.Equal(t, int32(8081), p.Port)
+			}
+		}
+		for _, p := range decode[networking.NetworkPolicy](t, documents, "NetworkPolicy/edge-velocity").Spec.Ingress[0].Ports {
+			let = append(let, p.Port.StrVal)
+		}
+		assert.Equal(t, want, served, values)
+		assert.Equal(t, want, let, values)
+		assert.Len(t, ports, len(want)+1, "and admin")
+		addr := ""
+		for _, e := range container.Env {
+			if e.Name == "VELOCITY_GRPC_ADDR" {
+				addr = e.Value
+			}
+		}
+		if port, on := ports["grpc"]; on {
+			assert.Equal(t, fmt.Sprintf(":%d", port), addr)
+		} else {
+			assert.Empty(t, addr)
+		}
+	}
+}
+
+// TestDocs_theCommandsFitTheChart: what docs/operating.md builds, pushes and creates is what the chart then asks for.
+func TestDocs_theCommandsFitTheChart(t *testing.T) {
+	text, err := os.ReadFile("../../docs/operating.md")
+	require.NoError(t, err)
+	page := strings.ReplaceAll(string(text), "\\\n", " ")
+	one := func(pattern string) string {
+		found := regexp.MustCompile(pattern).FindAllStringSubmatch(page, -1)
+		require.Len(t, found, 1, pattern)
+		return found[0][1]
+	}
+	values := map[string]any{}
+	for _, set := range regexp.MustCompile(`--set '?([^\s'`+"`"+`]+)`).FindAllStringSubmatch(page, -1) {
+		require.NoError(t, strvals.ParseInto(set[1], values), set[1])
+	}
+	written, err := yaml.Marshal(values)
+	require.NoError(t, err)
+	documents, err := render(t, string(written))
+	require.NoError(t, err)
+
+	built := one(`docker tag (\S+) `)
+	assert.Equal(t, "velocity:"+one(`make docker-build VERSION=(\S+)`), built)
+	container := decode[apps.Deployment](t, documents, "Deployment/"+one(`port-forward deployment/(\S+)`)).Spec.Template.Spec.Containers[0]
+	assert.Equal(t, one(`docker push (\S+)`), container.Image)
+	assert.Equal(t, one(`docker tag \S+ (\S+)`), container.Image)
+	env := map[string]core.EnvVar{}
+	for _, e := range container.Env {
+		env[e.Name] = e
+	}
+	token := env["VELOCITY_ADMIN_TOKEN"].ValueFrom.SecretKeyRef
+	assert.Equal(t, one(`create secret generic (\S+)`), token.Name)
+	assert.Equal(t, one(`--from-literal=(\w+)=`), token.Key)
+	assert.Equal(t, "a="+one(`create deployment (\S+)`)+":"+one(`expose deployment redis --port=(\d+)`), env["VELOCITY_REDIS_ADDRS"].Value)
+	assert.Equal(t, "http://backend:8080", env["VELOCITY_UPSTREAM_URL"].Value)
+	assert.Contains(t, page, "kubectl create namespace "+one(`helm upgrade .* --namespace (\S+)`)+"\n")
+}
+
 func TestServiceMonitor_findsTheAdminServiceAlone(t *testing.T) {
 	documents, err := render(t, everything)
 	require.NoError(t, err)
@@ -211,12 +291,15 @@ func TestServiceMonitor_findsTheAdminServiceAlone(t *testing.T) {
 
 func TestChart_refusesWhatItCannotRun(t *testing.T) {
 	for values, want := range map[string]string{
-		"{}":                                                  "the admin plane needs a token",
-		"{ admin: { token: x }, replica: 3 }":                 "replica",
-		"{ admin: { token: x }, replicas: 0 }":                "replicas",
-		"{ admin: { token: x }, drainPeriod: 5 }":             "drainPeriod",
-		"{ admin: { token: x }, env: { lower: x } }":          "lower",
-		"{ admin: { token: x }, policies: { policies: [] } }": "policies",
+		"{}":                                         "the admin plane needs a token",
+		"{ admin: { token: x }, replica: 3 }":        "replica",
+		"{ admin: { token: x }, replicas: 0 }":       "replicas",
+		"{ admin: { token: x }, drainPeriod: 5 }":    "drainPeriod",
+		"{ admin: { token: x }, env: { lower: x } }": "lower",
+		"{ admin: { token: x }, env: { VELOCITY_GRPC_ADDR: ':3002' } }": "env.VELOCITY_GRPC_ADDR: the addresses are the chart's own",
+		"{ admin: { token: x }, grpc: { enabled: true, port: 80 } }":    "grpc.port and service.port are the same",
+		"{ admin: { token: x }, grpc: { enable: true } }":               "enable",
+		"{ admin: { token: x }, policies: { policies: [] } }":           "policies",
 	} {
 		_, err := render(t, values)
 		assert.ErrorContains(t, err, want, values)
