@@ -151,6 +151,10 @@ var mutations = append(refusals(),
 		"min(maxConcurrentDials, c.PoolSize),", "c.PoolSize,", redisstore, "TestGetClient_settings",
 	},
 	mutation{
+		"connections live for ever, wherever their name points", "internal/adapters/redisstore/client.go",
+		"ConnMaxLifetime:       connMaxLifetime,", "ConnMaxLifetime:       0,", redisstore, "TestConnections_move",
+	},
+	mutation{
 		"the breaker never opens when half of the calls fail", "internal/adapters/redisstore/breaker.go",
 		"tripRate    = 0.5", "tripRate    = 1.0", redisstore, "TestBreaker_opensWhenHalf",
 	},
