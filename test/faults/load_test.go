@@ -197,10 +197,23 @@ func (l *load) awaitRecovery(t testing.TB, shard int) time.Duration {
 		fall, redis := l.lastFall[shard].Load(), l.lastRedis[shard].Load()
 		now := int64(time.Since(l.began))
 		if redis > from && redis > fall && now-max(fall, from) > int64(calm) {
-			return time.Duration(max(fall-from, 0))
+			took := time.Duration(max(fall-from, 0))
+			if took > recoverTimeout {
+				l.explain(shard, took)
+			}
+			return took
 		}
 		if time.Now().After(deadline) {
 			t.Fatalf("shard %d does not decide again: the last fallback was %v ago", shard, time.Duration(now-fall))
 		}
+	}
+}
+
+// explain tells how the servers have fared, all in all, when one took long to recover: a fallback for what this process
+// itself has too much of counts as one of the shard.
+func (l *load) explain(shard int, took time.Duration) {
+	for _, s := range l.f.store.Stats() {
+		progressf("shard %d took %v; %s: %s since %v, openings %d, refused %d, overloaded %d, failures %v",
+			shard, took, s.Name, s.Breaker, time.Since(s.Since).Round(time.Millisecond), s.Openings, s.Refused, s.Overloaded, s.Failures)
 	}
 }
