@@ -72,6 +72,7 @@ func TestHostile_clientsWithoutEndNeedBoundedMemory(t *testing.T) {
 		clients = 5_000_000
 	}
 	p := start(t, settings{"VELOCITY_RATE": "1/h", "VELOCITY_CAPACITY": "1", "VELOCITY_LOG_DECISIONS": "none"})
+	p.client = loadClient(t)
 	const each = 1000
 	var wg sync.WaitGroup
 	calls := make(chan int)

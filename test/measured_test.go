@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -111,97 +110,4 @@ func TestReload_underLoadNoRequestSeesTwoSets(t *testing.T) {
 	assert.Zero(t, lost.Load())
 	assert.Zero(t, mixed.Load())
 	assert.Positive(t, seen.Load())
-}
-
-// flood asks for distinct keys over so many connections at once, and counts who decided.
-type flood struct {
-	p               *process
-	next            atomic.Int64
-	redis, fallback atomic.Int64
-	mu              sync.Mutex
-	took            []time.Duration // of calls that Redis decided, whole
-}
-
-const floodChecks = 10 // in a call
-
-func (f *flood) run(t *testing.T, connections int, d time.Duration) {
-	t.Helper()
-	var wg sync.WaitGroup
-	end := time.Now().Add(d)
-	for range connections {
-		wg.Go(func() {
-			for time.Now().Before(end) {
-				first := f.next.Add(floodChecks)
-				var body strings.Builder
-				body.WriteString(`{"checks":[{"key":"k`)
-				for i := range int64(floodChecks) {
-					if i > 0 {
-						body.WriteString(`"},{"key":"k`)
-					}
-					body.WriteString(strconv.FormatInt(first+i, 10))
-				}
-				body.WriteString(`"}]}`)
-				began := time.Now()
-				a, err := f.p.ask(http.MethodPost, f.p.url+"/v1/checks", body.String())
-				took := time.Since(began)
-				if !assert.NoError(t, err) || !assert.Equal(t, http.StatusOK, a.status) {
-					return
-				}
-				byRedis := int64(strings.Count(a.body, `"store":"redis"`))
-				f.redis.Add(byRedis)
-				f.fallback.Add(floodChecks - byRedis)
-				if byRedis == floodChecks {
-					f.mu.Lock()
-					f.took = append(f.took, took)
-					f.mu.Unlock()
-				}
-			}
-		})
-	}
-	wg.Wait()
-}
-
-// pin keeps a process to one core, with all its threads.
-func pin(t *testing.T, pid int, cores string) {
-	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "taskset", "-a", "-c", "-p", cores, strconv.Itoa(pid)).CombinedOutput()
-	require.NoError(t, err, "%s", out)
-}
-
-// A flood of keys that nobody has seen must not open the gate, nor keep the service from deciding as much as it can.
-func TestOverload_aFloodOfKeysOpensNoGate(t *testing.T) {
-	const few = 16 // connections that keep it busy
-	each := 500 * time.Millisecond
-	if measure.Exact() {
-		each = 10 * time.Second
-	}
-	server := redistest.Start(t)
-	p := start(t, settings{
-		"REDIS_ADDR": server.Addr, "VELOCITY_ON_STORE_FAILURE": "open", "VELOCITY_LOG_DECISIONS": "none", "VELOCITY_RATE": "1/s",
-	})
-	if measure.Exact() {
-		pin(t, os.Getpid(), "1")
-		t.Cleanup(func() { pin(t, os.Getpid(), "0-1") })
-		pin(t, p.cmd.Process.Pid, "0")
-		pin(t, server.PID(), "0")
-	}
-	alone, over := &flood{p: p}, &flood{p: p}
-	alone.run(t, few, each/2) // connects
-	*alone = flood{p: p}
-	alone.run(t, few, each)
-	over.next.Store(alone.next.Load())
-	over.run(t, 10*few, each)
-	goodput := float64(over.redis.Load()) / float64(alone.redis.Load())
-	p.stop()
-	open := len(p.logged("Critical Redis Error: Falling back to Fail-Open Policy"))
-	p99 := measure.Quantile(over.took, 0.99)
-	t.Logf("alone %d decisions by Redis, %d by others; at ten times the load %d and %d: %.2f, p99 %v, %d times open",
-		alone.redis.Load(), alone.fallback.Load(), over.redis.Load(), over.fallback.Load(), goodput, p99, open)
-	measure.Keep(t, "overload", map[string]any{"Goodput": goodput, "P99": p99, "Open": open})
-	assert.Positive(t, over.redis.Load())
-	if measure.Exact() {
-		assert.Zero(t, open)
-		assert.GreaterOrEqual(t, goodput, 0.8)
-		assert.LessOrEqual(t, p99, 100*time.Millisecond)
-	}
 }
