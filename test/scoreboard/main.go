@@ -19,7 +19,7 @@ import (
 
 func main() {
 	rows := flag.String("rows", "", "comma list of the rows to measure, R01,R05; empty: all")
-	soak := flag.Duration("soak", 3*time.Minute, "how long the soak of R01, R02, R04, R07 and R18 lasts")
+	soak := flag.Duration("soak", 150*time.Second, "how long the soak of R01, R02, R04, R07 and R18 lasts")
 	fuzz := flag.String("fuzz", "", "fuzz each target for so long (go test -fuzztime) for R23; empty: R23 is not measured")
 	out := flag.String("out", "", "replace the measured rows of the table in this Markdown file, after each of them")
 	flag.Parse()
