@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -59,6 +60,7 @@ type Shortcut struct {
 	// generation is void, also one whose reply is still under way.
 	generations [1 << 12]atomic.Uint64
 	hits        atomic.Uint64
+	questions   sync.Pool // of *question
 }
 
 var _ ports.BucketStore = (*Shortcut)(nil)
@@ -85,7 +87,10 @@ func NewShortcut(cfg ShortcutConfig, store ports.BucketStore, clock func() time.
 	if err != nil {
 		return nil, fmt.Errorf("shortcut: %w", err)
 	}
-	return &Shortcut{store: store, clock: clock, maxAge: cfg.MaxAge, cache: cache}, nil
+	return &Shortcut{
+		store: store, clock: clock, maxAge: cfg.MaxAge, cache: cache,
+		questions: sync.Pool{New: func() any { return new(question) }},
+	}, nil
 }
 
 // Close ends the cache's goroutines. The store behind is not closed.
@@ -128,27 +133,44 @@ func (s *Shortcut) askStore(ctx context.Context, reqs []ports.TakeRequest, resul
 		s.after(&reqs[0], &results[0], generation, sent)
 		return
 	}
-	most := len(reqs) - first
-	index, asked, replies := make([]int, 0, most), make([]ports.TakeRequest, 0, most), make([]ports.TakeResult, 0, most)
+	q := s.questions.Get().(*question)
+	defer q.putBack(&s.questions)
 	for i := first; i < len(reqs); i++ {
 		if i > first && s.answer(&reqs[i], &results[i], sent) {
 			s.hits.Add(1)
 			continue
 		}
-		index, asked = append(index, i), append(asked, reqs[i])
-		replies = append(replies, ports.TakeResult{Buckets: results[i].Buckets[:0]}) // in the slot's memory
+		q.index, q.reqs = append(q.index, i), append(q.reqs, reqs[i])
+		q.replies = append(q.replies, ports.TakeResult{Buckets: results[i].Buckets[:0]}) // in the slot's memory
 		s.before(&reqs[i])
 	}
 	// Read when all are noted: what gives tokens back may stand behind a denial of the same key.
-	generations := make([]uint64, len(asked))
-	for j := range asked {
-		generations[j] = s.generation(asked[j].Key).Load()
+	for j := range q.reqs {
+		q.generations = append(q.generations, s.generation(q.reqs[j].Key).Load())
 	}
-	s.store.TakeMany(ctx, asked, replies)
-	for j, i := range index {
-		s.after(&asked[j], &replies[j], generations[j], sent)
-		results[i] = replies[j]
+	s.store.TakeMany(ctx, q.reqs, q.replies)
+	for j, i := range q.index {
+		s.after(&q.reqs[j], &q.replies[j], q.generations[j], sent)
+		results[i] = q.replies[j]
 	}
+}
+
+// question is the memory of one call for several takes, used again by later ones.
+type question struct {
+	index       []int // of each in the call
+	reqs        []ports.TakeRequest
+	replies     []ports.TakeResult
+	generations []uint64
+}
+
+func (q *question) putBack(pool *sync.Pool) {
+	if cap(q.reqs) > maxKept {
+		return
+	}
+	clear(q.reqs)
+	clear(q.replies)
+	q.index, q.reqs, q.replies, q.generations = q.index[:0], q.reqs[:0], q.replies[:0], q.generations[:0]
+	pool.Put(q)
 }
 
 // before notes that an operation is about to be sent, and returns the generation that its reply will belong to.

@@ -38,6 +38,9 @@ type attribute struct {
 	value  string
 }
 
+// noValue is the lookup of a check without attributes.
+func noValue(domain.KeySource) (string, error) { return "", domain.ErrNoValue }
+
 // lookup answers domain.Request.Lookup. Nothing stands in for a value that the caller has forgotten; one who knows that
 // the client sent none says so, by an empty one.
 func (a *attributes) lookup(source domain.KeySource) (string, error) {
@@ -54,14 +57,15 @@ func (a *attributes) lookup(source domain.KeySource) (string, error) {
 type bodyReader struct {
 	dec  *jsontext.Decoder
 	body bytes.Buffer
-	at   int // index of the check that is read, for error texts; -1: there is no list
+	copy string // of the body, which lends its memory to the strings that are read
+	at   int    // index of the check that is read, for error texts; -1: there is no list
 }
 
 var bodyReaders = sync.Pool{New: func() any { return &bodyReader{dec: jsontext.NewDecoder(new(bytes.Buffer))} }}
 
 func newBodyReader(body []byte) *bodyReader {
 	r := bodyReaders.Get().(*bodyReader)
-	r.body = *bytes.NewBuffer(body)
+	r.body, r.copy = *bytes.NewBuffer(body), string(body)
 	r.dec.Reset(&r.body)
 	r.at = -1
 	return r
@@ -69,7 +73,7 @@ func newBodyReader(body []byte) *bodyReader {
 
 // release forgets the body, whose memory belongs to the request.
 func (r *bodyReader) release() {
-	r.body = bytes.Buffer{}
+	r.body, r.copy = bytes.Buffer{}, ""
 	r.dec.Reset(&r.body)
 	bodyReaders.Put(r)
 }
@@ -183,11 +187,11 @@ func (r *bodyReader) object(field string, member func(name string) error) error 
 		return err
 	}
 	for r.dec.PeekKind() != '}' {
-		name, err := r.dec.ReadToken()
+		name, err := r.quoted()
 		if err != nil {
-			return r.syntax(err)
+			return err
 		}
-		if err := member(name.String()); err != nil {
+		if err := member(name); err != nil {
 			return err
 		}
 	}
@@ -220,11 +224,26 @@ func (r *bodyReader) text(field string) (string, error) {
 	if err := r.expect('"', field, "a string"); err != nil {
 		return "", err
 	}
-	token, err := r.dec.ReadToken()
+	return r.quoted()
+}
+
+// quoted reads a string. One without escapes, as nearly all are, takes no memory of its own. Where a member's name should
+// stand and something else does, that is not read: it may nest.
+func (r *bodyReader) quoted() (string, error) {
+	if r.dec.PeekKind() != '"' {
+		_, err := r.dec.ReadToken()
+		return "", r.syntax(err)
+	}
+	raw, err := r.dec.ReadValue()
 	if err != nil {
 		return "", r.syntax(err)
 	}
-	return token.String(), nil
+	if bytes.IndexByte(raw, '\\') < 0 {
+		end := int(r.dec.InputOffset())
+		return r.copy[end-len(raw)+1 : end-1], nil
+	}
+	unescaped, err := jsontext.AppendUnquote(nil, raw)
+	return string(unescaped), r.syntax(err)
 }
 
 func (r *bodyReader) integer(field string) (domain.Tokens, error) {

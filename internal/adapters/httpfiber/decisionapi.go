@@ -87,9 +87,13 @@ func unavailable(d *domain.Decision) bool {
 }
 
 func (q *check) request(op domain.Op, id string) domain.Request {
+	lookup := noValue
+	if len(q.attributes.values) > 0 {
+		lookup = q.attributes.lookup
+	}
 	return domain.Request{
 		Op: op, Cost: q.cost, Policy: q.policy, Key: q.key,
-		Client: q.attributes.client, Lookup: q.attributes.lookup, ID: id,
+		Client: q.attributes.client, Lookup: lookup, ID: id,
 	}
 }
 
