@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -176,12 +177,23 @@ type soakFigures struct {
 }
 
 type faultFigures struct {
-	Kind        string
-	Recovery    time.Duration
-	Forgets     struct{ Split time.Duration }
+	Kind     string
+	Recovery time.Duration
+	Forgets  struct {
+		Times int
+		Split time.Duration
+	}
 	Extra       int64
 	ExtraOfMost float64
 	Doubled     int64
 	Unjust      int64
 	Passed      bool
+}
+
+// ofBound is the tokens beyond the law, of those that the loss may cost. Without a loss it may cost none.
+func (f *faultFigures) ofBound() float64 {
+	if f.Extra > 0 && f.Forgets.Times == 0 && f.Forgets.Split == 0 {
+		return math.Inf(1)
+	}
+	return f.ExtraOfMost
 }

@@ -85,8 +85,8 @@ func extraOfBound(b *bench) (string, bool, error) {
 	all, err := b.faults()
 	worst, kind := s.Redis.Worst, "the soak"
 	for _, f := range all {
-		if f.ExtraOfMost > worst {
-			worst, kind = f.ExtraOfMost, f.Kind
+		if f.ofBound() > worst {
+			worst, kind = f.ofBound(), f.Kind
 		}
 	}
 	return fmt.Sprintf("%.2f at most (%s); local stores 0 beyond the law", worst, kind), worst <= 1 && len(s.Local.First) == 0, err
@@ -269,7 +269,7 @@ func clocks(b *bench) (string, bool, error) {
 	for _, f := range all {
 		if strings.Contains(f.Kind, "clock") {
 			n++
-			worst, unjust = max(worst, f.ExtraOfMost), unjust+f.Unjust
+			worst, unjust = max(worst, f.ofBound()), unjust+f.Unjust
 		}
 	}
 	return fmt.Sprintf("%d unjust denials; %.2f, %d kinds", unjust, worst, n), n > 0 && unjust == 0 && worst <= 1, err

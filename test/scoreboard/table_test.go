@@ -99,3 +99,10 @@ func TestTimes(t *testing.T) {
 	r.took = 62 * time.Second
 	assert.Equal(t, "R01   62 s\nall   63 s\n", times([]result{r}, 63*time.Second))
 }
+
+func TestOfBound_withoutALossNothingMayBeExtra(t *testing.T) {
+	f := faultFigures{Extra: 2}
+	assert.Greater(t, f.ofBound(), 1.0)
+	f.Forgets.Times, f.ExtraOfMost = 1, 0.5
+	assert.InDelta(t, 0.5, f.ofBound(), 0)
+}
