@@ -2,19 +2,16 @@ package httpfiber_test
 
 import (
 	"bufio"
-	"context"
 	"crypto/sha256"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/coder/websocket"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -253,133 +250,6 @@ func TestProxy_halfABodyIsNoWholeOne(t *testing.T) {
 	}
 }
 
-// TestProxy_aConnectionThatTheUpstreamClosedIsNotUsed: else the request after it would be lost.
-func TestProxy_aConnectionThatTheUpstreamClosedIsNotUsed(t *testing.T) {
-	var conns atomic.Int32
-	closed := make(chan struct{}, 1)
-	url := rawUpstream(t, func(c net.Conn, in *bufio.Reader) {
-		conns.Add(1)
-		says("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")(c, in) // and no word of closing it
-		_ = c.Close()
-		closed <- struct{}{}
-	})
-	addr := start(t, proxyConfig(url), always(decided(t, 9, 1, true)))
-	for i := range 20 {
-		got := call(t, "POST", "http://"+addr+"/", "body")
-		require.Equal(t, 200, got.status, "request %d", i)
-		<-closed
-	}
-	assert.Equal(t, int32(20), conns.Load())
-}
-
-func TestProxy_connectionsAreKept(t *testing.T) {
-	conns := make(map[string]bool)
-	addr := startProxy(t, func(w http.ResponseWriter, r *http.Request) {
-		conns[r.RemoteAddr] = true
-		body, _ := io.ReadAll(r.Body)
-		if len(body) > 0 {
-			_ = http.NewResponseController(w).Flush() // chunked
-		}
-		_, _ = w.Write(body)
-	})
-	for range 10 {
-		for _, body := range []string{"", "small", strings.Repeat("x", 100_000)} {
-			assert.Len(t, call(t, "POST", "http://"+addr+"/", body).body, len(body))
-		}
-	}
-	assert.LessOrEqual(t, len(conns), 5, "an answer may reach the client before its connection is free again")
-}
-
-// TestProxy_bytesThatNobodyAskedFor would be taken for the answer to the next request, which may be another client's.
-func TestProxy_bytesThatNobodyAskedFor(t *testing.T) {
-	const evil = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
-	url := rawUpstream(t, func(c net.Conn, in *bufio.Reader) {
-		for {
-			if _, err := http.ReadRequest(in); err != nil {
-				return
-			}
-			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood"+evil)
-		}
-	})
-	addr := start(t, proxyConfig(url), always(decided(t, 9, 1, true)))
-	for range 5 {
-		assert.Equal(t, "good", call(t, "GET", "http://"+addr+"/", "").body)
-	}
-}
-
-func TestProxy_theCapOnConnectionsHolds(t *testing.T) {
-	var now, most atomic.Int32
-	cfg := proxyConfig(startUpstream(t, func(http.ResponseWriter, *http.Request) {
-		if n := now.Add(1); n > most.Load() {
-			most.Store(n)
-		}
-		time.Sleep(20 * time.Millisecond)
-		now.Add(-1)
-	}))
-	cfg.Upstream.MaxConns = 2
-	addr := start(t, cfg, always(decided(t, 9, 1, true)))
-	var failed atomic.Int32
-	var all sync.WaitGroup
-	for range 10 {
-		all.Go(func() {
-			if res, err := http.Get("http://" + addr + "/"); err != nil || res.StatusCode != 200 || res.Body.Close() != nil {
-				failed.Add(1)
-			}
-		})
-	}
-	all.Wait()
-	assert.Zero(t, failed.Load())
-	assert.Equal(t, int32(2), most.Load())
-}
-
-// TestProxy_aClientThatLeavesEndsTheExchange: also while the upstream has nothing to say.
-func TestProxy_aClientThatLeavesEndsTheExchange(t *testing.T) {
-	for _, begun := range []bool{false, true} {
-		started, ended := make(chan struct{}), make(chan struct{})
-		addr := startProxy(t, func(w http.ResponseWriter, r *http.Request) {
-			if begun {
-				_ = http.NewResponseController(w).Flush()
-			}
-			close(started)
-			<-r.Context().Done()
-			close(ended)
-		})
-		conn := dial(t, addr)
-		_, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-		require.NoError(t, err)
-		<-started
-		require.NoError(t, conn.Close())
-		select {
-		case <-ended:
-		case <-time.After(patience):
-			require.Fail(t, "the upstream is still asked", "answer begun: %v", begun)
-		}
-	}
-}
-
-func TestProxy_aClientThatDoesNotReadIsCutOff(t *testing.T) {
-	ended := make(chan struct{})
-	cfg := proxyConfig(startUpstream(t, func(w http.ResponseWriter, _ *http.Request) {
-		defer close(ended)
-		piece := make([]byte, 1<<20)
-		for {
-			if _, err := w.Write(piece); err != nil {
-				return
-			}
-		}
-	}))
-	cfg.WriteTimeout = 200 * time.Millisecond
-	addr := start(t, cfg, always(decided(t, 9, 1, true)))
-	conn := dial(t, addr)
-	_, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-	require.NoError(t, err)
-	select {
-	case <-ended:
-	case <-time.After(patience):
-		require.Fail(t, "it still fills the upstream's connection")
-	}
-}
-
 // TestProxy_aSlowAnswerOutlivesTheTimeouts: they bound silence before the header and pieces, not whole bodies.
 func TestProxy_aSlowAnswerOutlivesTheTimeouts(t *testing.T) {
 	cfg := proxyConfig(startUpstream(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -392,77 +262,6 @@ func TestProxy_aSlowAnswerOutlivesTheTimeouts(t *testing.T) {
 	cfg.ReadTimeout, cfg.WriteTimeout, cfg.Upstream.Timeout = 300*time.Millisecond, 300*time.Millisecond, 300*time.Millisecond
 	addr := start(t, cfg, always(decided(t, 9, 1, true)))
 	assert.Equal(t, strings.Repeat("piece", 5), call(t, "GET", "http://"+addr+"/", "").body)
-}
-
-func TestProxy_webSocketPasses(t *testing.T) {
-	var left atomic.Int32
-	addr := startProxy(t, func(w http.ResponseWriter, r *http.Request) {
-		c, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{"echo"}})
-		if err != nil {
-			return
-		}
-		defer func() { left.Add(1) }()
-		c.SetReadLimit(1 << 20)
-		for {
-			kind, data, err := c.Read(r.Context())
-			if err != nil {
-				return
-			}
-			if err := c.Write(r.Context(), kind, data); err != nil {
-				return
-			}
-		}
-	})
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	c, res, err := websocket.Dial(ctx, "ws://"+addr+"/chat", &websocket.DialOptions{Subprotocols: []string{"echo"}})
-	require.NoError(t, err)
-	assert.Equal(t, "9", res.Header.Get("X-RateLimit-Remaining"))
-	assert.Equal(t, "echo", c.Subprotocol())
-	c.SetReadLimit(1 << 20)
-	for _, size := range []int{0, 1, 126, 70_000, 500_000} {
-		sent := []byte(strings.Repeat("x", size))
-		require.NoError(t, c.Write(ctx, websocket.MessageBinary, sent))
-		_, got, err := c.Read(ctx)
-		require.NoError(t, err)
-		assert.Len(t, got, size)
-	}
-	require.NoError(t, c.Close(websocket.StatusNormalClosure, ""))
-	assert.Eventually(t, func() bool { return left.Load() == 1 }, patience, tick)
-
-	c, _, err = websocket.Dial(ctx, "ws://"+addr+"/chat", nil)
-	require.NoError(t, err)
-	require.NoError(t, c.CloseNow(), "without a word")
-	assert.Eventually(t, func() bool { return left.Load() == 2 }, patience, tick)
-}
-
-func TestProxy_aDeniedWebSocketIsADenial(t *testing.T) {
-	url := startUpstream(t, func(http.ResponseWriter, *http.Request) { t.Error("asked in spite of the denial") })
-	addr := start(t, proxyConfig(url), always(decided(t, 0, 1, false)))
-	_, res, err := websocket.Dial(t.Context(), "ws://"+addr+"/", nil)
-	require.Error(t, err)
-	assert.Equal(t, 429, res.StatusCode)
-	assert.Equal(t, "1", res.Header.Get("Retry-After"))
-}
-
-// TestProxy_noOtherUpgradePasses: the upstream would be spoken to in a protocol whose requests are not decided.
-func TestProxy_noOtherUpgradePasses(t *testing.T) {
-	w := new(witness)
-	addr := doors[1].open(t, w)
-	for _, lines := range []string{
-		"Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n",
-		"Upgrade: TLS/1.0\r\nConnection: Upgrade\r\n",
-		"Upgrade: websocket, h2c\r\nConnection: Upgrade\r\n",
-		"Upgrade: websocket\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n",
-		"Upgrade: websocket\r\n", // not for us
-		"Upgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: 0\r\n",
-	} {
-		w.reset()
-		assert.Equal(t, 200, exchange(t, addr, plainly("/x", lines), 1)[0].status)
-		assert.Empty(t, w.upstream["Upgrade"], lines)
-		assert.Empty(t, w.upstream["Connection"], lines)
-		assert.Empty(t, w.upstream["Http2-Settings"], lines)
-	}
 }
 
 // TestProxy_aSlowUploadOutlivesTheTimeouts: each piece has the time to arrive, not the whole body.
