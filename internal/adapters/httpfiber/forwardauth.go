@@ -44,7 +44,7 @@ func (a *forwardAuth) handle(ctx *fasthttp.RequestCtx, rest string) {
 	defer a.limits.leave(v)
 	t, err := a.target(ctx, rest)
 	if err == nil {
-		err = a.limits.ask(context.Background(), ctx, v, t, "")
+		err = a.limits.ask(context.Background(), ctx, v, t)
 	}
 	if err != nil {
 		writeErrorAs(ctx, err, status)

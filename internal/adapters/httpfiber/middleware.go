@@ -27,7 +27,7 @@ func RateLimitMiddleware(limiter ports.Limiter, options ...Option) fiber.Handler
 }
 
 func newMiddleware(limiter ports.Limiter, options []Option) *middleware {
-	m := &middleware{limiter: limiter, cost: 1, policyCost: true, clients: &clientFinder{log: zap.NewNop()}}
+	m := &middleware{limiter: limiter, clients: &clientFinder{log: zap.NewNop()}}
 	for _, set := range options {
 		set(m)
 	}
@@ -37,19 +37,6 @@ func newMiddleware(limiter ports.Limiter, options []Option) *middleware {
 
 // Option adjusts RateLimitMiddleware.
 type Option func(*middleware)
-
-// WithCost sets what each request costs, in tokens; without it the policy says it. 0 only looks.
-func WithCost(cost domain.Tokens) Option {
-	return func(m *middleware) { m.cost, m.policyCost = cost, false }
-}
-
-// WithPolicy decides by the policy of this name, instead of the first that matches the request.
-func WithPolicy(name string) Option { return func(m *middleware) { m.policy = name } }
-
-// WithKey lets the app say who the client is, for example by the user it has authenticated: the function returns the
-// value of the policy's own key. An empty value leaves it to the policy. The value must not change later, so
-// copy what comes from the fiber.Ctx.
-func WithKey(key func(*fiber.Ctx) string) Option { return func(m *middleware) { m.key = key } }
 
 // WithTrustedProxies names the peers whose X-Forwarded-For is believed.
 func WithTrustedProxies(p Proxies) Option { return func(m *middleware) { m.clients.proxies = p } }
@@ -62,14 +49,9 @@ func WithLogger(log *zap.Logger) Option { return func(m *middleware) { m.clients
 
 type middleware struct {
 	limiter ports.Limiter
-	cost    domain.Tokens
-	// policyCost has the policy say the cost.
-	policyCost bool
-	policy     string
-	key        func(*fiber.Ctx) string
-	clients    *clientFinder
-	paths      PathRules
-	visits     sync.Pool // of *visit
+	clients *clientFinder
+	paths   PathRules
+	visits  sync.Pool // of *visit
 }
 
 func (m *middleware) handle(c *fiber.Ctx) error {
@@ -114,6 +96,7 @@ func (m *middleware) refund(ctx *fasthttp.RequestCtx, v *visit, status int) {
 	if !d.RefundOn.Has(status) {
 		return
 	}
+	d.RefundOn = domain.StatusSet{} // an answer may fail after its header has come
 	if _, err := m.limiter.Decide(contextOf(ctx), d.Refund(v.req[0])); err != nil {
 		m.clients.log.Warn("A refund may be lost", zap.String("requestID", requestID(ctx)), zap.Error(err))
 	}
@@ -124,12 +107,8 @@ func (m *middleware) decide(c *fiber.Ctx, v *visit) error {
 	if err != nil {
 		return err
 	}
-	key := ""
-	if m.key != nil {
-		key = m.key(c)
-	}
 	// Not Fiber's RequestCtx: that ends as soon as the server starts to stop, and would fail what is in flight.
-	return m.ask(c.UserContext(), c.Context(), v, t, key)
+	return m.ask(c.UserContext(), c.Context(), v, t)
 }
 
 // target is what a request asks for, as policies match it.
@@ -144,14 +123,13 @@ func (m *middleware) targetOf(ctx *fasthttp.RequestCtx) (target, error) {
 	}, err
 }
 
-// ask decides a request into v's answer. An empty key leaves the key to the policy.
-func (m *middleware) ask(background context.Context, ctx *fasthttp.RequestCtx, v *visit, t target, key string) error {
+// ask decides a request into v's answer.
+func (m *middleware) ask(background context.Context, ctx *fasthttp.RequestCtx, v *visit, t target) error {
 	v.from, v.query = &ctx.Request.Header, t.query
 	req := &v.req[0]
-	req.Cost, req.PolicyCost = m.cost, m.policyCost
+	req.Cost, req.PolicyCost = 1, true
 	peer := peerAddr(ctx)
 	req.Trusted = m.clients.proxies.Trusts(peer)
-	req.Policy = m.policy
 	req.Method = t.method
 	if req.Method == fiber.MethodHead { // else HEAD would be a second allowance for the same resource
 		req.Method = fiber.MethodGet
@@ -161,7 +139,6 @@ func (m *middleware) ask(background context.Context, ctx *fasthttp.RequestCtx, v
 	req.Client = m.clients.client(peer, req.Trusted, v.from)
 	req.Lookup = v.lookup
 	req.ID = requestID(ctx)
-	req.Key = key
 	if span := spanOf(ctx); span != nil {
 		background, req.TraceID = span.Context(), span.TraceID()
 	}

@@ -74,7 +74,7 @@ func (p *proxy) serve(ctx *fasthttp.RequestCtx, f *forward) bool {
 	defer p.limits.leave(v)
 	t, err := p.limits.targetOf(ctx)
 	if err == nil {
-		err = p.limits.ask(context.Background(), ctx, v, t, "")
+		err = p.limits.ask(context.Background(), ctx, v, t)
 	}
 	if err != nil {
 		p.refuse(ctx, err)

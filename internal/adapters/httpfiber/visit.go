@@ -89,7 +89,7 @@ func (v *visit) find(source domain.KeySource) (string, error) {
 		return "", nil
 	}
 	if n > 1 {
-		return "", &inputError{errMalformed, source.Name, "this is the client's key and must be sent once"}
+		return "", &inputError{errMalformed, source.Name, "must be sent once, since the decision depends on it"}
 	}
 	return utils.UnsafeString(value), nil
 }
