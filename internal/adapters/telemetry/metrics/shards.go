@@ -23,52 +23,35 @@ func shardDesc(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("velocity_shard_"+name, help, append([]string{"shard"}, labels...), nil)
 }
 
+func shardGauge(name, help string, value func(*ports.ShardStats) float64) shardMetric {
+	return shardMetric{shardDesc(name, help), prometheus.GaugeValue, value}
+}
+
+func shardCounter(name, help string, value func(*ports.ShardStats) uint64) shardMetric {
+	return shardMetric{
+		shardDesc(name, help), prometheus.CounterValue, func(s *ports.ShardStats) float64 { return float64(value(s)) },
+	}
+}
+
 var shardMetrics = []shardMetric{
-	{
-		shardDesc("up", "1 while the shard decides: its breaker is closed and its last call did not fail."),
-		prometheus.GaugeValue,
-		func(s *ports.ShardStats) float64 { return oneIf(s.Up) },
-	},
-	{
-		shardDesc("queued_groups", "Bucket groups that wait to be sent to the shard."),
-		prometheus.GaugeValue,
-		func(s *ports.ShardStats) float64 { return float64(s.Queued) },
-	},
-	{
-		shardDesc("inflight_batches", "Batches that the shard has not answered yet."),
-		prometheus.GaugeValue,
-		func(s *ports.ShardStats) float64 { return float64(s.InFlight) },
-	},
-	{
-		shardDesc("clock_skew_seconds", "How far the shard's clock is ahead of this process's, at the least."),
-		prometheus.GaugeValue,
-		func(s *ports.ShardStats) float64 { return s.ClockSkew.Seconds() },
-	},
-	{
-		shardDesc("batches_total", "Batches sent to the shard, whatever became of them."),
-		prometheus.CounterValue,
-		func(s *ports.ShardStats) float64 { return float64(s.Batches) },
-	},
-	{
-		shardDesc("groups_total", "Bucket groups in those batches."),
-		prometheus.CounterValue,
-		func(s *ports.ShardStats) float64 { return float64(s.Groups) },
-	},
-	{
-		shardDesc("refused_groups_total", "Bucket groups not sent, the breaker being open."),
-		prometheus.CounterValue,
-		func(s *ports.ShardStats) float64 { return float64(s.Refused) },
-	},
-	{
-		shardDesc("overloaded_groups_total", "Bucket groups not sent, too much waiting already."),
-		prometheus.CounterValue,
-		func(s *ports.ShardStats) float64 { return float64(s.Overloaded) },
-	},
-	{
-		shardDesc("breaker_openings_total", "How often the shard's breaker opened."),
-		prometheus.CounterValue,
-		func(s *ports.ShardStats) float64 { return float64(s.Openings) },
-	},
+	shardGauge("up", "1 while the shard decides: its breaker is closed and its last call did not fail.",
+		func(s *ports.ShardStats) float64 { return oneIf(s.Up) }),
+	shardGauge("queued_groups", "Bucket groups that wait to be sent to the shard.",
+		func(s *ports.ShardStats) float64 { return float64(s.Queued) }),
+	shardGauge("inflight_batches", "Batches that the shard has not answered yet.",
+		func(s *ports.ShardStats) float64 { return float64(s.InFlight) }),
+	shardGauge("clock_skew_seconds", "How far the shard's clock is ahead of this process's, at the least.",
+		func(s *ports.ShardStats) float64 { return s.ClockSkew.Seconds() }),
+	shardCounter("batches_total", "Batches sent to the shard, whatever became of them.",
+		func(s *ports.ShardStats) uint64 { return s.Batches }),
+	shardCounter("groups_total", "Bucket groups in those batches.",
+		func(s *ports.ShardStats) uint64 { return s.Groups }),
+	shardCounter("refused_groups_total", "Bucket groups not sent, the breaker being open.",
+		func(s *ports.ShardStats) uint64 { return s.Refused }),
+	shardCounter("overloaded_groups_total", "Bucket groups not sent, too much waiting already.",
+		func(s *ports.ShardStats) uint64 { return s.Overloaded }),
+	shardCounter("breaker_openings_total", "How often the shard's breaker opened.",
+		func(s *ports.ShardStats) uint64 { return s.Openings }),
 }
 
 var (
