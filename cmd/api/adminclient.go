@@ -117,16 +117,48 @@ func (c *adminClient) get(ctx context.Context, path string, out any) ([]byte, er
 	return body, nil
 }
 
-// clientFlags name one client under one policy.
-type clientFlags struct{ policy, source string }
-
-func (n *clientFlags) define(f *flag.FlagSet) {
-	f.StringVar(&n.policy, "policy", "default", "the `policy`")
-	f.StringVar(&n.source, "source", "", "`ip`, for a client whose requests had no key")
+// show prints what was answered, as it came or by table, and is the exit code.
+func (s streams) show(asJSON bool, body []byte, err error, table func()) int {
+	switch {
+	case err != nil:
+		return s.fail(err)
+	case asJSON:
+		printJSON(s.out, body)
+	default:
+		table()
+	}
+	return exitOK
 }
 
-func (n *clientFlags) path(key string) string {
-	path := "/v1/buckets/" + url.PathEscape(n.policy) + "/" + url.PathEscape(key)
+// clientCommand is what a command about one client under one policy is told.
+type clientCommand struct {
+	adminFlags
+	policy, source string
+	key            string
+}
+
+// parse reads the flags, which f may have more of, and the client. Where done is set, the command is over with this exit
+// code.
+func (n *clientCommand) parse(f *flag.FlagSet, args []string, s streams) (c *adminClient, code int, done bool) {
+	n.define(f)
+	f.StringVar(&n.policy, "policy", "default", "the `policy`")
+	f.StringVar(&n.source, "source", "", "`ip`, for a client whose requests had no key")
+	rest, code, done := parseFlags(f, args, s)
+	if done {
+		return nil, code, true
+	}
+	var err error
+	if n.key, err = oneKey(rest); err == nil {
+		c, err = newAdminClient(n.addr)
+	}
+	if err != nil {
+		return nil, s.misuse(f.Name(), err), true
+	}
+	return c, exitOK, false
+}
+
+func (n *clientCommand) path() string {
+	path := "/v1/buckets/" + url.PathEscape(n.policy) + "/" + url.PathEscape(n.key)
 	if n.source != "" {
 		path += "?source=" + url.QueryEscape(n.source)
 	}
@@ -134,8 +166,8 @@ func (n *clientFlags) path(key string) string {
 }
 
 // buckets asks for one client's buckets. Where there is no such policy, the error names those that there are.
-func (c *adminClient) buckets(ctx context.Context, n *clientFlags, key string, out *bucketReport) (body []byte, err error) {
-	body, err = c.get(ctx, n.path(key), out)
+func (c *adminClient) buckets(ctx context.Context, n *clientCommand, out *bucketReport) (body []byte, err error) {
+	body, err = c.get(ctx, n.path(), out)
 	if !errors.Is(err, errNotFound) {
 		return body, err
 	}

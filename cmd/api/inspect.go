@@ -28,34 +28,14 @@ type bucketReport struct {
 }
 
 func runInspect(ctx context.Context, args []string, s streams) int {
-	f := newFlags("inspect", inspectUsage)
-	var admin adminFlags
-	var name clientFlags
-	admin.define(f)
-	name.define(f)
-	rest, code, done := parseFlags(f, args, s)
+	var of clientCommand
+	c, code, done := of.parse(newFlags("inspect", inspectUsage), args, s)
 	if done {
 		return code
 	}
-	key, err := oneKey(rest)
-	if err != nil {
-		return s.misuse(f.Name(), err)
-	}
-	c, err := newAdminClient(admin.addr)
-	if err != nil {
-		return s.misuse(f.Name(), err)
-	}
 	var report bucketReport
-	body, err := c.buckets(ctx, &name, key, &report)
-	switch {
-	case err != nil:
-		return s.fail(err)
-	case admin.json:
-		printJSON(s.out, body)
-	default:
-		printReport(s.out, &report)
-	}
-	return exitOK
+	body, err := c.buckets(ctx, &of, &report)
+	return s.show(of.json, body, err, func() { printReport(s.out, &report) })
 }
 
 func printReport(w io.Writer, r *bucketReport) {

@@ -20,28 +20,17 @@ Shows the buckets of one client and makes them full, after asking; without a ter
 
 func runReset(ctx context.Context, args []string, s streams) int {
 	f := newFlags("reset", resetUsage)
-	var admin adminFlags
-	var name clientFlags
-	admin.define(f)
-	name.define(f)
 	yes := f.Bool("yes", false, "do not ask")
-	rest, code, done := parseFlags(f, args, s)
+	var of clientCommand
+	c, code, done := of.parse(f, args, s)
 	if done {
 		return code
-	}
-	key, err := oneKey(rest)
-	if err != nil {
-		return s.misuse(f.Name(), err)
-	}
-	c, err := newAdminClient(admin.addr)
-	if err != nil {
-		return s.misuse(f.Name(), err)
 	}
 	if !*yes && !isTerminal(s.in) {
 		return s.misuse(f.Name(), errors.New("there is no terminal to ask at: say -yes"))
 	}
 	var report bucketReport
-	if _, err := c.buckets(ctx, &name, key, &report); err != nil {
+	if _, err := c.buckets(ctx, &of, &report); err != nil {
 		return s.fail(err)
 	}
 	if !*yes {
@@ -50,13 +39,13 @@ func runReset(ctx context.Context, args []string, s streams) int {
 			return s.fail(errors.New("not reset"))
 		}
 	}
-	if _, err := c.ask(ctx, http.MethodDelete, name.path(key)); err != nil {
+	if _, err := c.ask(ctx, http.MethodDelete, of.path()); err != nil {
 		return s.fail(err)
 	}
-	if admin.json {
+	if of.json {
 		printJSON(s.out, []byte(`{"reset":true}`))
 	} else {
-		_, _ = fmt.Fprintf(s.out, "Reset: every bucket of %s under %s, by %s, is full.\n", printable(key), name.policy, report.Source)
+		_, _ = fmt.Fprintf(s.out, "Reset: every bucket of %s under %s, by %s, is full.\n", printable(of.key), of.policy, report.Source)
 		printUntouched(s.out, &report)
 	}
 	return exitOK

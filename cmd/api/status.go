@@ -54,15 +54,7 @@ func runStatus(ctx context.Context, args []string, s streams) int {
 	}
 	var report statusReport
 	body, err := c.get(ctx, "/v1/status", &report)
-	switch {
-	case err != nil:
-		return s.fail(err)
-	case admin.json:
-		printJSON(s.out, body)
-	default:
-		printStatus(s.out, &report)
-	}
-	return exitOK
+	return s.show(admin.json, body, err, func() { printStatus(s.out, &report) })
 }
 
 func printStatus(w io.Writer, r *statusReport) {
