@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -113,6 +114,45 @@ func TestLive_tellsEachSecond(t *testing.T) {
 		require.True(t, lines.Scan())
 		assert.Empty(t, lines.Text())
 	}
+}
+
+func TestLive_showsALaterViewerTheLastEventAtOnce(t *testing.T) {
+	url := startAdminWith(t, httpfiber.AdminConfig{}, httpfiber.WithLivePage(live()))
+	first, _ := watch(t, url)
+	require.True(t, bufio.NewScanner(first.Body).Scan())
+	assert.Eventually(t, func() bool {
+		came := time.Now().UnixMilli()
+		res, leave := watch(t, url)
+		defer leave()
+		lines := bufio.NewScanner(res.Body)
+		var e event
+		return lines.Scan() && json.Unmarshal([]byte(strings.TrimPrefix(lines.Text(), "data: ")), &e) == nil && e.AtMS < came
+	}, 20*time.Second, 150*time.Millisecond, "nobody is shown what was before he came")
+}
+
+// counting counts how often it is asked.
+type counting struct {
+	totals
+	asked *atomic.Int64
+}
+
+func (c counting) Totals() ports.Totals {
+	c.asked.Add(1)
+	return c.totals.Totals()
+}
+
+func TestLive_restsWhileNobodyLooks(t *testing.T) {
+	sources, asked := live(), new(atomic.Int64)
+	sources.Monitor = counting{sources.Monitor.(totals), asked}
+	url := startAdminWith(t, httpfiber.AdminConfig{}, httpfiber.WithLivePage(sources))
+	res, leave := watch(t, url)
+	require.True(t, bufio.NewScanner(res.Body).Scan())
+	leave()
+	assert.Eventually(t, func() bool {
+		before := asked.Load()
+		time.Sleep(2500 * time.Millisecond) // an event is due each second
+		return asked.Load() == before
+	}, 20*time.Second, 10*time.Millisecond)
 }
 
 func TestLive_hasRoomForSoManyViewers(t *testing.T) {

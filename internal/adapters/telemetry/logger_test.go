@@ -128,6 +128,7 @@ func TestLogger_neverWaitsForItsOutput(t *testing.T) {
 		missing += line["lines"].(float64)
 	}
 	assert.Positive(t, missing)
+	assert.InDelta(t, missing, log.Dropped(), 0, "and told to the metrics")
 	assert.InDelta(t, n, written+missing, 0, "every line was written or counted")
 }
 
