@@ -290,19 +290,19 @@ func TestServiceMonitor_findsTheAdminServiceAlone(t *testing.T) {
 }
 
 func TestChart_refusesWhatItCannotRun(t *testing.T) {
-	for values, want := range map[string]string{
-		"{}":                                         "the admin plane needs a token",
-		"{ admin: { token: x }, replica: 3 }":        "replica",
-		"{ admin: { token: x }, replicas: 0 }":       "replicas",
-		"{ admin: { token: x }, drainPeriod: 5 }":    "drainPeriod",
-		"{ admin: { token: x }, env: { lower: x } }": "lower",
-		"{ admin: { token: x }, env: { VELOCITY_GRPC_ADDR: ':3002' } }": "env.VELOCITY_GRPC_ADDR: the addresses are the chart's own",
-		"{ admin: { token: x }, grpc: { enabled: true, port: 80 } }":    "grpc.port and service.port are the same",
-		"{ admin: { token: x }, grpc: { enable: true } }":               "enable",
-		"{ admin: { token: x }, policies: { policies: [] } }":           "policies",
+	for _, c := range []struct{ values, want string }{
+		{"{}", "the admin plane needs a token"},
+		{"{ admin: { token: x }, replica: 3 }", "replica"},
+		{"{ admin: { token: x }, replicas: 0 }", "replicas"},
+		{"{ admin: { token: x }, drainPeriod: 5 }", "drainPeriod"},
+		{"{ admin: { token: x }, env: { lower: x } }", "lower"},
+		{"{ admin: { token: x }, env: { VELOCITY_GRPC_ADDR: ':3002' } }", "env.VELOCITY_GRPC_ADDR: the addresses are the chart's own"},
+		{"{ admin: { token: x }, grpc: { enabled: true, port: 80 } }", "grpc.port and service.port are the same"},
+		{"{ admin: { token: x }, grpc: { enable: true } }", "enable"},
+		{"{ admin: { token: x }, policies: { policies: [] } }", "policies"},
 	} {
-		_, err := render(t, values)
-		assert.ErrorContains(t, err, want, values)
+		_, err := render(t, c.values)
+		assert.ErrorContains(t, err, c.want, c.values)
 	}
 }
 
