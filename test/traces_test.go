@@ -4,6 +4,7 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/hex"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -14,11 +15,14 @@ import (
 	"testing"
 	"time"
 
+	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
+	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	collectorpb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/redistest"
@@ -125,6 +129,7 @@ func startTraced(t *testing.T, vars settings) (*process, chan http.Header) {
 	api := startAPI(t, func(_ http.ResponseWriter, r *http.Request) { seen <- r.Header.Clone() })
 	vars["VELOCITY_UPSTREAM_URL"] = api
 	vars["VELOCITY_REDIS_ADDRS"] = redistest.Start(t).Addr
+	vars["VELOCITY_TAKE_TIMEOUT"] = "5s" // a slow machine is not what the traces are about
 	return start(t, vars), seen
 }
 
@@ -163,22 +168,33 @@ func TestTraces_aRequestIsFollowedFromItsClientToTheShardAndTheUpstream(t *testi
 }
 
 func TestTraces_everyRequestIsLinkedToTheOneBatchInWhichItRode(t *testing.T) {
+	for _, shards := range []int{1, 3} {
+		t.Run(fmt.Sprint(shards), func(t *testing.T) { testLinks(t, shards) })
+	}
+}
+
+func testLinks(t *testing.T, shards int) {
+	t.Helper()
 	const n = 64
 	c := startCollector(t)
+	_, addrs := redistest.StartN(t, shards)
 	p := start(t, settings{
-		"OTEL_EXPORTER_OTLP_ENDPOINT": c.url, "VELOCITY_REDIS_ADDRS": redistest.Start(t).Addr,
-		"VELOCITY_SHORTCUT_MAX_ENTRIES": "0", "VELOCITY_TAKE_TIMEOUT": "5s",
+		"OTEL_EXPORTER_OTLP_ENDPOINT": c.url, "VELOCITY_REDIS_ADDRS": strings.Join(addrs, ","),
+		"VELOCITY_SHORTCUT_MAX_ENTRIES": "0", "VELOCITY_TAKE_TIMEOUT": "5s", "VELOCITY_CLIENT_KEY": "header:X-Client-ID",
 	})
-	_ = burst(t, n, func(int) (answer, error) { return p.ask(http.MethodGet, p.url+"/api/resource", "") })
+	_ = burst(t, n, func(i int) (answer, error) {
+		return p.ask(http.MethodGet, p.url+"/api/resource", "", fmt.Sprint("X-Client-ID: ", i))
+	})
 	p.stop()
 
 	requests, linked := map[string]int{}, map[string]int{}
 	for _, s := range c.named("GET") {
 		requests[hex.EncodeToString(s.GetSpanId())]++
 	}
-	batches, groups := c.named("batch"), int64(0)
-	for _, s := range batches {
+	groups, asked := int64(0), map[any]bool{}
+	for _, s := range c.named("batch") {
 		groups += attributes(s)["velocity.groups"].(int64)
+		asked[attributes(s)["velocity.shard"]] = true
 		for _, l := range s.GetLinks() {
 			linked[hex.EncodeToString(l.GetSpanId())]++
 		}
@@ -186,6 +202,84 @@ func TestTraces_everyRequestIsLinkedToTheOneBatchInWhichItRode(t *testing.T) {
 	assert.Len(t, requests, n)
 	assert.Equal(t, requests, linked)
 	assert.EqualValues(t, n, groups)
+	assert.Len(t, asked, shards, "each shard has batches of its own")
+}
+
+func TestTraces_aRequestWithManyDecisionsIsOneSpanLinkedFromEachShard(t *testing.T) {
+	c := startCollector(t)
+	_, addrs := redistest.StartN(t, 3)
+	p := start(t, settings{
+		"OTEL_EXPORTER_OTLP_ENDPOINT": c.url, "VELOCITY_REDIS_ADDRS": strings.Join(addrs, ","), "VELOCITY_TAKE_TIMEOUT": "5s",
+		"VELOCITY_CAPACITY": "1", "VELOCITY_RATE": "1/h", "VELOCITY_CLIENT_KEY": "header:X-Client-ID",
+	})
+	checks := `{"key":"0"}`
+	for i := range 40 {
+		checks += fmt.Sprintf(`,{"key":"%d"}`, i)
+	}
+	require.Equal(t, http.StatusOK, p.mustAsk(http.MethodPost, p.url+"/v1/checks", `{"checks":[`+checks+`]}`).status)
+	p.mustAsk(http.MethodPost, p.url+"/v1/checks", `{"checks":[{"key":"0"}]}`)
+	p.stop()
+
+	requests := c.named("POST")
+	require.Len(t, requests, 2)
+	many, one := attributes(requests[0]), attributes(requests[1])
+	assert.EqualValues(t, 41, many["velocity.decisions"])
+	assert.EqualValues(t, 1, many["velocity.refused"])
+	assert.Equal(t, "default", many["velocity.policy"])
+	assert.NotContains(t, many, "velocity.outcome")
+	assert.Equal(t, "denied", one["velocity.outcome"], "a single decision is noted as anywhere")
+	asked := map[any]bool{}
+	for _, s := range c.named("batch") {
+		require.Len(t, s.GetLinks(), 1)
+		assert.Equal(t, requests[0].GetSpanId(), s.GetLinks()[0].GetSpanId())
+		asked[attributes(s)["velocity.shard"]] = true
+	}
+	assert.Len(t, asked, 3)
+}
+
+func TestTraces_aCallOfEnvoysIsASpan(t *testing.T) {
+	c := startCollector(t)
+	p, e := startEnvoyDoor(t, settings{"OTEL_EXPORTER_OTLP_ENDPOINT": c.url, "VELOCITY_ENVOY_CONFIG": write(t, "rules.yaml", `
+domain: edge
+descriptors:
+  - {key: user, rate_limit: {unit: day, requests_per_unit: 1}}
+  - {key: host, rate_limit: {unit: day, requests_per_unit: 1}}
+`)})
+	from := metadata.AppendToOutgoingContext(t.Context(), "traceparent", "00-"+traceOfClient+"-"+spanOfClient+"-01")
+	ask := func(ctx context.Context, keys ...string) error {
+		r := &rlsv3.RateLimitRequest{Domain: "edge"}
+		for _, key := range keys {
+			r.Descriptors = append(r.Descriptors, &ratelimitv3.RateLimitDescriptor{
+				Entries: []*ratelimitv3.RateLimitDescriptor_Entry{{Key: key, Value: "alice"}},
+			})
+		}
+		_, err := e.rls.ShouldRateLimit(ctx, r)
+		return err
+	}
+	require.NoError(t, ask(from, "user"))
+	require.NoError(t, ask(t.Context(), "user", "host"))
+	require.Error(t, ask(t.Context()))
+	p.stop()
+
+	calls := c.named("envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit")
+	require.Len(t, calls, 3)
+	first, second, third := calls[0], attributes(calls[1]), attributes(calls[2])
+	assert.Equal(t, traceOfClient, hex.EncodeToString(first.GetTraceId()))
+	assert.Equal(t, spanOfClient, hex.EncodeToString(first.GetParentSpanId()))
+	assert.Equal(t, tracepb.Span_SPAN_KIND_SERVER, first.GetKind())
+	assert.Equal(t, map[string]any{
+		"rpc.system.name": "grpc", "rpc.method": first.GetName(), "rpc.response.status_code": "OK",
+		"velocity.policy": "envoy-edge-user", "velocity.outcome": "allowed", "velocity.store": "redis",
+	}, attributes(first), "and no key")
+	assert.EqualValues(t, 2, second["velocity.decisions"])
+	assert.NotContains(t, second, "velocity.policy", "there are two")
+	assert.Equal(t, "UNKNOWN", third["rpc.response.status_code"])
+	assert.Equal(t, tracepb.Status_STATUS_CODE_ERROR, calls[2].GetStatus().GetCode())
+
+	linked := c.named("batch")[0].GetLinks()
+	require.Len(t, linked, 1)
+	assert.Equal(t, first.GetSpanId(), linked[0].GetSpanId())
+	assert.Equal(t, traceOfClient, p.logged("Decision: ALLOWED")[0]["traceId"])
 }
 
 // Export implements collectorpb.TraceServiceServer.

@@ -18,7 +18,9 @@ type grpcDoor struct {
 	ln     net.Listener
 }
 
-func provideGRPCDoor(cfg grpcenvoy.Config, http httpfiber.Config, policy policyConfig, limiter ports.Limiter, log *zap.Logger) (*grpcDoor, error) {
+func provideGRPCDoor(
+	cfg grpcenvoy.Config, http httpfiber.Config, policy policyConfig, limiter ports.Limiter, tracer ports.Tracer, log *zap.Logger,
+) (*grpcDoor, error) {
 	if !cfg.Enabled() {
 		return &grpcDoor{}, nil
 	}
@@ -27,6 +29,7 @@ func provideGRPCDoor(cfg grpcenvoy.Config, http httpfiber.Config, policy policyC
 	if err != nil {
 		return nil, err
 	}
+	server.Trace(tracer)
 	return &grpcDoor{cfg: cfg, server: server}, nil
 }
 

@@ -62,7 +62,7 @@ func newService(cfg config, log *telemetry.Logger) (*service, func(), error) {
 		cleanup()
 		return nil, nil, err
 	}
-	mainGrpcDoor, err := provideGRPCDoor(grpcenvoyConfig, httpfiberConfig, mainPolicyConfig, limiter, logger)
+	mainGrpcDoor, err := provideGRPCDoor(grpcenvoyConfig, httpfiberConfig, mainPolicyConfig, limiter, tracer, logger)
 	if err != nil {
 		cleanup4()
 		cleanup3()

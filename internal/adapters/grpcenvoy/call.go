@@ -16,6 +16,7 @@ import (
 // call is the working memory of one request, used again by later ones.
 type call struct {
 	domain  string
+	traceID string // for the log; empty if the call is not recorded
 	items   []item
 	entries []domain.DescriptorEntry // those of all items, one after the other
 	takes   []domain.Request         // takes and peeks, which are decided together
@@ -134,7 +135,7 @@ func (c *call) ask() {
 		if it.kind != byLimiter {
 			continue
 		}
-		req := domain.Request{Cost: it.hits.cost, PolicyCost: it.hits.unset}
+		req := domain.Request{Cost: it.hits.cost, PolicyCost: it.hits.unset, TraceID: c.traceID}
 		if it.rule != nil {
 			first := len(c.entries)
 			c.entries = it.rule.Entries(c.entries, c.domain, it.entries)
@@ -220,7 +221,7 @@ func (c *call) release(pool *sync.Pool) {
 	for i := range c.answers {
 		c.answers[i] = ports.Answer{Decision: domain.Decision{Limits: c.answers[i].Decision.Limits[:0]}}
 	}
-	c.domain = ""
+	c.domain, c.traceID = "", ""
 	c.items, c.entries = c.items[:0], c.entries[:0]
 	c.takes, c.refunds = c.takes[:0], c.refunds[:0]
 	pool.Put(c)

@@ -41,10 +41,11 @@ const (
 
 // Server is the door. Make it with New.
 type Server struct {
-	cfg    Config
-	grpc   *grpc.Server
-	health *health.Server
-	rules  *envoyconfig.Rules
+	cfg     Config
+	grpc    *grpc.Server
+	health  *health.Server
+	rules   *envoyconfig.Rules
+	service *service
 
 	ballast []byte
 }
@@ -80,7 +81,8 @@ func New(cfg Config, limiter ports.Limiter, log *zap.Logger) (*Server, error) {
 		options = append(options, grpc.Creds(credentials.NewTLS(tlsConfig)))
 	}
 	s.grpc = grpc.NewServer(options...)
-	rlsv3.RegisterRateLimitServiceServer(s.grpc, newService(limiter, s.rules, cfg.OnStoreFailure, log))
+	s.service = newService(limiter, s.rules, cfg.OnStoreFailure, log)
+	rlsv3.RegisterRateLimitServiceServer(s.grpc, s.service)
 	healthv1.RegisterHealthServer(s.grpc, s.health)
 	s.health.SetServingStatus(rlsv3.RateLimitService_ServiceDesc.ServiceName, healthv1.HealthCheckResponse_SERVING)
 	reflection.Register(s.grpc)

@@ -23,7 +23,8 @@ type service struct {
 	rules     *envoyconfig.Rules // nil: the policies alone
 	overrides *overrides
 	log       *zap.Logger
-	calls     sync.Pool // of *call
+	tracer    ports.Tracer // nil: calls are not recorded
+	calls     sync.Pool    // of *call
 }
 
 func newService(limiter ports.Limiter, rules *envoyconfig.Rules, failure domain.FailureMode, log *zap.Logger) *service {
@@ -34,18 +35,34 @@ func newService(limiter ports.Limiter, rules *envoyconfig.Rules, failure domain.
 }
 
 // ShouldRateLimit decides the descriptors of a request, all of them or none.
-func (s *service) ShouldRateLimit(ctx context.Context, r *rlsv3.RateLimitRequest) (_ *rlsv3.RateLimitResponse, err error) {
+func (s *service) ShouldRateLimit(ctx context.Context, r *rlsv3.RateLimitRequest) (*rlsv3.RateLimitResponse, error) {
+	if s.tracer != nil {
+		return s.traced(ctx, r)
+	}
+	return s.answer(ctx, r, nil)
+}
+
+// answer decides a request, and notes the decisions in its span if it has one.
+func (s *service) answer(
+	ctx context.Context, r *rlsv3.RateLimitRequest, span ports.RequestSpan,
+) (_ *rlsv3.RateLimitResponse, err error) {
 	defer s.recovering(&err)
 	if err := check(r); err != nil {
 		return nil, err
 	}
 	c := s.calls.Get().(*call)
 	defer c.release(&s.calls)
+	if span != nil {
+		c.traceID = span.TraceID()
+	}
 	if err := c.plan(s, r); err != nil {
 		return nil, err
 	}
 	if err := c.decide(ctx, s.limiter); err != nil {
 		return nil, refusal(ctx, err)
+	}
+	if span != nil {
+		span.DecidedMany(c.answers)
 	}
 	return c.response(), nil
 }

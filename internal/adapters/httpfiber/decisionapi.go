@@ -157,7 +157,9 @@ func (a *decisionAPI) decideMany(c *fiber.Ctx) error {
 		}
 	}
 	if len(b.reqs) > 0 {
-		a.limiter.DecideMany(contextOf(ctx), b.reqs, b.answersFor(len(b.reqs)))
+		answers := b.answersFor(len(b.reqs))
+		a.limiter.DecideMany(contextOf(ctx), b.reqs, answers)
+		noteDecisions(ctx, answers)
 	}
 	buf := getBuffer()
 	*buf = b.appendResults(*buf, id, instance(ctx))

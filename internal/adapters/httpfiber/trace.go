@@ -62,6 +62,12 @@ func noteDecision(ctx *fasthttp.RequestCtx, d *domain.Decision) {
 	}
 }
 
+func noteDecisions(ctx *fasthttp.RequestCtx, answers []ports.Answer) {
+	if span := spanOf(ctx); span != nil {
+		span.DecidedMany(answers)
+	}
+}
+
 // appendTrace writes the trace context for the upstream: the client's own as it came or, where the request has a span,
 // that span's.
 func (h *header) appendTrace(dst []byte, ctx *fasthttp.RequestCtx) []byte {

@@ -36,11 +36,12 @@ func (t *countingTracer) Request(string, string, string, string) ports.RequestSp
 
 type countingSpan struct{ of *countingTracer }
 
-func (countingSpan) Context() context.Context  { return context.Background() }
-func (countingSpan) TraceID() string           { return "" }
-func (countingSpan) Headers() (string, string) { return "", "" }
-func (countingSpan) Decided(*domain.Decision)  {}
-func (s countingSpan) End(int)                 { s.of.ended++ }
+func (countingSpan) Context() context.Context   { return context.Background() }
+func (countingSpan) TraceID() string            { return "" }
+func (countingSpan) Headers() (string, string)  { return "", "" }
+func (countingSpan) Decided(*domain.Decision)   {}
+func (countingSpan) DecidedMany([]ports.Answer) {}
+func (s countingSpan) End(int)                  { s.of.ended++ }
 
 func TestTrace_withoutATracerARequestCostsNoMemory(t *testing.T) {
 	s, err := New(Config{

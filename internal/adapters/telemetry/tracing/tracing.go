@@ -15,6 +15,7 @@ import (
 	sdk "go.opentelemetry.io/otel/sdk/trace"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/genproto/googleapis/rpc/code"
 
 	"github.com/velocity-limiter/velocity/internal/domain"
 	"github.com/velocity-limiter/velocity/internal/ports"
@@ -26,6 +27,9 @@ const (
 	attrStore   = attribute.Key("velocity.store")
 	attrShard   = attribute.Key("velocity.shard")
 	attrGroups  = attribute.Key("velocity.groups")
+	// Of a request with several decisions.
+	attrDecisions = attribute.Key("velocity.decisions")
+	attrRefused   = attribute.Key("velocity.refused")
 )
 
 const (
@@ -79,14 +83,25 @@ func (t *Tracer) Request(method, path, traceparent, tracestate string) ports.Req
 	if !slices.Contains(methods, method) {
 		method = "_OTHER"
 	}
-	ctx := t.w3c.Extract(context.Background(),
-		propagation.MapCarrier{headerParent: strings.Clone(traceparent), headerState: strings.Clone(tracestate)})
+	ctx := t.remote(context.Background(), strings.Clone(traceparent), strings.Clone(tracestate))
 	// OTLP holds UTF-8 alone, and a path may be of any bytes: one of them would lose a whole batch of spans.
 	path = strings.ToValidUTF8(strings.Clone(path), "\ufffd")
 	name := strings.Clone(method)
 	ctx, s := t.tracer.Start(ctx, name, trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(
 		semconv.HTTPRequestMethodKey.String(name), semconv.URLPath(path)))
 	return &requestSpan{ctx: ctx, span: s, w3c: t.w3c}
+}
+
+// Call implements ports.Tracer.
+func (t *Tracer) Call(ctx context.Context, method, traceparent, tracestate string) ports.RequestSpan {
+	ctx, s := t.tracer.Start(t.remote(ctx, traceparent, tracestate), method, trace.WithSpanKind(trace.SpanKindServer),
+		trace.WithAttributes(semconv.RPCSystemNameGRPC, semconv.RPCMethod(method)))
+	return &callSpan{requestSpan{ctx: ctx, span: s, w3c: t.w3c}}
+}
+
+// remote is ctx with what the headers say of the caller's span.
+func (t *Tracer) remote(ctx context.Context, traceparent, tracestate string) context.Context {
+	return t.w3c.Extract(ctx, propagation.MapCarrier{headerParent: traceparent, headerState: tracestate})
 }
 
 // Batch implements ports.Tracer. The span is the child of the first request's that is recorded, so that it is recorded
@@ -152,11 +167,55 @@ func (s *requestSpan) Decided(d *domain.Decision) {
 	}
 }
 
+// DecidedMany implements ports.RequestSpan.
+func (s *requestSpan) DecidedMany(answers []ports.Answer) {
+	if !s.span.IsRecording() || len(answers) == 0 {
+		return
+	}
+	if len(answers) == 1 && answers[0].Err == nil {
+		s.Decided(&answers[0].Decision)
+		return
+	}
+	policies, decided, refused := make(map[string]bool), 0, 0
+	for i := range answers {
+		if answers[i].Err != nil {
+			continue
+		}
+		decided++
+		policies[answers[i].Decision.Policy] = true
+		if !answers[i].Decision.Allowed() {
+			refused++
+		}
+	}
+	s.span.SetAttributes(attrDecisions.Int(decided), attrRefused.Int(refused))
+	for policy := range policies {
+		if len(policies) == 1 && policy != "" {
+			s.span.SetAttributes(attrPolicy.String(policy))
+		}
+	}
+}
+
 // End implements ports.RequestSpan.
 func (s *requestSpan) End(status int) {
 	s.span.SetAttributes(semconv.HTTPResponseStatusCode(status))
 	if status >= 500 {
 		s.span.SetStatus(codes.Error, "")
+	}
+	s.span.End()
+}
+
+// callSpan is the span of a call over gRPC.
+type callSpan struct{ requestSpan }
+
+// End implements ports.RequestSpan.
+func (s *callSpan) End(status int) {
+	c := code.Code(status) //nolint:gosec // gRPC's codes are few
+	s.span.SetAttributes(semconv.RPCResponseStatusCode(c.String()))
+	switch c {
+	case code.Code_UNKNOWN, code.Code_DEADLINE_EXCEEDED, code.Code_UNIMPLEMENTED, code.Code_INTERNAL, code.Code_UNAVAILABLE,
+		code.Code_DATA_LOSS: // what a server is to blame for, by OpenTelemetry's conventions
+		s.span.SetStatus(codes.Error, "")
+	default:
 	}
 	s.span.End()
 }
