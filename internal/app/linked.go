@@ -172,6 +172,10 @@ func (l *refundList) send(ctx context.Context, store ports.BucketStore, w *round
 			w.results[i] = results[k]
 		}
 	}
+	l.reset()
+}
+
+func (l *refundList) reset() {
 	clear(l.takes)
 	l.takes, l.at = l.takes[:0], l.at[:0]
 }

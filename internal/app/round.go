@@ -67,6 +67,8 @@ func (w *round) reset() {
 	clear(w.parts[:cap(w.parts)])
 	w.takes, w.plans, w.parts = w.takes[:0], w.plans[:0], w.parts[:0]
 	w.finder, w.linked = clientFinder{}, false
+	w.back.store.reset() // a panic may have left what is to be given back
+	w.back.local.reset()
 }
 
 // resultsFor keeps what the slots point to: the stores write their buckets into the same memory again.

@@ -13,8 +13,15 @@ import (
 	"github.com/gofiber/fiber/v2/utils"
 	"github.com/valyala/fasthttp"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/velocity-limiter/velocity/internal/adapters/httpfiber/upstream"
+)
+
+// Of an upstream that fails, so many requests are logged in that time, lest an outage fill a disk. The metrics count all.
+const (
+	failureLines    = 10
+	failureInterval = 10 * time.Second
 )
 
 // proxy limits what one server is asked, and forwards it.
@@ -36,9 +43,12 @@ func newProxy(cfg Config, limits *middleware, log *zap.Logger) (*proxy, error) {
 	if err != nil {
 		return nil, err
 	}
+	sampled := zap.WrapCore(func(core zapcore.Core) zapcore.Core {
+		return zapcore.NewSamplerWithOptions(core, failureInterval, failureLines, 0)
+	})
 	p := &proxy{
 		limits: limits, client: upstream.New(to), host: cfg.Upstream.Host, proto: "http",
-		read: cfg.ReadTimeout, write: cfg.WriteTimeout, log: log,
+		read: cfg.ReadTimeout, write: cfg.WriteTimeout, log: log.WithOptions(sampled),
 	}
 	if cfg.TLSCertFile != "" {
 		p.proto = "https"

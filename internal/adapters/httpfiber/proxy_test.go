@@ -14,6 +14,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/velocity-limiter/velocity/internal/adapters/httpfiber"
 )
@@ -193,6 +196,17 @@ func TestProxy_statusesWithoutBodies(t *testing.T) {
 			assert.Len(t, body, int(c.length))
 		}
 	}
+}
+
+func TestProxy_anOutageOfTheUpstreamFillsNoDisk(t *testing.T) {
+	core, logged := observer.New(zapcore.WarnLevel)
+	_, addr := startServer(t, proxyConfig(rawUpstream(t, says(""))), always(decided(t, 9, 1, true)), zap.New(core))
+	for range 50 {
+		require.Equal(t, 502, call(t, "GET", "http://"+addr+"/", "").status)
+	}
+	lines := logged.FilterMessage("The upstream failed").Len()
+	assert.GreaterOrEqual(t, lines, 10)
+	assert.Less(t, lines, 50)
 }
 
 func TestProxy_badUpstreams(t *testing.T) {
