@@ -6,7 +6,7 @@ RUN go mod download
 COPY cmd ./cmd
 COPY internal ./internal
 ARG VERSION=dev
-RUN CGO_ENABLED=0 go build -trimpath -pgo=cmd/api/release.pgo -ldflags "-s -w -X main.version=${VERSION}" -o /out/api ./cmd/api
+RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=${VERSION}" -o /out/api ./cmd/api
 
 # Certificates of public authorities, time zones and a user that is not root; no shell, no package manager.
 FROM gcr.io/distroless/static-debian12:nonroot

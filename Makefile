@@ -20,12 +20,9 @@ help: ## list the targets
 run: ## serve on :3000, buckets in memory unless REDIS_ADDR is set
 	go run ./cmd/api
 
-# release.pgo is what the compiler is told of the load: /debug/pprof/profile under a flood of one blocked client, requests of
-# many clients with and without each logged, /v1/check and /v1/checks, merged by `go tool pprof -proto`. Take it anew, from a
-# build with -trimpath, when the hot path has changed much; an old one does no harm.
 .PHONY: build
 build: ## build bin/api, static
-	CGO_ENABLED=0 go build -trimpath -pgo=cmd/api/release.pgo -ldflags "-s -w -X main.version=$(VERSION)" -o bin/api ./cmd/api
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/api ./cmd/api
 
 .PHONY: test-needs
 test-needs: ## install redis-server from Debian's or Ubuntu's packages, if it is missing

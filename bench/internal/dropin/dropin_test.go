@@ -73,7 +73,7 @@ func start(t *testing.T) *pair {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 7*time.Minute)
 	defer cancel()
-	binaries, err := service.Build(ctx, t.TempDir(), service.NoProfile)
+	binaries, err := service.Build(ctx, t.TempDir())
 	require.NoError(t, err)
 	redis := func() *redisserver.Server {
 		server, err := redisserver.Start(ctx, "")

@@ -20,14 +20,8 @@ type Binaries struct {
 	starts atomic.Int64
 }
 
-// The profiles with which the compiler can build Velocity.
-const (
-	Released  = "cmd/api/release.pgo" // as `make build` does
-	NoProfile = "off"                 // which is sooner built
-)
-
-// Build builds all of them into dir. profile is Velocity's alone. It must run within the benchmark's module.
-func Build(ctx context.Context, dir, profile string) (*Binaries, error) {
+// Build builds all of them into dir. It must run within the benchmark's module.
+func Build(ctx context.Context, dir string) (*Binaries, error) {
 	b := &Binaries{
 		Velocity:       filepath.Join(dir, "velocity"),
 		BareFiber:      filepath.Join(dir, "barefiber"),
@@ -43,14 +37,14 @@ func Build(ctx context.Context, dir, profile string) (*Binaries, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, x := range []struct{ module, out, pkg, profile string }{
-		{product, b.Velocity, "./cmd/api", profile},
-		{bench, b.BareFiber, "./peers/barefiber", NoProfile},
-		{bench, b.PlainProxy, "./peers/plainproxy", NoProfile},
+	for _, x := range []struct{ module, out, pkg string }{
+		{product, b.Velocity, "./cmd/api"},
+		{bench, b.BareFiber, "./peers/barefiber"},
+		{bench, b.PlainProxy, "./peers/plainproxy"},
 		// A module of its own, so that it is built with the dependencies that it asks for, and with no others.
-		{filepath.Join(bench, "peers", "envoyratelimit"), b.EnvoyRatelimit, "github.com/envoyproxy/ratelimit/src/service_cmd", NoProfile},
+		{filepath.Join(bench, "peers", "envoyratelimit"), b.EnvoyRatelimit, "github.com/envoyproxy/ratelimit/src/service_cmd"},
 	} {
-		if _, err := goCommand(ctx, x.module, "build", "-pgo="+x.profile, "-o", x.out, x.pkg); err != nil {
+		if _, err := goCommand(ctx, x.module, "build", "-o", x.out, x.pkg); err != nil {
 			return nil, err
 		}
 	}

@@ -52,7 +52,7 @@ func (s *Suite) proxied(ctx context.Context) error {
 			return nil, err
 		}
 		remove := func() { _ = os.RemoveAll(dir) } // what is left over lies in the folder for temporary files
-		if binaries, err = service.Build(ctx, dir, service.Released); err == nil {
+		if binaries, err = service.Build(ctx, dir); err == nil {
 			upstream, err = binaries.StartBareFiber(ctx, []replay.Answer{{
 				Path: proxiedPath, Status: 200, Body: `{"orders":[{"id":1,"state":"paid"},{"id":2,"state":"sent"}]}`,
 				Header: []replay.Field{{Name: "Content-Type", Value: "application/json"}, {Name: "Cache-Control", Value: "no-store"}},

@@ -55,8 +55,7 @@ type arena struct {
 func (s *Suite) services(ctx context.Context) error {
 	section := &report.Section{
 		ID: "services", Title: "Whole services",
-		About: "Each service is a process of its own, started anew for each measurement, with its log going to a file. Velocity is built as it is released, with a profile " +
-			"for the compiler (cmd/api/release.pgo); the bare Fiber handler and envoyproxy/ratelimit have none. CPU per decision is that of the " +
+		About: "Each service is a process of its own, started anew for each measurement, with its log going to a file. CPU per decision is that of the " +
 			"service and of its Redis, by the kernel's clocks of the two processes; the load generator's is not in it. Decisions/s is what the machine reaches with the " +
 			"generator on the same CPUs. Velocity and the bare Fiber handler, which sends the same header and body and decides nothing, are asked over HTTP/1.1; " +
 			"Velocity with the very same rules, too, and envoyproxy/ratelimit over gRPC, that one with statistics off and only errors logged. It knows fixed windows only: 5 per second for the many clients. " +
@@ -87,7 +86,7 @@ func (s *Suite) setUpServices(ctx context.Context, a *arena) (stop func(), err e
 			remove()
 		}
 	}()
-	if a.binaries, err = service.Build(ctx, dir, service.Released); err != nil {
+	if a.binaries, err = service.Build(ctx, dir); err != nil {
 		return nil, err
 	}
 	s.describeBinaries(a.binaries)
