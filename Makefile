@@ -62,7 +62,7 @@ mutation: test-needs ## take each handling of failures out, in a copy, and see t
 	go run ./test/mutation
 
 .PHONY: reliability
-reliability: test-needs ## measure the scoreboard in docs/reliability.md, all or ROWS=R01,R05: some 20 minutes (SOAK=150s; FUZZ=4m: R23, an hour)
+reliability: test-needs ## measure the scoreboard in docs/reliability.md, all or ROWS=R01,R05: some 35 minutes (SOAK=150s; FUZZ=4m: R23, an hour)
 	go run ./test/scoreboard -rows "$(ROWS)" -soak "$(SOAK)" -fuzz "$(FUZZ)" -out docs/reliability.md
 
 .PHONY: helm-test

@@ -171,7 +171,9 @@ func (a answer) problem(t testing.TB) map[string]any {
 // call sends one request by Go's own client. headers are pairs.
 func call(t testing.TB, method, url, body string, headers ...string) answer {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // lest a server that does not answer end all tests
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
 	require.NoError(t, err)
 	for i := 0; i < len(headers); i += 2 {
 		req.Header.Add(headers[i], headers[i+1])
