@@ -99,7 +99,7 @@ simulate-bench: ## `api simulate` over a million lines beside gzip -dc | wc -l
 	scripts/simulate-bench.sh
 
 .PHONY: fuzz
-fuzz: test-needs ## each fuzz target in turn (FUZZTIME=20s)
+fuzz: test-needs ## each fuzz target in turn (FUZZTIME=20s; KEEP=1 keeps what it finds interesting in test/fuzz-corpus.tar.gz)
 	scripts/fuzz.sh $(FUZZTIME)
 
 .PHONY: lint

@@ -1,10 +1,15 @@
 #!/usr/bin/env bash
 # Runs every fuzz target of the module for the given time each (a go test -fuzztime value: 20s, 100000x), and sums what
-# they executed. What the fuzzer finds interesting is kept in Go's cache, and a crash in the package's testdata/fuzz.
+# they executed. It begins with the inputs that earlier runs found interesting, and with KEEP=1 it ends by keeping those of
+# this run beside them, in test/fuzz-corpus.tar.gz. A crash is in the package's testdata/fuzz.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 time_each=${1:?usage: fuzz.sh TIME}
+corpus=test/fuzz-corpus.tar.gz
+cache=$(go env GOCACHE)/fuzz
+mkdir -p "$cache"
+tar -xzf "$corpus" -C "$cache"
 count=0 executions=0
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
@@ -20,3 +25,6 @@ for package in $(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}
 done
 echo "fuzz: $executions executions of $count targets, $time_each each"
 if ((count == 0)); then exit 1; fi
+if [[ ${KEEP:-} == 1 ]]; then
+  tar -czf "$corpus" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -C "$cache" "$(go list -m)"
+fi
