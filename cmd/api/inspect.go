@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 	"time"
 )
@@ -57,9 +58,6 @@ func printReport(w io.Writer, r *bucketReport) {
 	printUntouched(w, r)
 }
 
-// byAddress is the source of clients that are told apart by their address.
-const byAddress = "ip"
-
 // printUntouched says so when no token is missing, which may mean that another client was meant.
 func printUntouched(w io.Writer, r *bucketReport) {
 	for _, l := range r.Limits {
@@ -68,7 +66,8 @@ func printUntouched(w io.Writer, r *bucketReport) {
 		}
 	}
 	_, _ = fmt.Fprintln(w, "\nNo token is missing: this client was not seen, or its buckets are full again.")
-	if r.Source != byAddress {
+	// An address stands in for one header, cookie or parameter that is missing, and for no list.
+	if strings.Contains(r.Source, ":") && !strings.Contains(r.Source, ",") {
 		_, _ = fmt.Fprintf(w, "A client that had no %s counts by its address: -source ip\n", r.Source)
 	}
 }
