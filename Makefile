@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+VERSION ?= $(shell git describe --tags --match 'v*' --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 20s
 BENCH_FLAGS ?=
 DURATION ?= 10m
@@ -14,103 +14,119 @@ TOOL := go tool -modfile=tools/go.mod
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: ## serve on :3000, buckets in memory unless REDIS_ADDR is set
 	go run ./cmd/api
 
 .PHONY: build
-build: ## build bin/api, static
-	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/api ./cmd/api
+build: ## build bin/velocity, static
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/velocity ./cmd/api
 
 .PHONY: test-needs
 test-needs: ## install redis-server from Debian's or Ubuntu's packages, if it is missing
 	scripts/install-redis.sh
 
 .PHONY: test
-test: test-needs ## every test, against real Redis servers
-	go test -timeout 10m ./...
+test: test-needs ## every test that needs no other program than Redis; the second module checks the exchanges that the first records
+	exchanges=$$(mktemp -d) && trap 'rm -rf "$$exchanges"' EXIT && export VELOCITY_EXCHANGES=$$exchanges && \
+		go test -timeout 10m ./... && cd test/integration && go test -tags exchanges -timeout 10m ./...
 
 .PHONY: race
-race: test-needs ## every test, under the race detector
-	go test -race -timeout 15m ./...
+race: test-needs ## every test under the race detector, but long ones that do one thing after the other
+	GORACE=atexit_sleep_ms=0 go test -race -vet=off -timeout 15m -skip 'TestDocs|TestCommandLine|TestEmbedding|TestSnippets|TestLinks|TestDifferential|TestParse_refusesBombs' ./...
 
-.PHONY: doors-needs
-doors-needs: ## install a browser and Prometheus from the distribution's packages, if they are missing
-	scripts/install-watchers.sh
+.PHONY: integration-needs
+integration-needs: ## install nginx, HAProxy, Python, Chromium and Prometheus from the distribution's packages, if they are missing
+	scripts/install-integration.sh
 
 .PHONY: screenshots
-screenshots: test-needs doors-needs ## take the pictures of the live page in docs/ anew: two minutes, a chart must fill
-	go test -v -tags doors -count=1 -timeout 5m -run TestLivePage_screenshots ./test -screenshots=../docs/screenshots
+screenshots: test-needs integration-needs ## take the screenshots of the live page in docs/ again: two minutes, a chart must fill
+	cd test/integration && go test -v -tags integration -count=1 -timeout 5m -run TestLivePage_screenshots . -screenshots=../../docs/screenshots
 
-.PHONY: test-doors
-test-doors: test-needs doors-needs ## the doors, with the real third-party programs in front of them
-	go test -tags doors -timeout 10m ./test/...
+.PHONY: test-integration
+test-integration: test-needs integration-needs ## Velocity beside the real nginx, Caddy, HAProxy, Envoy's client, Chromium, Prometheus and Python
+	cd test/integration && go test -tags integration -timeout 15m .
+
+.PHONY: test-fresh
+test-fresh: ## README's quick start, `make test` and `make test-integration` in an empty container: 15 minutes or more (INSTALL_ONLY=1: only the installing)
+	scripts/test-fresh.sh $(if $(INSTALL_ONLY),-install-only)
 
 .PHONY: test-faults
-test-faults: test-needs ## every way in which a store fails, one at a time, held against the law; hostile clients in masses
-	go test -count=1 -tags faults -timeout 10m -run 'TestFaults|TestLinearizable|TestIsolation|TestBudget' ./test/faults
+test-faults: test-needs ## every failure of a store, one at a time, with the limit checked; many hostile clients; overrides under faults
+	cd test/integration && go test -count=1 -tags faults -timeout 10m -run 'TestFaults|TestLinearizable|TestIsolation|TestBudget' ./faults
 	go test -count=1 -tags faults -timeout 5m -run 'TestHostile|TestOverload|TestReload|TestStart' ./test
+	go test -count=1 -timeout 10m -run 'TestOverrides_survive' ./internal/adapters/redisstore -overrides.changes=1000
 
 .PHONY: soak
-soak: test-needs ## faults at random, several at once, under load, judged by the law (DURATION=10m SEED=0)
-	go test -count=1 -tags faults -timeout 0 -run TestSoak ./test/faults -v -soak.duration $(DURATION) -soak.seed $(SEED)
+soak: test-needs ## random faults, several at once, under load, with the limit checked (DURATION=10m SEED=0)
+	cd test/integration && go test -count=1 -tags faults -timeout 0 -run TestSoak ./faults -v -soak.duration $(DURATION) -soak.seed $(SEED)
 
 .PHONY: mutation
-mutation: test-needs ## take each handling of failures out, in a copy, and see the suite notice
-	go run ./test/mutation
+mutation: test-needs ## remove each failure handling in turn, in a copy, and require that a test fails
+	go test -count=1 -timeout 0 -tags mutations -run TestMutations_areKilled ./test/mutation -v
 
 .PHONY: reliability
-reliability: test-needs ## measure the scoreboard in docs/reliability.md, all or ROWS=R01,R05: some 35 minutes (SOAK=150s; FUZZ=4m: R23, an hour)
-	go run ./test/scoreboard -rows "$(ROWS)" -soak "$(SOAK)" -fuzz "$(FUZZ)" -out docs/reliability.md
+reliability: test-needs ## measure the table of docs/reliability.md, all or ROWS=R01,R05: some 35 minutes (SOAK=150s; FUZZ=4m: R23, an hour)
+	go run ./test/reliability -rows "$(ROWS)" -soak "$(SOAK)" -fuzz "$(FUZZ)" -out docs/reliability.md
 
 .PHONY: helm-test
 helm-test: ## render the Helm chart and decode it strictly; test/helm is a module of its own
 	cd test/helm && go vet ./... && go test -count=1 ./...
 
 .PHONY: test-long
-test-long: test-needs ## ten million differential steps, 20,000 histories of the law, 1,000 reloads, long fuzzing (FUZZTIME=5m)
-	go test -count=1 -timeout 1h -run TestDifferential -v ./internal/adapters/redisstore -differential.steps=10000000
-	go test -count=1 -timeout 1h -run TestLaw_holds -v ./internal/domain -rapid.checks=20000
-	go test -count=1 -timeout 1h -run TestConsistency -v ./test -consistency.requests=100000
+test-long: test-needs ## ten million differential steps, 20,000 random histories of a bucket, every time zone for 100 years, 1,000 reloads, how soon overrides spread, settled costs and 4 GB of streams, long fuzzing (FUZZTIME=5m)
+	go test -count=1 -timeout 1h -run TestDifferential -v ./internal/adapters/redisstore/script -differential.steps=10000000
+	go test -count=1 -timeout 1h -run TestApply_keepsTheLimit -v ./internal/domain -rapid.checks=20000
+	go test -count=1 -timeout 1h -run 'TestAt_agreesWithAnOracle|TestAt_periodsFollowEachOther' -v ./internal/domain/calendar -calendar.all -rapid.checks=20000
+	go test -count=1 -run TestOverrides_reachOtherNodesWithinASecond -v ./internal/adapters/redisstore -overrides.timed
+	cd test/integration && go test -count=1 -timeout 1h -run TestConsistency -v . -consistency.requests=100000
 	go test -count=1 -run TestReload_many -v ./test -reloads=1000
+	go test -count=1 -timeout 1h -run 'TestCosts_(levels|long)' -v ./test/proxy -costs.requests=10000 -costs.megabytes=20
 	scripts/fuzz.sh $(if $(filter file,$(origin FUZZTIME)),5m,$(FUZZTIME))
 
 .PHONY: bench
-bench: test-needs ## Velocity beside its peers in one run, some 12 minutes (BENCH_FLAGS=-quick: one)
+bench: test-needs ## compare Velocity with other limiters in one run, some 20 minutes (BENCH_FLAGS=-quick: two minutes)
 	cd bench && go run . $(BENCH_FLAGS)
 
 .PHONY: bench-docs
-bench-docs: ## put the figures and charts of the last `make bench` into docs/
+bench-docs: ## write the figures and charts of the last `make bench` into docs/
 	scripts/bench-docs.sh bench/results
 
 .PHONY: bench-test
-bench-test: ## the benchmark's own arithmetic; bench/ is a module of its own, which ./... passes over
+bench-test: ## the tests of the benchmark; bench/ is a module of its own
 	cd bench && go vet ./... && go test ./...
 
 .PHONY: metrics-cost
-metrics-cost: ## what a scrape takes under 200,000 clients, and what metrics add to a request: a minute, on a quiet machine
+metrics-cost: ## measure a scrape under 200,000 clients, and what metrics add to a request: a minute, on an idle machine
 	VELOCITY_EXACT=1 go test -v -count=1 -run TestMetrics_stayShortUnderManyClients ./test
 	go test -run '^$$' -bench BenchmarkObserved -benchtime 2s -count 5 ./cmd/api
 
 .PHONY: simulate-bench
-simulate-bench: ## `api simulate` over a million lines beside gzip -dc | wc -l
+simulate-bench: ## time `velocity simulate` over a million lines, beside gzip -dc | wc -l
 	scripts/simulate-bench.sh
 
 .PHONY: fuzz
-fuzz: test-needs ## each fuzz target in turn (FUZZTIME=20s; KEEP=1 keeps what it finds interesting in test/fuzz-corpus.tar.gz)
+fuzz: test-needs ## run each fuzz target (FUZZTIME=20s; KEEP=1 adds the new inputs to test/fuzz-corpus.tar.gz)
 	scripts/fuzz.sh $(FUZZTIME)
 
 .PHONY: lint
-lint: ## golangci-lint, the rooms included
+lint: ## golangci-lint in each module, private words, the import graph
+	scripts/lint-words.sh
+	scripts/imports.sh -check docs/architecture.md
 	$(TOOL) golangci-lint run ./...
 	cd bench && go tool -modfile=../tools/go.mod golangci-lint run --config ../.golangci.yml ./...
+	cd test/integration && go tool -modfile=../../tools/go.mod golangci-lint run --config ../../.golangci.yml ./...
 	cd test/helm && go tool -modfile=../../tools/go.mod golangci-lint run --config ../../.golangci.yml ./...
 
 .PHONY: lint-prove
-lint-prove: ## break every rule of the rooms in a copy, and see it reported
+lint-prove: ## break every lint rule in a copy, and require that it is reported
 	scripts/lint-rules-test.sh
+
+.PHONY: imports
+imports: ## print the import graph of packages (DOCS=1: write it into docs/architecture.md)
+	scripts/imports.sh $(if $(DOCS),-write docs/architecture.md)
 
 .PHONY: fmt
 fmt: ## gofumpt and goimports
@@ -127,6 +143,14 @@ generate-check: ## fail if generated code is not what `make generate` writes
 .PHONY: vuln
 vuln: ## known vulnerabilities that the code reaches
 	scripts/vuln.sh
+
+.PHONY: release
+release: ## build the static binaries of each platform, and SHA256SUMS, into dist/ (VERSION=v1.2.3)
+	VERSION=$(VERSION) scripts/release.sh
+
+.PHONY: release-check
+release-check: ## build dist/ a second time, elsewhere and without the build cache, and require the same bytes
+	VERSION=$(VERSION) scripts/release.sh -check
 
 .PHONY: docker-build
 docker-build: ## build the image velocity:$(VERSION)

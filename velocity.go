@@ -1,75 +1,139 @@
-// Package velocity limits rates in a Go program: in its own memory, or exactly across a fleet on Redis.
+// Package velocity limits rates in a Go program. The limits are exact within the process, or across all processes that share
+// Redis.
 //
-// A [Limiter] has policies; each counts keys, as users or addresses, against token buckets: so many tokens at once, so
-// many more per time. [Limiter.Allow] takes a token, [Limiter.AllowN] several, [Limiter.Wait] waits until there is one.
-// Packages velocityhttp, velocitygrpc and velocityfiber put a limiter in front of a server.
+// A [Limiter] has policies. A policy gives each key, such as a user or an address, a count of its own for each of its limits.
+// A limit is a token bucket, such as [PerSecond], which holds Capacity tokens and refills at a constant rate; a [Quota],
+// a number of tokens in each day, month or other period; or a number of requests at once, [Concurrent].
+// [Limiter.Allow] takes one token, [Limiter.AllowN] takes several, [Limiter.Wait] waits for one, [Limiter.Reserve] says
+// how long to wait, and [Limiter.Acquire] takes until the work is done. Packages velocityhttp, velocitygrpc and velocityfiber
+// put a limiter in front of a server.
 //
-// No key ever gets more than capacity + refill * elapsed / per, whoever asks at the same time and from however many
-// processes, while the store answers; what happens when it does not is the policy's [Failure] mode.
+// While the store answers, a key never gets more than capacity + refill * elapsed / per tokens from a bucket, never
+// more than the quota in a period, and never holds more permits than a concurrency limit has, regardless of how many processes
+// ask at the same time. If the store fails, the policy's [Failure] mode decides, and the failure is logged.
+// [Limiter.Ping] finds a store that cannot be reached when the program starts.
 package velocity
 
 import (
+	"context"
+	"crypto/tls"
 	"errors"
-	"fmt"
-	"slices"
+	"log/slog"
 	"time"
 
-	"github.com/velocity-limiter/velocity/internal/adapters/memstore"
-	"github.com/velocity-limiter/velocity/internal/adapters/redisstore"
-	"github.com/velocity-limiter/velocity/internal/app"
+	"github.com/redis/go-redis/v9"
+
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
-// DefaultPolicy is the name of the policy by which a new [Limiter] decides.
-const DefaultPolicy = domain.DefaultPolicyName
+// DefaultPolicy is the name of the policy that a new [Limiter] uses.
+const DefaultPolicy = policy.DefaultName
 
 var (
-	// ErrUnavailable says that the store did not answer, and that the policy then refuses, or that a refund may not have
-	// been carried out.
+	// ErrUnavailable means that the store did not answer. [Limiter.Ping] returns it; [Limiter.Wait] if the policy is [Closed];
+	// and [Limiter.Refund], [Limiter.Charge] and [Limiter.Reset] if the operation may or may not have been carried out.
 	ErrUnavailable = ports.ErrUnavailable
-	// ErrNever says that no wait helps: more tokens were asked for than the capacity.
+	// ErrOverloaded means that too many requests of this process wait for Redis. [Limiter.Refund], [Limiter.Charge],
+	// [Limiter.Reset] and [Limiter.Ping] return it. The operation was not carried out, and is safe to repeat.
+	ErrOverloaded = ports.ErrOverloaded
+	// ErrNever means that waiting cannot help, because the request asks for more tokens than the capacity.
 	ErrNever = errors.New("velocity: the cost is above the capacity")
-	// ErrInvalid says that the question cannot be answered: an empty key, a negative cost. Nothing was taken.
+	// ErrInvalid means that the request is wrong: an empty key, or a cost out of range. Nothing was taken.
 	ErrInvalid = domain.ErrInvalidRequest
+	// ErrNeedsPermit means that the policy has a concurrency limit: only [Limiter.Acquire] takes from it. Nothing was taken.
+	ErrNeedsPermit = ports.ErrCannotHold
+	// ErrPermitEnded means that a permit ended while it was held: Redis was away for longer than its lease, Redis lost it, or an
+	// operator ended it. [Config.OnFailure] gets it. The work goes on, and others may hold the permit meanwhile.
+	ErrPermitEnded = ports.ErrPermitEnded
+	// ErrUnknownPolicy means that the configuration has no policy of this name.
+	ErrUnknownPolicy = ports.ErrUnknownPolicy
+	// ErrDebt means that [Limiter.Charge] would take a limit further below zero than it can be: a bucket's refill to zero
+	// would take over 100 years, or a quota would be exceeded by over 2^52 tokens. Nothing was charged.
+	ErrDebt = domain.ErrDebtExceeded
 )
 
-// Config says what is limited, and where the buckets are.
+// Config has the limits, and says where the buckets are kept: in memory, unless Redis or RedisClient is set.
 type Config struct {
-	// Limits are those of the policy [DefaultPolicy]. They are taken together or not at all.
+	// Limits of the policy [DefaultPolicy]. A request takes from all of them or from none. At most one may be without a name.
 	Limits []Limit
-	// Failure is what that policy does while the store fails; empty: Open.
+	// Failure is the failure mode of every policy that has none of its own. Empty means [Open].
 	Failure Failure
-	// Policies are further ones, for [Limiter.Policy]. One called default may stand there instead of Limits.
+	// Policies are further policies, for [Limiter.Policy]. A policy named "default" may take the place of Limits. Without
+	// either, the limiter that [New] returns has no policy of its own: every decision needs Policy, or fails with
+	// [ErrUnknownPolicy].
 	Policies []Policy
 
-	// Redis has the address of each shard, "host:port" or "name=host:port". Empty: the buckets are in memory, and the
-	// limits this process's own.
+	// KeySecret, if it is not empty, says that the keys are secrets, such as API keys: Redis, and the texts of permits, then hold an
+	// HMAC-SHA-256 of each key under this secret, and never the key. It has at least 16 bytes, which should be random, and is the same
+	// in every process. Another secret gives every key full buckets.
+	KeySecret string
+
+	// Redis has one entry for each server: "host:port", or a URL, "redis://user:password@host:port/database" or "rediss://..."
+	// for TLS. What a URL does not say is as in the fields below. The keys are spread over the servers by their addresses; in
+	// "name=host:port" the name takes the place of the address, so that the server can move without its keys. The scheme,
+	// the user and the password do not move keys.
+	//
+	// If Redis and RedisClient are empty, the limits are those of this process alone.
 	Redis []string
-	// RedisUsername and RedisPassword are for servers that ask for them; RedisTLS speaks TLS, trusting the system's
-	// authorities or those of RedisCAFile.
+	// RedisClient is a client of your own to use instead: a *redis.Client, of one server or of a primary behind Sentinel, or
+	// a *redis.ClusterClient. You close it, after the limiter. A decision is sent once, whatever the client's MaxRetries is.
+	// A *redis.Ring is refused, since it moves keys to other servers while one is down.
+	RedisClient redis.UniversalClient
+	// RedisUsername and RedisPassword are for servers that require them. RedisDatabase is the number of the database.
 	RedisUsername, RedisPassword string
-	RedisTLS                     bool
-	RedisCAFile                  string
-	// TakeTimeout is the budget of one decision at the store; 0: 50 ms.
+	RedisDatabase                int
+	// RedisCredentials, if it is not nil, takes the place of RedisUsername and RedisPassword, for passwords that change and for
+	// tokens, such as those of IAM or Entra ID. It is called for each new connection, from several goroutines. It must return
+	// at once what the program has at hand, since a decision may wait for the connection: refresh tokens in the background. A
+	// connection is used for at most 5.5 minutes, so a token must be valid for that long when it is returned. An error, which
+	// must not show a secret, fails the connection. The user and the password of a URL have precedence for its server.
+	RedisCredentials func(ctx context.Context) (username, password string, err error)
+	// RedisTLS turns on TLS, with the system's certificate authorities or those in the PEM file RedisCAFile.
+	RedisTLS    bool
+	RedisCAFile string
+	// RedisTLSConfig turns on TLS with settings of your own. It is copied.
+	RedisTLSConfig *tls.Config
+	// RedisCluster says that the servers are nodes of one Redis Cluster, which knows the others and owns the keys.
+	RedisCluster bool
+	// RedisSentinel says that the servers are sentinels. It is the name by which they know the primary.
+	RedisSentinel string
+	// TakeTimeout bounds how long a decision may wait for Redis. Zero means 50 ms. Without Redis it is an error.
 	TakeTimeout time.Duration
-	// MaxKeys bounds the buckets in memory, about 100 bytes each; 0: a million. Past it the fullest leave.
+
+	// MaxKeys bounds the number of buckets in memory. Beyond it the fullest are evicted. Zero means a million. A million buckets
+	// take 101 bytes of live heap each, with a key of 25 characters, and 175 bytes of resident memory.
 	MaxKeys int
-	// OnFailure is told why the store failed, for each decision that it failed to make. It must not block. Nil: nobody is.
-	OnFailure func(policy string, cause error)
+	// Now is the clock of limits in memory, for tests. Nil means the system's. It is called by several goroutines, one of
+	// them the limiter's own. Wait sleeps by the system's clock all the same;
+	// package testing/synctest replaces both. With Redis it is an error: Redis has the clock there.
+	Now func() time.Time
+
+	// OnFailure, if it is not nil, is called with the cause for each decision, charge and refund that the store failed to
+	// make, and with [ErrPermitEnded] for each permit that ended while it was held. It must not block. Failures are then not logged, unless Logger is set.
+	OnFailure func(policyName string, cause error)
+	// Logger gets a line when the store fails, at most one in 10 seconds, with the number of decisions that failed since the
+	// last line. Nil means slog.Default().
+	Logger *slog.Logger
 }
 
 // Policy is a named set of limits.
 type Policy struct {
-	// Name is part of each bucket's name: [a-z0-9][a-z0-9_-]{0,62}.
+	// Name is part of the name of each bucket. It must match [a-z0-9][a-z0-9_-]{0,62}.
 	Name string
-	// Limits are taken together or not at all.
+	// Limits of the policy. A request takes from all of them or from none. At most one may be without a name.
 	Limits []Limit
-	// Failure is what is decided while the store fails; empty: Open.
+	// Failure is the failure mode. Empty means that of the [Config].
 	Failure Failure
+	// MaxWait is how long [Limiter.Reserve], [Limiter.Acquire] and the middlewares let a request wait for tokens that a bucket is
+	// yet to refill, instead of denying it: at most an hour. Zero means that they let none wait. It needs a bucket: the other
+	// kinds of limits lend nothing.
+	MaxWait time.Duration
 }
 
-// Failure says what is decided while the store fails.
+// Failure is a failure mode: what to decide while the store fails. If instead too many requests of this process wait for Redis,
+// the memory of this process decides, also under [Open], so that a flood of requests does not let itself pass; [Closed] refuses.
 type Failure string
 
 // The failure modes.
@@ -78,194 +142,3 @@ const (
 	Closed Failure = "closed" // refuse
 	Local  Failure = "local"  // decide in this process's memory
 )
-
-// Limit is a token bucket: Capacity tokens at most, and so many at once; Refill more in each Per.
-type Limit struct {
-	// Name tells a policy's limits apart; empty: default.
-	Name             string
-	Capacity, Refill int64
-	Per              time.Duration
-}
-
-// PerSecond is a limit of n tokens a second, and n at once.
-func PerSecond(n int64) Limit { return Limit{Capacity: n, Refill: n, Per: time.Second} }
-
-// PerMinute is a limit of n tokens a minute, and n at once.
-func PerMinute(n int64) Limit { return Limit{Capacity: n, Refill: n, Per: time.Minute} }
-
-// PerHour is a limit of n tokens an hour, and n at once.
-func PerHour(n int64) Limit { return Limit{Capacity: n, Refill: n, Per: time.Hour} }
-
-// Burst is the same limit with another capacity.
-func (l Limit) Burst(capacity int64) Limit {
-	l.Capacity = capacity
-	return l
-}
-
-// Named is the same limit with a name.
-func (l Limit) Named(name string) Limit {
-	l.Name = name
-	return l
-}
-
-// Limiter decides by one of its policies. Make it with [New]. Safe for concurrent use.
-type Limiter struct {
-	policy string
-	shared *shared
-}
-
-// shared is what the limiters of several policies have in common.
-type shared struct {
-	limiter *app.RateLimiter
-	close   []func() error
-}
-
-// New opens the store, which needs not answer yet. The error joins everything that is wrong with the configuration.
-func New(cfg Config) (*Limiter, error) {
-	policies, err := cfg.policies()
-	if err != nil {
-		return nil, err
-	}
-	s := &shared{}
-	memory := memstore.DefaultConfig()
-	if cfg.MaxKeys != 0 {
-		memory.MaxBuckets = cfg.MaxKeys
-	}
-	local, err := memstore.New(memory)
-	if err != nil {
-		return nil, err
-	}
-	s.close = append(s.close, local.Close)
-	var store ports.BucketStore
-	if len(cfg.Redis) > 0 {
-		store, err = s.openRedis(cfg)
-	} else {
-		store, err = s.openMemory(memory)
-	}
-	if err != nil {
-		return nil, errors.Join(err, s.closeAll())
-	}
-	s.limiter = app.NewRateLimiter(store, local, policies, observer{cfg.OnFailure})
-	return &Limiter{policy: DefaultPolicy, shared: s}, nil
-}
-
-// openMemory keeps the buckets apart from those that decide for a failed store: in memory nothing fails.
-func (s *shared) openMemory(cfg memstore.Config) (ports.BucketStore, error) {
-	store, err := memstore.New(cfg)
-	if err != nil {
-		return nil, err
-	}
-	s.close = append(s.close, store.Close)
-	return store, nil
-}
-
-func (s *shared) openRedis(cfg Config) (ports.BucketStore, error) {
-	redis := redisstore.DefaultConfig(cfg.Redis...)
-	redis.Username, redis.Password = cfg.RedisUsername, redisstore.Secret(cfg.RedisPassword)
-	redis.TLS, redis.TLSCAFile = cfg.RedisTLS, cfg.RedisCAFile
-	if cfg.TakeTimeout != 0 {
-		redis.TakeTimeout = cfg.TakeTimeout
-	}
-	store, err := redisstore.New(redis)
-	if err != nil {
-		return nil, err
-	}
-	s.close = append(s.close, store.Close)
-	began := time.Now()
-	shortcut, err := app.NewShortcut(app.ShortcutConfig{MaxEntries: 1 << 16, MaxAge: time.Second}, store,
-		func() time.Duration { return time.Since(began) })
-	if err != nil {
-		return nil, err
-	}
-	store.Manager().OnFailover(shortcut.Forget)
-	s.close = append(s.close, func() error { shortcut.Close(); return nil })
-	return shortcut, nil
-}
-
-func (s *shared) closeAll() error {
-	var errs []error
-	for _, end := range slices.Backward(s.close) {
-		errs = append(errs, end())
-	}
-	return errors.Join(errs...)
-}
-
-// Close closes the store. It is called once, for all policies.
-func (l *Limiter) Close() error { return l.shared.closeAll() }
-
-// Policy is the same limiter, deciding by another policy. Asking it fails where there is none of this name.
-func (l *Limiter) Policy(name string) *Limiter { return &Limiter{policy: name, shared: l.shared} }
-
-// observer tells the program of failures.
-type observer struct {
-	failed func(policy string, cause error)
-}
-
-func (observer) Decided(*domain.Request, *domain.Decision) {}
-
-func (o observer) StoreFailed(policy string, _ domain.FailureMode, cause error) {
-	if o.failed != nil {
-		o.failed(policy, cause)
-	}
-}
-
-// policies compiles those of the configuration.
-func (c Config) policies() (ports.PolicySource, error) {
-	list := c.Policies
-	if len(c.Limits) > 0 {
-		list = append([]Policy{{Name: DefaultPolicy, Limits: c.Limits, Failure: c.Failure}}, list...)
-	}
-	var errs []error
-	compiled := make([]domain.Policy, 0, len(list))
-	for _, p := range list {
-		one, err := p.compile()
-		if err != nil {
-			errs = append(errs, fmt.Errorf("velocity: policy %q: %w", p.Name, err))
-		}
-		compiled = append(compiled, one)
-	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, err
-	}
-	if len(compiled) == 0 {
-		return nil, errors.New("velocity: there are no limits: set Limits or Policies")
-	}
-	set, err := domain.NewPolicySet(compiled)
-	if err != nil {
-		return nil, fmt.Errorf("velocity: %w", err)
-	}
-	return source{set}, nil
-}
-
-func (p Policy) compile() (domain.Policy, error) {
-	out := domain.Policy{
-		Name: p.Name, Key: domain.Key{{Kind: domain.SourceHeader, Name: "key"}}, OnStoreFailure: domain.FailureMode(p.Failure),
-	}
-	if p.Failure == "" {
-		out.OnStoreFailure = domain.FailOpen
-	}
-	var errs []error
-	for _, l := range p.Limits {
-		limit, err := domain.NewLimit(l.Name, domain.Tokens(l.Capacity), domain.Tokens(l.Refill), l.Per)
-		if err != nil {
-			errs = append(errs, err)
-		}
-		out.Limits = append(out.Limits, limit)
-	}
-	if err := errors.Join(errs...); err != nil {
-		return out, err
-	}
-	return out, out.Validate()
-}
-
-// source finds policies by name: those of a program match no request by themselves.
-type source struct{ set *domain.PolicySet }
-
-func (s source) Named(name string) (*domain.Policy, error) {
-	if p := s.set.Named(name); p != nil {
-		return p, nil
-	}
-	return nil, fmt.Errorf("%w: %q", ports.ErrUnknownPolicy, name)
-}
-
-func (source) Match(*domain.Request) *domain.Policy { return nil }

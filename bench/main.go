@@ -1,11 +1,11 @@
 // Command bench measures Velocity beside its peers: in one run, on one machine, side by side.
 //
-//	go run . -quick              shows that everything works, in a minute
-//	go run . -out results        the whole of it
-//	go run . -only '^services/'  a part of it: a regular expression over "section/load/subject"
+//	go run . -quick              a short run that shows that everything works
+//	go run . -out results        all measurements
+//	go run . -only '^services/'  some measurements: a regular expression over "section/load/subject"
 //
-// It starts the redis-servers and the services that it needs on free ports and stops them. It prints the tables and
-// writes them as report.md and report.json, with the charts, to the folder given.
+// It starts redis-servers and services on free ports and stops them at the end. It prints the tables, and writes
+// report.md, report.json, front.md (the comparisons that come first) and the charts to a folder.
 package main
 
 import (
@@ -52,7 +52,7 @@ type options struct {
 // parse reads the flags. Their set is not flag.CommandLine, which the testing package fills with its own.
 func parse(args []string) (options, error) {
 	o := options{Settings: suite.Settings{
-		Warmup: time.Second, Clients: 100_000, ManyClients: 1_000_000, Connections: 256, GRPCConns: 2, LawTries: 3, Seed: 1, Progress: os.Stderr,
+		Warmup: time.Second, Clients: 100_000, ManyClients: 1_000_000, Connections: 256, GRPCConns: 2, InvariantTries: 3, Seed: 1, Progress: os.Stderr,
 	}}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	only := flags.String("only", "", "regular expression over section/load/subject: measure only these")
@@ -61,13 +61,13 @@ func parse(args []string) (options, error) {
 	flags.DurationVar(&o.Duration, "duration", 2*time.Second, "length of each measurement")
 	flags.BoolVar(&o.PinRedis, "pin", true, "keep the one Redis of the loads on the last CPU")
 	flags.IntVar(&o.PeerPool, "peer-pool", redispeer.DefaultPoolSize, "connections to Redis of each peer in process")
-	flags.StringVar(&o.out, "out", "results", "folder for report.md, report.json and the charts")
+	flags.StringVar(&o.out, "out", "results", "folder for report.md, report.json, front.md and the charts")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
 	if o.quick {
 		o.Rounds, o.Duration, o.Warmup = 1, 200*time.Millisecond, 100*time.Millisecond
-		o.Clients, o.ManyClients, o.LawTries = 10_000, 10_000, 1
+		o.Clients, o.ManyClients, o.InvariantTries = 10_000, 10_000, 1
 	}
 	if o.Rounds < 1 || o.Duration <= 0 {
 		return o, errors.New("-rounds and -duration must be above zero")
@@ -109,7 +109,7 @@ func write(r *report.Report, dir string) error {
 		return err
 	}
 	files := make(map[string][]string)
-	for _, section := range r.Sections {
+	for _, section := range slices.Concat(r.Front, r.Sections) {
 		drawn := suite.Charts(section)
 		for _, name := range slices.Sorted(maps.Keys(drawn)) {
 			files[section.ID] = append(files[section.ID], "charts/"+name)
@@ -124,8 +124,11 @@ func write(r *report.Report, dir string) error {
 	if err := writeFile(filepath.Join(dir, "report.json"), func(f *os.File) error { return r.WriteJSON(f) }); err != nil {
 		return err
 	}
-	err := writeFile(filepath.Join(dir, "report.md"), func(f *os.File) error { return r.WriteMarkdown(f, files) })
-	return errors.Join(err, r.WriteMarkdown(os.Stdout, nil))
+	return errors.Join(
+		writeFile(filepath.Join(dir, "report.md"), func(f *os.File) error { return r.WriteMarkdown(f, files) }),
+		writeFile(filepath.Join(dir, "front.md"), func(f *os.File) error { return r.WriteFront(f, files) }),
+		r.WriteMarkdown(os.Stdout, nil),
+	)
 }
 
 func writeFile(path string, write func(*os.File) error) error {

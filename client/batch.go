@@ -3,106 +3,112 @@ package client
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"slices"
 )
 
-// maxBody keeps a call of checks below the megabyte that the service reads.
+// maxBody bounds the body of a call. The service reads one megabyte at most.
 const maxBody = 900 << 10
 
-// asked is a check that waits for its call, or for the answer.
-type asked struct {
-	body   json.RawMessage
-	gone   bool // its caller left before the call was sent; guarded by Client.mu
-	answer chan Answer
+// pending is a check that waits to be sent, or for its answer.
+type pending struct {
+	body      json.RawMessage
+	cancelled bool // its caller does not wait any more; guarded by Client.mu
+	answer    chan Answer
 }
 
-// enqueue has a check ride in the next call, and waits for its answer.
+// enqueue adds a check to the next call, and waits for its answer.
 func (c *Client) enqueue(ctx context.Context, body json.RawMessage) (Result, error) {
 	if err := ctx.Err(); err != nil {
 		return Result{}, err
 	}
-	a := &asked{body: body, answer: make(chan Answer, 1)}
+	p := &pending{body: body, answer: make(chan Answer, 1)}
 	c.mu.Lock()
-	c.waiting = append(c.waiting, a)
+	c.waiting = append(c.waiting, p)
 	first := !c.inFlight
 	c.inFlight = true
 	c.mu.Unlock()
 	if first {
-		// Neither in the caller's goroutine nor in its context: it may leave, and those behind it must still be sent.
+		// Not in the caller's goroutine and context: the checks of others must be sent even if this caller cancels.
 		go c.sendAll(context.Background())
 	}
 	select {
-	case answer := <-a.answer:
+	case answer := <-p.answer:
 		return answer.Result, answer.Err
 	case <-ctx.Done():
 		c.mu.Lock()
-		a.gone = true
-		c.mu.Unlock()
-		return Result{}, ctx.Err()
+		defer c.mu.Unlock()
+		select {
+		case answer := <-p.answer: // at the same moment
+			return answer.Result, answer.Err
+		default:
+			p.cancelled = true
+			return Result{}, ctx.Err()
+		}
 	}
 }
 
-// sendAll sends call after call until nobody waits.
-func (c *Client) sendAll(ctx context.Context) {
-	for {
-		batch := c.nextBatch()
-		if len(batch) == 0 {
-			return
+// deliver hands out the answers to the checks of a batch. It ends the permits of those whose callers have left meanwhile.
+func (c *Client) deliver(batch []*pending, answers []Answer) {
+	var unused []Answer
+	c.mu.Lock()
+	for i, p := range batch {
+		if p.cancelled {
+			unused = append(unused, answers[i])
+		} else {
+			p.answer <- answers[i]
 		}
+	}
+	c.mu.Unlock()
+	if len(unused) > 0 {
+		go c.endUnused(unused)
+	}
+}
+
+// sendAll sends calls until no check waits.
+func (c *Client) sendAll(ctx context.Context) {
+	for batch := c.nextBatch(); len(batch) > 0; batch = c.nextBatch() {
 		c.send(ctx, batch)
 	}
 }
 
-// nextBatch takes what waits, as much as one call may hold. With nothing left, no call is in flight any more.
-func (c *Client) nextBatch() []*asked {
+// nextBatch removes the checks of the next call from those that wait. If it returns none, no call is in flight any more.
+func (c *Client) nextBatch() []*pending {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.waiting = slices.DeleteFunc(c.waiting, func(a *asked) bool { return a.gone })
-	n, size := 0, 0
-	for n < len(c.waiting) && n < MaxChecks {
-		size += len(c.waiting[n].body) + 1
-		if n > 0 && size > maxBody {
-			break
-		}
-		n++
-	}
+	c.waiting = slices.DeleteFunc(c.waiting, func(p *pending) bool { return p.cancelled })
+	n := inOneCall(len(c.waiting), func(i int) json.RawMessage { return c.waiting[i].body })
 	batch := slices.Clone(c.waiting[:n])
 	c.waiting = slices.Delete(c.waiting, 0, n)
 	c.inFlight = n > 0
 	return batch
 }
 
-// send answers everyone in a batch.
-func (c *Client) send(ctx context.Context, batch []*asked) {
+// inOneCall returns how many of n checks fit into one call: at least one, unless n is 0.
+func inOneCall(n int, body func(i int) json.RawMessage) int {
+	size := 0
+	for i := range min(n, MaxChecks) {
+		if size += len(body(i)) + 1; i > 0 && size > maxBody {
+			return i
+		}
+	}
+	return min(n, MaxChecks)
+}
+
+// send sends a batch and delivers its answers. It sends nothing twice: a call that is refused as a whole fails for each of its
+// checks.
+func (c *Client) send(ctx context.Context, batch []*pending) {
 	if len(batch) == 1 {
-		c.sendAlone(ctx, batch[0])
+		r, err := c.callOne(ctx, "/v1/check", batch[0].body)
+		c.deliver(batch, []Answer{{Result: r, Err: err}})
 		return
 	}
 	bodies := make([]json.RawMessage, len(batch))
-	for i, a := range batch {
-		bodies[i] = a.body
+	for i, p := range batch {
+		bodies[i] = p.body
 	}
 	answers, err := c.callMany(ctx, bodies)
-	switch {
-	case errors.Is(err, ErrInvalid):
-		// One of them cannot be read, and nothing was decided: each is asked alone, so that only its own caller hears of
-		// it.
-		for _, a := range batch {
-			c.sendAlone(ctx, a)
-		}
-	case err != nil:
-		for _, a := range batch {
-			a.answer <- Answer{Err: err}
-		}
-	default:
-		for i, a := range batch {
-			a.answer <- answers[i]
-		}
+	if err != nil {
+		answers = slices.Repeat([]Answer{{Err: err}}, len(batch))
 	}
-}
-
-func (c *Client) sendAlone(ctx context.Context, a *asked) {
-	r, err := c.callOne(ctx, "/v1/check", a.body)
-	a.answer <- Answer{Result: r, Err: err}
+	c.deliver(batch, answers)
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -20,13 +21,14 @@ import (
 
 const patience = 10 * time.Second
 
-// service stands for Velocity: it keeps what it was asked and answers each check as decide says.
+// service is a fake of the Velocity service. It records the checks and answers each as decide says.
 type service struct {
 	t      *testing.T
 	url    string
 	calls  atomic.Int64
 	checks atomic.Int64
-	hold   chan struct{} // not nil: calls wait for one value each
+	hold   chan struct{} // if not nil, each call waits for a value
+	refuse int           // if not 0, the status of each call of several checks
 	decide func(check client.Check) (status int, body string)
 }
 
@@ -55,6 +57,7 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	assert.Equal(s.t, "Bearer token", r.Header.Get("Authorization"))
 	body, err := io.ReadAll(r.Body)
 	assert.NoError(s.t, err)
+	assert.LessOrEqual(s.t, len(body), 1<<20, "the service reads no more")
 	if s.hold != nil {
 		<-s.hold
 	}
@@ -70,15 +73,15 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	var list struct{ Checks []client.Check }
 	assert.NoError(s.t, json.Unmarshal(body, &list))
+	if s.refuse != 0 {
+		w.WriteHeader(s.refuse)
+		_, _ = io.WriteString(w, problem(s.refuse))
+		return
+	}
 	out := `{"results":[`
 	for i, check := range list.Checks {
 		s.checks.Add(1)
-		status, text := s.decide(check)
-		if status == http.StatusBadRequest { // what cannot be read fails the whole call
-			w.WriteHeader(status)
-			_, _ = io.WriteString(w, text)
-			return
-		}
+		_, text := s.decide(check)
 		if i > 0 {
 			out += ","
 		}
@@ -103,7 +106,7 @@ func TestCheck_readsTheWholeDecision(t *testing.T) {
 	}, r)
 }
 
-func TestCheck_concurrentOnesRideTogether(t *testing.T) {
+func TestCheck_batchesConcurrentChecks(t *testing.T) {
 	const crowd = 500
 	s := startService(t)
 	s.hold = make(chan struct{})
@@ -124,11 +127,11 @@ func TestCheck_concurrentOnesRideTogether(t *testing.T) {
 	require.Eventually(t, func() bool { return client.Waiting(c) == crowd }, patience, time.Millisecond)
 	close(s.hold)
 	wg.Wait()
-	assert.EqualValues(t, 2, s.calls.Load(), "the lone one, and all that came while it was under way")
+	assert.EqualValues(t, 2, s.calls.Load(), "the first check, and a batch of all that came while it was in flight")
 	assert.EqualValues(t, crowd+1, s.checks.Load())
 }
 
-func TestCheck_whoLeavesBeforeTheCallIsNotAskedFor(t *testing.T) {
+func TestCheck_cancelledBeforeTheCallIsNotSent(t *testing.T) {
 	s := startService(t)
 	s.hold = make(chan struct{})
 	c := s.client()
@@ -148,39 +151,121 @@ func TestCheck_whoLeavesBeforeTheCallIsNotAskedFor(t *testing.T) {
 	})
 	require.Eventually(t, func() bool { return client.Waiting(c) == 2 }, patience, time.Millisecond)
 	leave()
-	require.Eventually(t, func() bool { return client.Gone(c) == 1 }, patience, time.Millisecond)
+	require.Eventually(t, func() bool { return client.Cancelled(c) == 1 }, patience, time.Millisecond)
 	close(s.hold)
 	wg.Wait()
 	assert.EqualValues(t, 2, s.checks.Load())
 }
 
-func TestCheck_anUnreadableOneFailsAlone(t *testing.T) {
-	s := startService(t)
+// whileOneWaits has a crowd of checks wait while the first call is held, and then answers all. Each is asked on a goroutine.
+func whileOneWaits(t *testing.T, s *service, c *client.Client, crowd int, ask func(i int)) {
+	t.Helper()
 	s.hold = make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() { _, _ = c.Allow(t.Context(), "first") })
+	require.Eventually(t, func() bool { return s.calls.Load() == 1 }, patience, time.Millisecond)
+	for i := range crowd {
+		wg.Go(func() { ask(i) })
+	}
+	require.Eventually(t, func() bool { return client.Waiting(c) == crowd }, patience, time.Millisecond)
+	close(s.hold)
+	wg.Wait()
+}
+
+func TestCheck_anInvalidOneFailsAlone(t *testing.T) {
+	s := startService(t)
 	s.decide = func(check client.Check) (int, string) {
-		if check.Attributes["color"] != "" {
+		if check.Attributes["tenant"] != "" {
 			return http.StatusBadRequest, problem(http.StatusBadRequest)
 		}
 		return http.StatusOK, allowed
 	}
 	c := s.client()
-	var wg sync.WaitGroup
-	wg.Go(func() { _, _ = c.Allow(t.Context(), "first") })
-	require.Eventually(t, func() bool { return s.calls.Load() == 1 }, patience, time.Millisecond)
-	wg.Go(func() {
-		_, err := c.Check(t.Context(), client.Check{Key: "odd", Attributes: map[string]string{"color": "red"}})
+	whileOneWaits(t, s, c, 300, func(i int) {
+		if i == 150 {
+			_, err := c.Check(t.Context(), client.Check{Key: "odd", Attributes: map[string]string{"tenant": "acme"}})
+			assert.ErrorIs(t, err, client.ErrInvalid)
+			return
+		}
+		ok, err := c.Allow(t.Context(), "plain")
+		assert.NoError(t, err)
+		assert.True(t, ok)
+	})
+	assert.EqualValues(t, 2, s.calls.Load(), "the others do not wait for it")
+	assert.EqualValues(t, 301, s.checks.Load())
+}
+
+func TestCheck_aCallThatIsRefusedIsNotRepeated(t *testing.T) {
+	s := startService(t)
+	s.refuse = http.StatusRequestEntityTooLarge
+	c := s.client()
+	whileOneWaits(t, s, c, 30, func(int) {
+		_, err := c.Allow(t.Context(), "plain")
 		assert.ErrorIs(t, err, client.ErrInvalid)
 	})
-	for range 3 {
-		wg.Go(func() {
-			ok, err := c.Allow(t.Context(), "plain")
-			assert.NoError(t, err)
-			assert.True(t, ok)
-		})
+	assert.EqualValues(t, 2, s.calls.Load())
+}
+
+// JSON has no other text. Were it sent, all these keys would be one.
+func TestCheck_textThatIsNotUTF8IsNotSent(t *testing.T) {
+	s := startService(t)
+	c := s.client()
+	for field, check := range map[string]client.Check{
+		"Key: ":                       {Key: "\xff"},
+		"Policy: ":                    {Key: "a", Policy: "\xfe"},
+		`Attributes["header:x"]: `:    {Key: "a", Attributes: map[string]string{"header:x": "\xff"}},
+		`Attributes["header:\xff"]: `: {Key: "a", Attributes: map[string]string{"header:\xff": "x"}},
+	} {
+		_, err := c.Check(t.Context(), check)
+		require.ErrorIs(t, err, client.ErrInvalid, field)
+		require.ErrorContains(t, err, field+"must be UTF-8")
+		_, err = c.Refund(t.Context(), check)
+		require.ErrorIs(t, err, client.ErrInvalid, field)
+		_, err = c.Charge(t.Context(), check)
+		require.ErrorIs(t, err, client.ErrInvalid, field)
+		answers, err := c.CheckMany(t.Context(), []client.Check{check})
+		require.NoError(t, err)
+		require.ErrorIs(t, answers[0].Err, client.ErrInvalid, field)
 	}
-	require.Eventually(t, func() bool { return client.Waiting(c) == 4 }, patience, time.Millisecond)
-	close(s.hold)
-	wg.Wait()
+	assert.Zero(t, s.calls.Load())
+}
+
+func TestCheck_aLongKeyIsRefusedAloneAndAmongOthers(t *testing.T) {
+	s := startService(t)
+	c := s.client()
+	long := client.Check{Key: strings.Repeat("a", 100_000)}
+	_, err := c.Check(t.Context(), long)
+	require.ErrorIs(t, err, client.ErrInvalid)
+	require.ErrorContains(t, err, "must be at most 65536")
+	answers, err := c.CheckMany(t.Context(), []client.Check{{Key: "a"}, long, {Key: "\xff"}, {Key: strings.Repeat("a", 60_000)}})
+	require.NoError(t, err)
+	assert.True(t, answers[0].Result.Allowed)
+	require.ErrorIs(t, answers[1].Err, client.ErrInvalid)
+	require.ErrorIs(t, answers[2].Err, client.ErrInvalid)
+	assert.True(t, answers[3].Result.Allowed)
+	assert.EqualValues(t, 1, s.calls.Load())
+}
+
+// tracing is what libraries put in place of http.DefaultTransport.
+type tracing struct {
+	next  http.RoundTripper
+	calls atomic.Int64
+}
+
+func (w *tracing) RoundTrip(r *http.Request) (*http.Response, error) {
+	w.calls.Add(1)
+	return w.next.RoundTrip(r)
+}
+
+func TestNew_defaultTransportMayBeAnotherType(t *testing.T) {
+	wrapper := &tracing{next: http.DefaultTransport}
+	http.DefaultTransport = wrapper
+	t.Cleanup(func() { http.DefaultTransport = wrapper.next })
+	s := startService(t)
+	ok, err := s.client().Allow(t.Context(), "a")
+	require.NoError(t, err)
+	assert.True(t, ok)
+	assert.EqualValues(t, 1, wrapper.calls.Load(), "the program's transport sends the call")
 }
 
 func TestCheckMany_eachHasItsOwnAnswer(t *testing.T) {
@@ -199,7 +284,31 @@ func TestCheckMany_eachHasItsOwnAnswer(t *testing.T) {
 	assert.True(t, answers[2].Result.Allowed)
 }
 
-func TestCheck_anotherProgramsAnswerIsNoDenial(t *testing.T) {
+func TestCheckMany_isSeveralCallsIfOneWouldBeTooLong(t *testing.T) {
+	for _, c := range []struct {
+		checks, keyLen int
+		calls          int64
+	}{{0, 0, 0}, {1000, 2000, 3}, {2001, 1, 3}, {16, 60_000, 2}} {
+		s := startService(t)
+		s.decide = func(check client.Check) (int, string) {
+			return http.StatusOK, strings.Replace(allowed, `"remaining":9`, `"remaining":`+strings.TrimLeft(check.Key, "x"), 1)
+		}
+		checks := make([]client.Check, c.checks)
+		for i := range checks {
+			checks[i].Key = strings.Repeat("x", c.keyLen) + fmt.Sprint(i)
+		}
+		answers, err := s.client().CheckMany(t.Context(), checks)
+		require.NoError(t, err)
+		require.Len(t, answers, c.checks)
+		for i, answer := range answers {
+			require.NoError(t, answer.Err)
+			require.EqualValues(t, i, answer.Result.Remaining, "in order")
+		}
+		assert.Equal(t, c.calls, s.calls.Load())
+	}
+}
+
+func TestCheck_anotherProgramsAnswerIsAnError(t *testing.T) {
 	for _, body := range []string{`{}`, `{"message":"hello"}`, `null`, `{"allowed":null}`} {
 		s := startService(t)
 		s.decide = func(client.Check) (int, string) { return http.StatusOK, body }
@@ -231,7 +340,7 @@ func TestProblem_wrapsWhatItsStatusMeans(t *testing.T) {
 	}
 }
 
-func TestCheck_aLostAnswerIsNotAskedForAgain(t *testing.T) {
+func TestCheck_aLostAnswerIsNotRepeated(t *testing.T) {
 	var calls atomic.Int64
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		calls.Add(1)
@@ -253,7 +362,7 @@ func TestCheck_aLostAnswerIsNotAskedForAgain(t *testing.T) {
 	}
 }
 
-func TestCheck_aServiceThatHangsIsGivenUp(t *testing.T) {
+func TestCheck_aHangingServiceTimesOut(t *testing.T) {
 	s := startService(t)
 	s.hold = make(chan struct{})
 	defer close(s.hold)

@@ -1,18 +1,18 @@
 package client
 
-// Waiting is how many checks wait for the next call.
+// Waiting returns how many checks wait for the next call.
 func Waiting(c *Client) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.waiting)
 }
 
-// Gone is how many of them have nobody left who wants the answer.
-func Gone(c *Client) (n int) {
+// Cancelled returns how many of them were cancelled by their callers.
+func Cancelled(c *Client) (n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, a := range c.waiting {
-		if a.gone {
+	for _, p := range c.waiting {
+		if p.cancelled {
 			n++
 		}
 	}

@@ -2,15 +2,18 @@
 package docs
 
 import (
+	"encoding/json"
 	"io/fs"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/goccy/go-yaml"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -109,8 +112,8 @@ func TestSnippets_areShell(t *testing.T) {
 	assert.Positive(t, n)
 }
 
-// Whatever a snippet tells an operator to run must be there.
-func TestSnippets_nameWhatThereIs(t *testing.T) {
+// The make targets and the scripts of a snippet exist.
+func TestSnippets_nameExistingTargets(t *testing.T) {
 	makefile, err := os.ReadFile("../Makefile")
 	require.NoError(t, err)
 	target := regexp.MustCompile(`(?m)^(?:[A-Z_]+=\S+ )*make ([a-z-]+)`)
@@ -121,8 +124,145 @@ func TestSnippets_nameWhatThereIs(t *testing.T) {
 				assert.Contains(t, string(makefile), "\n"+m[1]+":", page)
 			}
 			for _, m := range script.FindAllStringSubmatch(match[2], -1) {
-				assert.FileExists(t, filepath.Join("..", m[1]), page)
+				_, err := os.Stat(filepath.Join("..", m[1]))
+				assert.NoError(t, err, page)
 			}
 		}
 	}
+}
+
+// The files that architecture.md names exist, and a key passes at most 30 of them.
+func TestArchitecture_namesExistingFiles(t *testing.T) {
+	text := read(t, "architecture.md")
+	files := regexp.MustCompile("`([\\w./]+/[\\w./]+\\.(?:go|lua|yaml|json))`").FindAllStringSubmatch(text, -1)
+	require.NotEmpty(t, files)
+	for _, m := range files {
+		assert.FileExists(t, filepath.Join("..", m[1]))
+	}
+	steps := regexp.MustCompile("[|,] (\\d+) `").FindAllStringSubmatch(text, -1)
+	for i, m := range steps {
+		assert.Equal(t, strconv.Itoa(i+1), m[1], "the files of a key's way are numbered")
+	}
+	assert.LessOrEqual(t, len(steps), 30)
+	assert.Greater(t, len(steps), 20)
+}
+
+// README is a front page: short, and with the first command on the first screen.
+func TestREADME_isAFrontPage(t *testing.T) {
+	text := pages(t)["README.md"]
+	lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
+	assert.LessOrEqual(t, len(lines), 200, "lines")
+	assert.Contains(t, lines[:25], "```sh")
+	assert.Contains(t, strings.Join(lines[:25], "\n"), "\ngo run ./cmd/api ")
+	for _, sentence := range []string{
+		"# Velocity: Distributed High-Performance API Rate Limiter Backend\n",
+		"\n> Ensuring system stability via distributed concurrency control\n",
+		"\ndocker-compose up --build ",
+		"**Atomic Distributed State Management.**", "**Horizontal Scalability.**", "**High-Concurrency Performance.**",
+		"\nFor a deep dive into the architectural decisions, atomicity proofs, and sharding logic, please refer to the [Technical Report](REPORT.md).\n",
+	} {
+		assert.Contains(t, text, sentence)
+	}
+}
+
+func TestIndex_listsEveryPage(t *testing.T) {
+	index := pages(t)["docs/README.md"]
+	found, err := filepath.Glob("*.md")
+	require.NoError(t, err)
+	for _, page := range found {
+		if page != "README.md" {
+			assert.Contains(t, index, "]("+page+")")
+		}
+	}
+}
+
+// Each alert links to its section of operating.md, which shows the severity and the query of the rule.
+func TestRunbooks_areTheRules(t *testing.T) {
+	text, err := os.ReadFile("../deploy/prometheus/velocity.rules.yml")
+	require.NoError(t, err)
+	var file struct {
+		Groups []struct {
+			Rules []struct {
+				Alert, Expr, For    string
+				Labels, Annotations map[string]string
+			}
+		}
+	}
+	require.NoError(t, yaml.Unmarshal(text, &file))
+	page, n := pages(t)["docs/operating.md"], 0
+	for _, group := range file.Groups {
+		for _, rule := range group.Rules {
+			if rule.Alert == "" {
+				continue
+			}
+			n++
+			url, anchor, _ := strings.Cut(rule.Annotations["runbook_url"], "#")
+			assert.True(t, strings.HasSuffix(url, "/docs/operating.md"), "%s: %s", rule.Alert, url)
+			assert.True(t, hasHeading(t, "docs/operating.md", anchor), "%s: no heading %s", rule.Alert, anchor)
+			query := "`" + strings.Join(strings.Fields(rule.Expr), " ") + "`"
+			if rule.For != "" {
+				query += " for " + rule.For
+			}
+			row := "\n| `" + rule.Alert + "` | " + rule.Labels["severity"] + " | " + query + " | "
+			assert.Contains(t, page, row)
+		}
+	}
+	assert.Positive(t, n)
+}
+
+func TestSnippets_areJSON(t *testing.T) {
+	for page, text := range pages(t) {
+		for _, match := range fenced.FindAllStringSubmatch(text, -1) {
+			if match[1] == "json" {
+				assert.True(t, json.Valid([]byte(match[2])), "%s: %s", page, match[2])
+			}
+		}
+	}
+}
+
+// Go snippets compile. One that is not a whole program is the body of a function that has ctx, token and what a page
+// declares before it. The lines of embedding.md, some of which use other packages, are in tests: see TestDocs_goSnippets.
+func TestSnippets_areGo(t *testing.T) {
+	n := 0
+	for page, text := range pages(t) {
+		if page == "docs/embedding.md" {
+			continue
+		}
+		for _, match := range fenced.FindAllStringSubmatch(text, -1) {
+			if match[1] != "go" {
+				continue
+			}
+			n++
+			file := filepath.Join(t.TempDir(), "snippet.go")
+			require.NoError(t, os.WriteFile(file, []byte(asProgram(match[2])), 0o600))
+			build := exec.CommandContext(t.Context(), "go", "build", "-gcflags=-e", "-o", os.DevNull, file)
+			build.Dir = ".."
+			out, _ := build.CombinedOutput()
+			for line := range strings.Lines(string(out)) {
+				if !strings.HasPrefix(line, "#") && !strings.Contains(line, "declared and not used") {
+					assert.Fail(t, page, "%s\n%s", line, match[2])
+				}
+			}
+		}
+	}
+	assert.Positive(t, n)
+}
+
+// asProgram completes a snippet with what it leaves out.
+func asProgram(snippet string) string {
+	if strings.HasPrefix(snippet, "package ") {
+		return snippet
+	}
+	var imports strings.Builder
+	for name, path := range map[string]string{
+		"client": "github.com/velocity-limiter/velocity/client", "velocity": "github.com/velocity-limiter/velocity",
+		"velocityhttp": "github.com/velocity-limiter/velocity/velocityhttp", "errors": "errors", "fmt": "fmt", "log": "log",
+		"http": "net/http", "time": "time",
+	} {
+		if regexp.MustCompile(`\b` + name + `\.[A-Z]`).MatchString(snippet) {
+			imports.WriteString("import \"" + path + "\"\n")
+		}
+	}
+	return "package main\n\nimport \"context\"\n" + imports.String() +
+		"\nfunc main() { snippet(context.Background(), \"\") }\n\nfunc snippet(ctx context.Context, token string) {\n" + snippet + "}\n"
 }

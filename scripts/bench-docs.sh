@@ -1,8 +1,14 @@
 #!/usr/bin/env bash
-# Makes docs/benchmarks.md, docs/benchmarks.json and docs/charts/ of the results of a benchmark run.
+# Writes docs/benchmarks.md, docs/benchmarks.json, docs/charts/ and the comparisons of README.md from the results of a benchmark run.
 set -euo pipefail
 results=$(realpath "${1:?usage: bench-docs.sh FOLDER}")
 cd "$(dirname "$0")/.."
+
+heading='## Performance' after='[docs/benchmarks.md](docs/benchmarks.md) has every figure'
+if ! grep -qxF "$heading" README.md || ! grep -qF "$after" README.md; then
+  echo "bench-docs.sh: README.md needs the lines \"$heading\" and \"$after...\": the comparisons come between them" >&2
+  exit 1
+fi
 
 mkdir -p docs/charts
 rm -f docs/charts/*.svg
@@ -12,12 +18,20 @@ sed -E "s/ -out [^\" ]+//" "$results/report.json" >docs/benchmarks.json
   cat <<'EOF'
 # Benchmarks
 
-Velocity beside its peers, in one run on one machine. `make bench` repeats it: it starts what it needs, takes some
-twelve minutes on two cores, and `make bench-docs` makes this page of what it wrote. Absolute figures are this machine's;
-ratios are what to compare. Marks that were not reached stand with those that were.
+Velocity and other limiters, measured in one run on one machine. `make bench` repeats the run: it starts what it needs, and
+takes some twenty minutes on two cores. `make bench-docs` then writes this page. Absolute figures hold for this machine;
+compare the ratios. Four comparisons come first, then every figure. Targets that were not reached are listed with those that were.
 
 EOF
-  # Without the report's own title, and without the folder that it was written to.
+  # Without the report's own title, and without the name of the folder that it was written to.
   tail -n +3 "$results/report.md" | sed -E '1s/ -out [^` ]+//'
 } >docs/benchmarks.md
-echo "docs/benchmarks.md is of $results"
+
+readme=$(
+  sed "/^$heading\$/q" README.md
+  echo
+  sed 's|"charts/|"docs/charts/|g' "$results/front.md"
+  awk -v after="$after" 'index($0, after) == 1 { found = 1 } found' README.md
+)
+printf '%s\n' "$readme" >README.md
+echo "docs/benchmarks.md and README.md hold the results of $results"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks the packaging without a Docker daemon: each compose file with the loader that `docker compose config` uses,
-# the Dockerfile with the linter of Docker's language server. Needs npm, and the network to fetch the checkers.
+# Checks compose files and the Dockerfile without a Docker daemon: with the loader of `docker compose config`, and with the
+# linter of Docker's language server. Needs npm, and the network to fetch the checkers.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs every fuzz target of the module for the given time each (a go test -fuzztime value: 20s, 100000x), and sums what
-# they executed. It begins with the inputs that earlier runs found interesting, and with KEEP=1 it ends by keeping those of
-# this run beside them, in test/fuzz-corpus.tar.gz. A crash is in the package's testdata/fuzz.
+# Runs each fuzz target of the module for the given time (a go test -fuzztime value: 20s, 100000x), and prints the number of
+# executions. It starts with the inputs in test/fuzz-corpus.tar.gz, and with KEEP=1 adds the new inputs of this run to that
+# file. Inputs that fail are in the package's testdata/fuzz.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

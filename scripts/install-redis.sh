@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes sure that redis-server 7.0 or newer is on the PATH: the tests start their own servers with it.
+# Installs redis-server from the distribution's packages unless it is on the PATH. The tests start their own servers, and need
+# version 7.0 or newer.
 set -euo pipefail
 
 # Succeeds if the redis-server on the PATH is new enough.

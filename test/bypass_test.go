@@ -12,10 +12,11 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/velocity-limiter/velocity/test/harness"
 	"github.com/velocity-limiter/velocity/test/measure"
 )
 
-// forged are headers with which clients claim to be somebody else.
+// forged are headers by which a client pretends to be another client, or to make another request.
 var forged = []string{
 	"X-Forwarded-For: 198.51.100.7", "X-Forwarded-For: 198.51.100.7\r\nX-Forwarded-For: 198.51.100.8",
 	"X-Forwarded-For: ::1", "X-Forwarded-For: 127.0.0.2", "X-Real-IP: 198.51.100.7", "Forwarded: for=198.51.100.7",
@@ -29,8 +30,8 @@ var forged = []string{
 	"Expect: 100-continue", "Range: bytes=0-1", "If-None-Match: *", "Accept: text/html",
 }
 
-// otherwise are other ways to write the request for the resource.
-var otherwise = []string{
+// spellings are other ways to write the request line for the resource.
+var spellings = []string{
 	"GET //api/resource HTTP/1.1", "GET /api//resource HTTP/1.1", "GET /api/./resource HTTP/1.1",
 	"GET /api/x/../resource HTTP/1.1", "GET /api/%72esource HTTP/1.1", "GET /%61pi/resource HTTP/1.1",
 	"GET /API/RESOURCE HTTP/1.1", "GET /api/resource/ HTTP/1.1", "GET /api/resource? HTTP/1.1", "GET /api/resource?a=b HTTP/1.1",
@@ -41,31 +42,31 @@ var otherwise = []string{
 	"GET /api/resource HTTP/1.0", "GET  /api/resource HTTP/1.1", "GET /api/resource HTTP/2.0", "GET /api/resource",
 }
 
-// smuggled requests hide a second one from those who read lengths otherwise.
+// smuggled are headers that hide a second request in the body of the first, if a server misreads its length.
 var smuggled = []string{
 	"Content-Length: 0\r\nContent-Length: 44", "Content-Length: 44\r\nTransfer-Encoding: chunked", "Transfer-Encoding: xchunked",
 	"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity", "Content-Length: +4", "Content-Length : 44", "Content-Length: 0x10",
 	"Transfer-Encoding:\tchunked", "Transfer-Encoding: chunked, identity", "Host: elsewhere",
 }
 
-// TestHostile_nobodyGetsPastTheLimit has a client whose tokens are spent try to be served all the same.
-func TestHostile_nobodyGetsPastTheLimit(t *testing.T) {
-	for name, vars := range map[string]settings{
+// A client whose tokens are spent tries all of these to be served.
+func TestHostile_noRequestGetsPastTheLimit(t *testing.T) {
+	for name, vars := range map[string]harness.Settings{
 		"by address": {},
 		"by header":  {"VELOCITY_CLIENT_KEY": "header:X-Client-ID"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			vars["VELOCITY_RATE"], vars["VELOCITY_CAPACITY"] = "1/h", "3"
-			p := start(t, vars)
+			p := harness.Start(t, vars)
 			own := ""
 			if name == "by header" {
 				own = "X-Client-ID: alice\r\n"
 			}
-			for p.raw(t, "GET /api/resource HTTP/1.1\r\nHost: x\r\n"+own+"\r\n")[0] == http.StatusOK {
+			for rawStatuses(t, p, "GET /api/resource HTTP/1.1\r\nHost: x\r\n"+own+"\r\n")[0] == http.StatusOK {
 			}
 			var attempts []string
-			for _, line := range otherwise {
+			for _, line := range spellings {
 				attempts = append(attempts, line+"\r\nHost: x\r\n"+own+"\r\n")
 			}
 			for _, header := range forged {
@@ -81,39 +82,39 @@ func TestHostile_nobodyGetsPastTheLimit(t *testing.T) {
 			}
 			passed := 0
 			for _, attempt := range attempts {
-				for _, status := range p.raw(t, attempt) {
+				for _, status := range rawStatuses(t, p, attempt) {
 					if !assert.False(t, status >= 200 && status < 300, "%d of %q", status, attempt) {
 						passed++
 					}
 				}
 			}
-			// A front page of its own for the API: whoever comes through a proxy may not give itself tokens back.
-			a := p.mustAsk(http.MethodPost, p.url+"/v1/refund", `{"key":"127.0.0.1","cost":3}`, "X-Forwarded-For: 198.51.100.7")
-			assert.Equal(t, http.StatusForbidden, a.status)
+			// A client that comes through a proxy cannot refund itself by the decision API.
+			a := p.MustDo(http.MethodPost, p.URL+"/v1/refund", `{"key":"127.0.0.1","cost":3}`, "X-Forwarded-For: 198.51.100.7")
+			assert.Equal(t, http.StatusForbidden, a.Status)
 			t.Logf("%d attempts, %d passed", len(attempts)+1, passed)
 			measure.Keep(t, "bypass-"+strings.ReplaceAll(name, " ", "-"), map[string]int{"Attempts": len(attempts) + 1, "Passed": passed})
 		})
 	}
 }
 
-// Behind a proxy that is trusted the right-most address counts, whatever a client writes before it.
-func TestHostile_whatStandsBeforeTheProxysAddressIsNotBelieved(t *testing.T) {
-	p := start(t, settings{"VELOCITY_RATE": "1/h", "VELOCITY_CAPACITY": "1", "VELOCITY_TRUSTED_PROXIES": "loopback"})
-	ask := func(lines string) int {
-		return p.raw(t, "GET /api/resource HTTP/1.1\r\nHost: x\r\n"+lines+"\r\n")[0]
+// Behind a trusted proxy the right-most address is the client, whatever the client itself sends before it.
+func TestHostile_addressesBeforeTheProxysAreIgnored(t *testing.T) {
+	p := harness.Start(t, harness.Settings{"VELOCITY_RATE": "1/h", "VELOCITY_CAPACITY": "1", "VELOCITY_TRUSTED_PROXIES": "loopback"})
+	status := func(lines string) int {
+		return rawStatuses(t, p, "GET /api/resource HTTP/1.1\r\nHost: x\r\n"+lines+"\r\n")[0]
 	}
-	require.Equal(t, http.StatusOK, ask("X-Forwarded-For: 203.0.113.9\r\n"))
+	require.Equal(t, http.StatusOK, status("X-Forwarded-For: 203.0.113.9\r\n"))
 	for i, lines := range []string{
 		"X-Forwarded-For: 198.51.100.%d, 203.0.113.9\r\n", "X-Forwarded-For: 198.51.100.%d\r\nX-Forwarded-For: 203.0.113.9\r\n",
 		"X-Forwarded-For: %d, 203.0.113.9\r\n", "X-Forwarded-For: ,%d,203.0.113.9:80\r\n", "X-Forwarded-For: [::%d], ::ffff:203.0.113.9\r\n",
 		"x-forwarded-for: 198.51.100.%d,203.0.113.9, 127.0.0.1\r\n",
 	} {
-		assert.Equal(t, http.StatusTooManyRequests, ask(fmt.Sprintf(lines, i)), lines)
+		assert.Equal(t, http.StatusTooManyRequests, status(fmt.Sprintf(lines, i)), lines)
 	}
 }
 
-// raw sends bytes on a connection of their own and returns the statuses of all answers.
-func (p *process) raw(t *testing.T, text string) []int {
+// rawStatuses sends bytes on a new connection and returns the status of each response.
+func rawStatuses(t *testing.T, p *harness.Process, text string) []int {
 	t.Helper()
 	conn := connect(t, p)
 	defer func() { _ = conn.Close() }()
@@ -121,7 +122,7 @@ func (p *process) raw(t *testing.T, text string) []int {
 	require.NoError(t, err)
 	in := bufio.NewReader(conn)
 	var statuses []int
-	for wait := patience; ; wait = 30 * time.Millisecond { // for more answers than one there is no need to wait long
+	for wait := harness.Timeout; ; wait = 30 * time.Millisecond { // further responses follow at once, if at all
 		_ = conn.SetReadDeadline(time.Now().Add(wait))
 		res, err := http.ReadResponse(in, &http.Request{Method: firstWord(text)})
 		if err != nil {

@@ -1,7 +1,11 @@
 package test
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -11,29 +15,29 @@ import (
 
 	"github.com/velocity-limiter/velocity/client"
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/redistest"
+	"github.com/velocity-limiter/velocity/test/harness"
 )
 
-// Two hundred goroutines share one client, and so its calls: each of the twenty keys gets its ten tokens, no more and no
-// fewer.
-func TestClient_aCrowdGetsExactlyTheCapacity(t *testing.T) {
-	const keys, askers, capacity = 20, 200, 10
-	p := start(t, settings{
+// Two hundred goroutines share one client, which batches their checks. Each of the twenty keys gets exactly ten tokens.
+func TestClient_concurrentChecksGetExactlyTheCapacity(t *testing.T) {
+	const keys, goroutines, capacity = 20, 200, 10
+	p := harness.Start(t, harness.Settings{
 		"REDIS_ADDR": redistest.Start(t).Addr, "VELOCITY_RATE": "1/h", "VELOCITY_CAPACITY": fmt.Sprint(capacity),
 		"VELOCITY_CLIENT_KEY": "header:X-Client-ID", "VELOCITY_API_TOKEN": "token",
 		"VELOCITY_TAKE_TIMEOUT": "20s", "VELOCITY_ON_STORE_FAILURE": "closed",
 	})
 	c, err := client.New(client.Config{
-		URL: p.url, Token: "token", Timeout: patience, HTTPClient: p.client, // so that the contract is held, too
+		URL: p.URL, Token: "token", Timeout: harness.Timeout, HTTPClient: p.Client, // its exchanges are recorded
 	})
 	require.NoError(t, err)
 	var (
-		gun, wg sync.WaitGroup
-		allowed [keys]atomic.Int64
+		start, wg sync.WaitGroup
+		allowed   [keys]atomic.Int64
 	)
-	gun.Add(1)
-	for range askers {
+	start.Add(1)
+	for range goroutines {
 		wg.Go(func() {
-			gun.Wait()
+			start.Wait()
 			for k := range keys {
 				ok, err := c.Allow(t.Context(), fmt.Sprint("key-", k))
 				if assert.NoError(t, err) && ok {
@@ -42,7 +46,7 @@ func TestClient_aCrowdGetsExactlyTheCapacity(t *testing.T) {
 			}
 		})
 	}
-	gun.Done()
+	start.Done()
 	wg.Wait()
 	for k := range keys {
 		assert.EqualValues(t, capacity, allowed[k].Load(), "key %d", k)
@@ -60,4 +64,53 @@ func TestClient_aCrowdGetsExactlyTheCapacity(t *testing.T) {
 		[]bool{answers[0].Result.Allowed, answers[1].Result.Allowed, answers[2].Result.Allowed})
 	_, err = c.Check(t.Context(), client.Check{Key: "a", Policy: "other"})
 	require.ErrorIs(t, err, client.ErrUnknownPolicy)
+}
+
+// countedChecks counts the checks that are sent.
+type countedChecks struct {
+	next   http.RoundTripper
+	checks atomic.Int64
+}
+
+func (c *countedChecks) RoundTrip(req *http.Request) (*http.Response, error) {
+	body, err := io.ReadAll(req.Body)
+	if err != nil {
+		return nil, err
+	}
+	var list struct{ Checks []json.RawMessage }
+	if err := json.Unmarshal(body, &list); err != nil {
+		return nil, err
+	}
+	c.checks.Add(int64(max(len(list.Checks), 1))) // the body of /v1/check is one
+	req.Body = io.NopCloser(bytes.NewReader(body))
+	return c.next.RoundTrip(req)
+}
+
+// One of three hundred concurrent checks has an attribute that there is none of. The others share its calls, and none is sent
+// a second time because of it.
+func TestClient_aWrongCheckFailsAlone(t *testing.T) {
+	const checks = 300
+	p := harness.Start(t, harness.Settings{"VELOCITY_RATE": "1/h", "VELOCITY_CAPACITY": "1", "VELOCITY_CLIENT_KEY": "header:X-Client-ID"})
+	counted := &countedChecks{next: p.Client.Transport}
+	c, err := client.New(client.Config{URL: p.URL, Timeout: harness.Timeout, HTTPClient: &http.Client{Transport: counted}})
+	require.NoError(t, err)
+	var start, wg sync.WaitGroup
+	start.Add(1)
+	for i := range checks {
+		wg.Go(func() {
+			start.Wait()
+			if i == checks/2 {
+				_, err := c.Check(t.Context(), client.Check{Key: "wrong", Attributes: map[string]string{"tenant": "acme"}})
+				assert.ErrorIs(t, err, client.ErrInvalid)
+				assert.ErrorContains(t, err, "attributes.tenant: must be named")
+				return
+			}
+			ok, err := c.Allow(t.Context(), fmt.Sprint("key-", i))
+			assert.NoError(t, err)
+			assert.True(t, ok)
+		})
+	}
+	start.Done()
+	wg.Wait()
+	assert.EqualValues(t, checks, counted.checks.Load(), "each check is sent once")
 }

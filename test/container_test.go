@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// composed is what a compose file says of the rights of a service.
-type composed struct {
+// composeService holds what a compose file says about the privileges of a service.
+type composeService struct {
 	Image       string   `yaml:"image"`
 	Build       any      `yaml:"build"`
 	User        string   `yaml:"user"`
@@ -24,7 +24,7 @@ type composed struct {
 	Privileged  bool     `yaml:"privileged"`
 }
 
-// Whoever takes over one of the containers finds no right to use, nothing to write to and no way to more.
+// No container has capabilities, a writable root file system, or a way to gain privileges.
 func TestCompose_noContainerHasRights(t *testing.T) {
 	files, err := filepath.Glob("../docker-compose*.yml")
 	require.NoError(t, err)
@@ -33,7 +33,7 @@ func TestCompose_noContainerHasRights(t *testing.T) {
 		text, err := os.ReadFile(file)
 		require.NoError(t, err)
 		var compose struct {
-			Services map[string]composed `yaml:"services"`
+			Services map[string]composeService `yaml:"services"`
 		}
 		require.NoError(t, yaml.Unmarshal(text, &compose), file)
 		require.NotEmpty(t, compose.Services, file)
@@ -44,7 +44,7 @@ func TestCompose_noContainerHasRights(t *testing.T) {
 			assert.Empty(t, s.CapAdd, what)
 			assert.Contains(t, s.SecurityOpt, "no-new-privileges:true", what)
 			assert.False(t, s.Privileged, what)
-			// What is built here runs as the user of the Dockerfile.
+			// An image that the file builds has its user from the Dockerfile.
 			assert.True(t, s.Build != nil && s.User == "" || s.User != "" && s.User != "root" && s.User != "0", what)
 		}
 	}

@@ -13,42 +13,51 @@ import (
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore"
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/redistest"
 	"github.com/velocity-limiter/velocity/internal/app"
+	"github.com/velocity-limiter/velocity/internal/app/denialcache"
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/calendar"
+	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
 	"github.com/velocity-limiter/velocity/internal/ports"
+	"github.com/velocity-limiter/velocity/test/harness"
 )
 
-// Many clients of few tenants fight for buckets on three shards, each request needing one token of three of them. No
-// bucket ever gives more than it holds; and when the dust settles, each has lost exactly what was admitted: whatever a
-// denial took has come back.
-func TestContention_limitsOfSeveralKeysNeitherOverAdmitNorLoseATokens(t *testing.T) {
+// Many clients of few tenants take from two buckets and a quota on three shards at once. No limit gives more than it has.
+// Afterwards each lacks exactly what was admitted: a denied request has returned what it took.
+func TestContention_limitsOfSeveralKeysAreExact(t *testing.T) {
 	const clients, tenants, requests = 12, 3, 150
 	capacities := map[string]domain.Tokens{"burst": 40, "tenant": 90, "all": 200}
-	keys := map[string]domain.Key{
-		"tenant": {{Kind: domain.SourceHeader, Name: "x-tenant"}}, "all": {{Kind: domain.SourceGlobal}},
+	keys := map[string]clientkey.Key{
+		"tenant": {{Kind: clientkey.SourceHeader, Name: "x-tenant"}}, "all": {{Kind: clientkey.SourceGlobal}},
 	}
-	policy := domain.Policy{
-		Name: "search", Key: domain.Key{{Kind: domain.SourceHeader, Name: "x-client"}}, LimitKeys: keys, OnStoreFailure: domain.FailClosed,
+	policy := policy.Policy{
+		Name: "search", Key: clientkey.Key{{Kind: clientkey.SourceHeader, Name: "x-client"}}, LimitKeys: keys, OnStoreFailure: policy.FailClosed,
 	}
+	sinceNow, err := calendar.Parse("day", "", time.Now().UTC().Format(time.RFC3339)) // no day ends meanwhile
+	require.NoError(t, err)
 	for name, capacity := range capacities {
-		limit, err := domain.NewLimit(name, capacity, 1, 1000*time.Hour) // less than a token comes back meanwhile
+		limit, err := domain.NewBucket(name, capacity, 1, 1000*time.Hour) // less than a token comes back meanwhile
+		if name == "tenant" {
+			limit, err = domain.NewQuota(name, capacity, sinceNow)
+		}
 		require.NoError(t, err)
 		policy.Limits = append(policy.Limits, limit)
 	}
-	for _, inFront := range []bool{false, true} {
-		t.Run(fmt.Sprintf("shortcut %v", inFront), func(t *testing.T) {
-			limiter := overShards(t, policy, inFront)
+	for _, withCache := range []bool{false, true} {
+		t.Run(fmt.Sprintf("denial cache %v", withCache), func(t *testing.T) {
+			limiter := overShards(t, policy, withCache)
 			var mu sync.Mutex
 			spent := map[string]domain.Tokens{}
-			var gun, wg sync.WaitGroup
-			gun.Add(1)
+			var start, wg sync.WaitGroup
+			start.Add(1)
 			for c := range clients {
 				client, tenant := fmt.Sprintf("c%d", c), fmt.Sprintf("t%d", c%tenants)
 				for range 4 {
 					wg.Go(func() {
-						gun.Wait()
+						start.Wait()
 						for i := range requests / 4 {
 							cost := domain.Tokens(1 + i%3)
-							d, err := limiter.Decide(t.Context(), spending(client, tenant, cost))
+							d, err := limiter.Decide(t.Context(), requestOf(client, tenant, cost))
 							if !assert.NoError(t, err) || !d.Allowed() {
 								continue
 							}
@@ -61,7 +70,7 @@ func TestContention_limitsOfSeveralKeysNeitherOverAdmitNorLoseATokens(t *testing
 					})
 				}
 			}
-			gun.Done()
+			start.Done()
 			wg.Wait()
 
 			total := 0
@@ -70,7 +79,7 @@ func TestContention_limitsOfSeveralKeysNeitherOverAdmitNorLoseATokens(t *testing
 				require.NoError(t, err)
 				level := report.Limits[0]
 				assert.LessOrEqual(t, spent[name+" "+key], capacities[name], "%s %s gave more than it had", name, key)
-				assert.Equal(t, capacities[name]-spent[name+" "+key], level.Limit.Remaining(level.Bucket), "%s %s lost a token", name, key)
+				assert.Equal(t, capacities[name]-spent[name+" "+key], level.Limit.Remaining(level.State), "%s %s lost a token", name, key)
 				total++
 			}
 			for c := range clients {
@@ -86,19 +95,19 @@ func TestContention_limitsOfSeveralKeysNeitherOverAdmitNorLoseATokens(t *testing
 	}
 }
 
-func spending(client, tenant string, cost domain.Tokens) domain.Request {
-	return domain.Request{Cost: cost, Key: client, Lookup: func(domain.KeySource) (string, error) { return tenant, nil }}
+func requestOf(client, tenant string, cost domain.Tokens) policy.Request {
+	return policy.Request{Cost: cost, Key: client, Lookup: func(clientkey.Source) (string, error) { return tenant, nil }}
 }
 
-// overShards is a limiter of this policy over three Redis servers of its own.
-func overShards(t *testing.T, policy domain.Policy, inFront bool) *app.RateLimiter {
+// overShards returns a limiter of this policy over three new Redis servers, with or without the denial cache.
+func overShards(t *testing.T, policy policy.Policy, withCache bool) *app.RateLimiter {
 	t.Helper()
 	_, addrs := redistest.StartN(t, 3)
 	for i := range addrs {
 		addrs[i] = fmt.Sprintf("s%d=%s", i, addrs[i])
 	}
 	cfg := redisstore.DefaultConfig(addrs...)
-	cfg.TakeTimeout = patience
+	cfg.TakeTimeout = harness.Timeout
 	store, err := redisstore.New(cfg)
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, store.Close()) })
@@ -106,13 +115,13 @@ func overShards(t *testing.T, policy domain.Policy, inFront bool) *app.RateLimit
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, local.Close()) })
 	var buckets ports.BucketStore = store
-	if inFront {
+	if withCache {
 		start := time.Now()
-		shortcut, err := app.NewShortcut(app.ShortcutConfig{MaxEntries: 1000, MaxAge: time.Second}, store,
+		cache, err := denialcache.New(denialcache.Config{MaxEntries: 1000, MaxAge: time.Second}, store,
 			func() time.Duration { return time.Since(start) })
 		require.NoError(t, err)
-		t.Cleanup(shortcut.Close)
-		buckets = shortcut
+		t.Cleanup(cache.Close)
+		buckets = cache
 	}
 	policies, err := app.NewSinglePolicy(policy)
 	require.NoError(t, err)

@@ -9,6 +9,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/velocity-limiter/velocity/test/harness"
 )
 
 const envoyPolicies = `
@@ -34,7 +36,7 @@ policies:
 `
 
 func TestEnvoy_policiesOfTheFile(t *testing.T) {
-	_, e := startEnvoyDoor(t, settings{"VELOCITY_POLICY_FILE": write(t, "policies.yaml", envoyPolicies)})
+	_, e := startEnvoyService(t, harness.Settings{"VELOCITY_POLICY_FILE": harness.WriteFile(t, "policies.yaml", envoyPolicies)})
 	login := func(ip string) string { return "generic_key=login, remote_address=" + ip }
 	for _, step := range []struct {
 		times       int
@@ -45,22 +47,22 @@ func TestEnvoy_policiesOfTheFile(t *testing.T) {
 		{2, []string{login("192.0.2.1")}, "OVER_LIMIT: OVER_LIMIT"},
 		{2, []string{login("192.0.2.1"), "generic_key=all"}, "OVER_LIMIT: OVER_LIMIT OK"},
 		{5, []string{login("192.0.2.2"), "generic_key=all"}, "OK: OK OK"},
-		{2, []string{login("192.0.2.3"), "generic_key=all"}, "OK: OK OK"}, // the denied ones took nothing from all
+		{2, []string{login("192.0.2.3"), "generic_key=all"}, "OK: OK OK"}, // the denied requests took nothing from the bucket of all
 		{1, []string{login("192.0.2.3"), "generic_key=all"}, "OVER_LIMIT: OK OVER_LIMIT"},
-		{3, []string{login("192.0.2.3")}, "OK: OK"}, // nor that one from this
+		{3, []string{login("192.0.2.3")}, "OK: OK"}, // nor that one from the bucket of the address
 		{1, []string{login("192.0.2.3")}, "OVER_LIMIT: OVER_LIMIT"},
 		{3, []string{"trial=x"}, "OK: OK"},
 		{3, []string{"user=health-1"}, "OK: OK"},
 		{1, []string{"user=banned"}, "OVER_LIMIT: OVER_LIMIT"},
-		{1, []string{"generic_key=login"}, "OK: OK"}, // no policy has just this
+		{1, []string{"generic_key=login"}, "OK: OK"}, // no policy matches this alone
 		{3, []string{"generic_key=login, remote_address=192.0.2.1, more=x"}, "OK: OK"},
 	} {
 		for range step.times {
-			assert.Equal(t, step.want, e.mustAsk("edge", step.descriptors...), "%v", step.descriptors)
+			assert.Equal(t, step.want, e.mustLimit("edge", step.descriptors...), "%v", step.descriptors)
 		}
 	}
 	for range 3 {
-		assert.Equal(t, "OK: OK", e.mustAsk("elsewhere", login("192.0.2.1")), "another domain; the default policy is for HTTP")
+		assert.Equal(t, "OK: OK", e.mustLimit("elsewhere", login("192.0.2.1")), "another domain; the default policy is for HTTP")
 	}
 
 	back := &ratelimitv3.RateLimitDescriptor{
@@ -80,19 +82,19 @@ func TestEnvoy_policiesOfTheFile(t *testing.T) {
 	assert.Equal(t, rlsv3.RateLimitResponse_OVER_LIMIT, r.GetOverallCode())
 }
 
-// While Redis is away the failure mode answers, and never an error, which Envoy would let pass.
-func TestEnvoy_aStoreThatFailsIsNoError(t *testing.T) {
+// While Redis fails the service answers by its failure mode. It returns no error, upon which Envoy would allow.
+func TestEnvoy_aFailingStoreIsNotAnError(t *testing.T) {
 	for mode, want := range map[string][2]string{
 		"open":   {"OK: OK", "OK: OK"},
 		"closed": {"OVER_LIMIT: OVER_LIMIT", "OVER_LIMIT: OVER_LIMIT"},
 		"local":  {"OK: OK", "OVER_LIMIT: OVER_LIMIT"},
 	} {
-		_, e := startEnvoyDoor(t, settings{
+		_, e := startEnvoyService(t, harness.Settings{
 			"REDIS_ADDR": "127.0.0.1:1", "VELOCITY_ON_STORE_FAILURE": mode, "VELOCITY_TAKE_TIMEOUT": "1s",
-			"VELOCITY_ENVOY_CONFIG": write(t, "rules.yaml", "{domain: edge, descriptors: [{key: user, rate_limit: {unit: day, requests_per_unit: 1}}]}"),
+			"VELOCITY_ENVOY_CONFIG": harness.WriteFile(t, "rules.yaml", "{domain: edge, descriptors: [{key: user, rate_limit: {unit: day, requests_per_unit: 1}}]}"),
 		})
 		for i := range want {
-			assert.Equal(t, want[i], e.mustAsk("edge", "user=alice"), "%s, call %d", mode, i+1)
+			assert.Equal(t, want[i], e.mustLimit("edge", "user=alice"), "%s, call %d", mode, i+1)
 		}
 	}
 }

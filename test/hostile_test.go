@@ -14,25 +14,26 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/velocity-limiter/velocity/test/harness"
 	"github.com/velocity-limiter/velocity/test/measure"
 )
 
 // connect opens a connection to the data plane.
-func connect(t *testing.T, p *process) net.Conn {
+func connect(t *testing.T, p *harness.Process) net.Conn {
 	t.Helper()
-	conn, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
+	conn, err := net.Dial("tcp", strings.TrimPrefix(p.URL, "http://"))
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
 	return conn
 }
 
-// Clients that send slowly, or half of a request, or nothing, keep nothing for longer than they may.
+// Clients that send slowly, half a request, or nothing are disconnected in time.
 func TestHostile_slowClientsAreCutOff(t *testing.T) {
-	vars, most := settings{"VELOCITY_HTTP_READ_TIMEOUT": "500ms", "VELOCITY_HTTP_IDLE_TIMEOUT": "1s"}, patience
+	vars, most := harness.Settings{"VELOCITY_HTTP_READ_TIMEOUT": "500ms", "VELOCITY_HTTP_IDLE_TIMEOUT": "1s"}, harness.Timeout
 	if measure.Exact() {
-		vars, most = settings{"VELOCITY_HTTP_IDLE_TIMEOUT": "5s"}, 10*time.Second // the time to send is the default
+		vars, most = harness.Settings{"VELOCITY_HTTP_IDLE_TIMEOUT": "5s"}, 10*time.Second // the time to send is the default
 	}
-	p := start(t, vars)
+	p := harness.Start(t, vars)
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	longest := time.Duration(0)
@@ -57,7 +58,7 @@ func TestHostile_slowClientsAreCutOff(t *testing.T) {
 			done := make(chan struct{})
 			go func() {
 				defer close(done)
-				_, _ = io.Copy(io.Discard, conn) // until the server has had enough
+				_, _ = io.Copy(io.Discard, conn) // until the server closes
 			}()
 			for drip := time.NewTicker(100 * time.Millisecond); ; {
 				select {
@@ -79,17 +80,17 @@ func TestHostile_slowClientsAreCutOff(t *testing.T) {
 	wg.Wait()
 	t.Logf("the last was cut off after %v", longest)
 	measure.Keep(t, "slow", map[string]any{"CutOff": longest})
-	assert.Equal(t, http.StatusOK, p.resource().status, "and all that time it served")
+	assert.Equal(t, http.StatusOK, p.Resource().Status, "the service still serves")
 }
 
-// Requests that come in one piece are decided one by one.
+// Requests that arrive in one packet are decided one by one.
 func TestHostile_pipelinedRequestsAreDecidedEach(t *testing.T) {
 	const capacity, requests = 10, 200
-	p := start(t, settings{"VELOCITY_RATE": "1/h", "VELOCITY_CAPACITY": strconv.Itoa(capacity)})
+	p := harness.Start(t, harness.Settings{"VELOCITY_RATE": "1/h", "VELOCITY_CAPACITY": strconv.Itoa(capacity)})
 	conn := connect(t, p)
 	_, err := io.WriteString(conn, strings.Repeat("GET /api/resource HTTP/1.1\r\nHost: x\r\n\r\n", requests))
 	require.NoError(t, err)
-	require.NoError(t, conn.SetReadDeadline(time.Now().Add(patience)))
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(harness.Timeout)))
 	in, statuses := bufio.NewReader(conn), map[int]int{}
 	for range requests {
 		res, err := http.ReadResponse(in, nil)

@@ -1,40 +1,56 @@
-// Package test is end to end: it builds the real binary, runs it as an operator would, against real Redis servers,
-// and looks at it from outside alone. Beside it stand the two tests of the limiter that a reader looks for first.
+// Package test holds the end-to-end tests: they build the real binary, run it as an operator would, against real Redis
+// servers, and see only what a user sees. It also holds TestRateLimitConcurrency and TestRateLimitRefill, which test the
+// limiter in process.
 package test
 
 import (
+	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"slices"
+	"sync"
 	"testing"
+
+	"github.com/goccy/go-yaml"
+
+	"github.com/velocity-limiter/velocity/test/harness"
 )
 
-// binary is the service, built once for all tests.
-var binary string
-
 func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "velocity-test-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+	if folder := os.Getenv(harness.ExchangesVar); folder != "" {
+		if err := record(filepath.Join(folder, "exchanges.json")); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 	}
-	code := 1
-	if binary, err = build(dir); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-	} else {
-		code = m.Run()
-	}
-	_ = os.RemoveAll(dir)
-	os.Exit(code)
+	harness.Main(m, "..")
 }
 
-func build(dir string) (string, error) {
-	path := filepath.Join(dir, "api")
-	args := append([]string{"build", "-ldflags", "-X main.version=v0.0.0-test", "-o", path}, raceFlags...)
-	cmd := exec.Command("go", append(args, "../cmd/api")...)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building the service: %w\n%s", err, out)
+// record writes each exchange on a path of the data plane's OpenAPI document to a file. The module
+// test/integration, which has the library for it, checks them.
+func record(path string) error {
+	text, err := os.ReadFile("../internal/adapters/httpfiber/openapi.yaml")
+	if err != nil {
+		return err
 	}
-	return path, nil
+	var document struct{ Paths map[string]any }
+	if err := yaml.Unmarshal(text, &document); err != nil {
+		return err
+	}
+	file, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	var mu sync.Mutex
+	encoder := json.NewEncoder(file)
+	harness.Observe(slices.Collect(maps.Keys(document.Paths)), func(t *testing.T, e harness.Exchange) {
+		mu.Lock()
+		defer mu.Unlock()
+		if err := encoder.Encode(e); err != nil {
+			t.Errorf("recording an exchange: %v", err)
+		}
+	})
+	return nil
 }

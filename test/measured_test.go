@@ -18,24 +18,25 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/redistest"
+	"github.com/velocity-limiter/velocity/test/harness"
 	"github.com/velocity-limiter/velocity/test/measure"
 )
 
-// Nobody waits for Redis: a service that starts without it answers at once.
+// A service that starts without Redis answers at once.
 func TestStart_theFirstAnswerDoesNotWaitForRedis(t *testing.T) {
 	frozen := redistest.Start(t)
 	frozen.Pause()
 	took := map[string]time.Duration{}
 	for name, addr := range map[string]string{
-		"refused": fmt.Sprintf("127.0.0.1:%d", redistest.FreePort(t)),
+		"refused": redistest.Refusing(t),
 		"silent":  frozen.Addr,
 	} {
 		began := time.Now()
-		p := start(t, settings{"REDIS_ADDR": addr})
-		a := p.resource()
+		p := harness.Start(t, harness.Settings{"REDIS_ADDR": addr})
+		a := p.Resource()
 		took[name] = time.Since(began)
-		assert.Equal(t, http.StatusOK, a.status)
-		assert.Equal(t, "fallback", a.header.Get("X-RateLimit-Store"))
+		assert.Equal(t, http.StatusOK, a.Status)
+		assert.Equal(t, "fallback", a.Header.Get("X-RateLimit-Store"))
 	}
 	t.Logf("the first answer after %v", took)
 	measure.Keep(t, "start", map[string]any{"First": max(took["refused"], took["silent"])})
@@ -44,7 +45,7 @@ func TestStart_theFirstAnswerDoesNotWaitForRedis(t *testing.T) {
 	}
 }
 
-// policyFile is a file of a policy with two limits, both of one capacity: one set never shows the other's.
+// policyFile writes a policy with two limits of this capacity. An answer that names two capacities mixes two files.
 func policyFile(t *testing.T, path string, capacity int) {
 	t.Helper()
 	text := fmt.Sprintf(`policies:
@@ -59,7 +60,7 @@ func policyFile(t *testing.T, path string, capacity int) {
 	require.NoError(t, os.Rename(path+".new", path))
 }
 
-// Policies change under load: no request is lost, and each is decided by one set whole.
+// While policies are reloaded under load no request is lost, and each is decided by one version of the file.
 func TestReload_underLoadNoRequestSeesTwoSets(t *testing.T) {
 	reloads := 10
 	if measure.Exact() {
@@ -68,7 +69,7 @@ func TestReload_underLoadNoRequestSeesTwoSets(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "policies.yaml")
 	capacities := [2]int{1000, 2000}
 	policyFile(t, path, capacities[0])
-	p := start(t, settings{"VELOCITY_POLICY_FILE": path, "VELOCITY_RATE": "", "VELOCITY_LOG_DECISIONS": "none"})
+	p := harness.Start(t, harness.Settings{"VELOCITY_POLICY_FILE": path, "VELOCITY_RATE": "", "VELOCITY_LOG_DECISIONS": "none"})
 	var (
 		wg                          sync.WaitGroup
 		stop                        atomic.Bool
@@ -78,13 +79,13 @@ func TestReload_underLoadNoRequestSeesTwoSets(t *testing.T) {
 	for w := range 8 {
 		wg.Go(func() {
 			for !stop.Load() {
-				a, err := p.ask(http.MethodGet, p.url+"/api/resource", "", fmt.Sprintf("X-Client-ID: client-%d", w))
-				if err != nil || a.status != http.StatusOK {
+				a, err := p.Do(http.MethodGet, p.URL+"/api/resource", "", fmt.Sprintf("X-Client-ID: client-%d", w))
+				if err != nil || a.Status != http.StatusOK {
 					lost.Add(1)
 					continue
 				}
 				answered.Add(1)
-				header := a.header.Get("RateLimit-Policy")
+				header := a.Header.Get("RateLimit-Policy")
 				first, second := strings.Count(header, "q=1000;"), strings.Count(header, "q=2000;")
 				if first+second != 2 || first*second != 0 {
 					mixed.Add(1)
@@ -99,13 +100,13 @@ func TestReload_underLoadNoRequestSeesTwoSets(t *testing.T) {
 		want := capacities[i%2]
 		policyFile(t, path, want)
 		require.Eventually(t, func() bool {
-			a, err := p.ask(http.MethodGet, p.url+"/api/resource", "", "X-Client-ID: watcher")
-			return err == nil && a.header.Get("X-RateLimit-Limit") == strconv.Itoa(want)
-		}, patience, time.Millisecond, "reload %d", i)
+			a, err := p.Do(http.MethodGet, p.URL+"/api/resource", "", "X-Client-ID: watcher")
+			return err == nil && a.Header.Get("X-RateLimit-Limit") == strconv.Itoa(want)
+		}, harness.Timeout, time.Millisecond, "reload %d", i)
 	}
 	stop.Store(true)
 	wg.Wait()
-	t.Logf("%d reloads, %d answered, %d lost, %d by two sets", reloads, answered.Load(), lost.Load(), mixed.Load())
+	t.Logf("%d reloads, %d answered, %d lost, %d by two versions", reloads, answered.Load(), lost.Load(), mixed.Load())
 	measure.Keep(t, "reload", map[string]int64{"Reloads": int64(reloads), "Answered": answered.Load(), "Lost": lost.Load(), "Mixed": mixed.Load()})
 	assert.Zero(t, lost.Load())
 	assert.Zero(t, mixed.Load())

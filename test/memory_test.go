@@ -6,36 +6,38 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/velocity-limiter/velocity/test/harness"
 )
 
 func TestMemory_tenRequestsPassAndTheNextAreDenied(t *testing.T) {
-	// Slow enough that no token comes back while the test runs.
-	p := start(t, settings{"VELOCITY_RATE": "10/h"})
+	// No token comes back while the test runs.
+	p := harness.Start(t, harness.Settings{"VELOCITY_RATE": "10/h"})
 	for i := range 10 {
-		a := p.resource()
-		require.Equal(t, http.StatusOK, a.status, "request %d", i+1)
-		require.Equal(t, "10", a.header.Get("X-RateLimit-Limit"))
-		require.Equal(t, []string{"9", "8", "7", "6", "5", "4", "3", "2", "1", "0"}[i], a.header.Get("X-RateLimit-Remaining"))
-		require.Equal(t, `"default";q=10;w=3600`, a.header.Get("RateLimit-Policy"))
-		require.NotEmpty(t, a.header.Get("RateLimit"))
-		require.Empty(t, a.header.Get("Retry-After"))
+		a := p.Resource()
+		require.Equal(t, http.StatusOK, a.Status, "request %d", i+1)
+		require.Equal(t, "10", a.Header.Get("X-RateLimit-Limit"))
+		require.Equal(t, []string{"9", "8", "7", "6", "5", "4", "3", "2", "1", "0"}[i], a.Header.Get("X-RateLimit-Remaining"))
+		require.Equal(t, `"default";q=10;w=3600`, a.Header.Get("RateLimit-Policy"))
+		require.NotEmpty(t, a.Header.Get("RateLimit"))
+		require.Empty(t, a.Header.Get("Retry-After"))
 	}
 	for range 10 {
-		a := p.resource("X-Request-Id: the-denied-one")
-		require.Equal(t, http.StatusTooManyRequests, a.status)
-		assert.Equal(t, "10", a.header.Get("X-RateLimit-Limit"))
-		assert.Equal(t, "0", a.header.Get("X-RateLimit-Remaining"))
-		assert.Equal(t, a.header.Get("X-RateLimit-Retry-After"), a.header.Get("Retry-After"))
-		assert.Regexp(t, `^3(60|5\d)$`, a.header.Get("Retry-After"), "a token takes 360 s")
-		assert.Equal(t, `"default";q=10;w=3600`, a.header.Get("RateLimit-Policy"))
-		assert.Regexp(t, `^"default";r=0;t=3(60|5\d)$`, a.header.Get("RateLimit"))
-		assert.Empty(t, a.header.Get("X-RateLimit-Store"))
-		assert.Equal(t, "application/problem+json", a.header.Get("Content-Type"))
-		assert.Equal(t, "the-denied-one", a.header.Get("X-Request-Id"))
+		a := p.Resource("X-Request-Id: denied-request")
+		require.Equal(t, http.StatusTooManyRequests, a.Status)
+		assert.Equal(t, "10", a.Header.Get("X-RateLimit-Limit"))
+		assert.Equal(t, "0", a.Header.Get("X-RateLimit-Remaining"))
+		assert.Equal(t, a.Header.Get("X-RateLimit-Retry-After"), a.Header.Get("Retry-After"))
+		assert.Regexp(t, `^3(60|5\d)$`, a.Header.Get("Retry-After"), "a token takes 360 s")
+		assert.Equal(t, `"default";q=10;w=3600`, a.Header.Get("RateLimit-Policy"))
+		assert.Regexp(t, `^"default";r=0;t=3(60|5\d)$`, a.Header.Get("RateLimit"))
+		assert.Empty(t, a.Header.Get("X-RateLimit-Store"))
+		assert.Equal(t, "application/problem+json", a.Header.Get("Content-Type"))
+		assert.Equal(t, "denied-request", a.Header.Get("X-Request-Id"))
 	}
-	p.stop()
+	p.Stop()
 
-	allowed, blocked := p.logged("Decision: ALLOWED"), p.logged("Decision: BLOCKED (429)")
+	allowed, blocked := p.LogLines("Decision: ALLOWED"), p.LogLines("Decision: BLOCKED (429)")
 	require.Len(t, allowed, 10)
 	require.Len(t, blocked, 10)
 	assert.Equal(t, "127.0.0.1", allowed[0]["userID"])
@@ -44,23 +46,24 @@ func TestMemory_tenRequestsPassAndTheNextAreDenied(t *testing.T) {
 	assert.InDelta(t, 429, blocked[0]["reason"], 0)
 	assert.InDelta(t, 355, blocked[0]["retryAfter"], 5)
 	assert.Equal(t, "memory", blocked[0]["store"])
-	assert.Equal(t, "the-denied-one", blocked[0]["requestID"])
+	assert.Equal(t, "denied-request", blocked[0]["requestID"])
 }
 
 func TestMemory_theStartSaysWhereTheBucketsAre(t *testing.T) {
-	p := start(t, settings{"VELOCITY_ON_STORE_FAILURE": "local", "VELOCITY_CAPACTY": "7"})
-	p.stop()
-	started := p.logged("Started")
+	p := harness.Start(t, harness.Settings{"VELOCITY_ON_STORE_FAILURE": "local", "VELOCITY_CAPACTY": "7"})
+	p.Stop()
+	started := p.LogLines("Started")
 	require.Len(t, started, 1)
+	assert.Regexp(t, `, time zones 20\d\d[a-z]$`, started[0]["version"])
 	assert.Equal(t, "memory", started[0]["store"])
 	assert.Equal(t, "default: 5/s, capacity 10", started[0]["limit"])
 	assert.Equal(t, "ip", started[0]["clientKey"])
 	assert.Equal(t, "local", started[0]["onStoreFailure"])
 	assert.Contains(t, started[0]["decisionAPI"], "protected")
-	assert.Len(t, p.logged("The buckets are in this process's memory: each process counts on its own, and a restart "+
+	assert.Len(t, p.LogLines("The buckets are in this process's memory: each process counts on its own, and a restart "+
 		"forgets. Set VELOCITY_REDIS_ADDRS to share them"), 1)
 
-	unknown := p.logged("This environment variable is no setting")
+	unknown := p.LogLines("This environment variable is no setting")
 	require.Len(t, unknown, 1)
 	assert.Equal(t, "VELOCITY_CAPACTY", unknown[0]["variable"])
 	assert.Equal(t, "VELOCITY_CAPACITY", unknown[0]["nearest"])

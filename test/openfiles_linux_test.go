@@ -16,62 +16,63 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/redistest"
+	"github.com/velocity-limiter/velocity/test/harness"
 )
 
-// A service that has no file left for a further connection keeps serving those that it has, says so, and accepts again
-// when it has one.
-func TestHostile_aLackOfFilesKeepsNobodyFromBeingServed(t *testing.T) {
+// A service that is out of file descriptors serves its open connections, logs the lack, and accepts again later.
+func TestHostile_openConnectionsAreServedWithoutFreeFiles(t *testing.T) {
 	const held, further = 20, 50
 	server := redistest.Start(t)
-	p := start(t, settings{
+	p := harness.Start(t, harness.Settings{
 		"VELOCITY_REDIS_ADDRS": server.Addr, "VELOCITY_RATE": "1000/s", "VELOCITY_CAPACITY": "100000",
-		"VELOCITY_TAKE_TIMEOUT": patience.String(), "VELOCITY_HTTP_IDLE_TIMEOUT": "1m",
-		"VELOCITY_REDIS_POOL_SIZE": "1", // which is there: a second one would need a file
+		"VELOCITY_TAKE_TIMEOUT": harness.Timeout.String(), "VELOCITY_HTTP_IDLE_TIMEOUT": "1m",
+		"VELOCITY_REDIS_POOL_SIZE": "1", // it is open; a second one would need a file
 	})
-	conns := make([]*lasting, held)
+	conns := make([]*keptConn, held)
 	for i := range conns {
-		conns[i] = &lasting{Conn: connect(t, p)}
-		conns[i].ask(t)
-		conns[i].answered(t, patience)
+		conns[i] = &keptConn{Conn: connect(t, p)}
+		conns[i].send(t)
+		conns[i].requireOK(t, harness.Timeout)
 	}
-	before := p.limitFiles(p.fileLimit(2))
+	before := setFileLimit(p, limitForMoreFiles(p, 2))
 
-	waiting := make([]*lasting, further)
+	waiting := make([]*keptConn, further)
 	for i := range waiting {
-		waiting[i] = &lasting{Conn: connect(t, p)} // the kernel accepts it, and what is sent
-		waiting[i].ask(t)
+		waiting[i] = &keptConn{Conn: connect(t, p)} // the kernel accepts the connection and the request
+		waiting[i].send(t)
 	}
 	const lack = "No connection can be accepted: those that are open are served, others wait"
-	require.Eventually(t, func() bool { return len(p.logged(lack)) > 0 }, patience, tick)
-	assert.Contains(t, p.logged(lack)[0]["error"], "too many open files")
+	require.Eventually(t, func() bool { return len(p.LogLines(lack)) > 0 }, harness.Timeout, harness.Interval)
+	assert.Contains(t, p.LogLines(lack)[0]["error"], "too many open files")
 	for range 3 {
 		for _, c := range conns {
-			c.ask(t)
-			c.answered(t, patience)
+			c.send(t)
+			c.requireOK(t, harness.Timeout)
 		}
 	}
 	last := waiting[further-1]
-	assert.False(t, last.answers(100*time.Millisecond), "there is no file for it")
+	assert.False(t, last.responds(100*time.Millisecond), "there is no file for it")
 
 	for _, c := range conns {
 		require.NoError(t, c.Close())
 	}
 	for _, c := range waiting[:held] {
-		c.answered(t, patience)
+		c.requireOK(t, harness.Timeout)
 	}
-	p.limitFiles(before)
+	setFileLimit(p, before)
 	for _, c := range waiting[held:] {
-		c.answered(t, patience)
+		c.requireOK(t, harness.Timeout)
 	}
-	assert.Equal(t, http.StatusOK, p.resource().status)
-	assert.Empty(t, p.stderr.String())
+	assert.Equal(t, http.StatusOK, p.Resource().Status)
+	assert.Empty(t, p.Stderr.String())
 }
 
-// fileLimit is the limit under which the process can open so many files more: one has the lowest number that is free.
-func (p *process) fileLimit(more int) uint64 {
-	p.t.Helper()
-	names, err := os.ReadDir(filepath.Join("/proc", strconv.Itoa(p.cmd.Process.Pid), "fd"))
-	require.NoError(p.t, err)
+// limitForMoreFiles returns the limit with which the process can open so many more files. A new file gets the lowest
+// free number.
+func limitForMoreFiles(p *harness.Process, more int) uint64 {
+	p.T.Helper()
+	names, err := os.ReadDir(filepath.Join("/proc", strconv.Itoa(p.Cmd.Process.Pid), "fd"))
+	require.NoError(p.T, err)
 	open := map[string]bool{}
 	for _, name := range names {
 		open[name.Name()] = true
@@ -85,32 +86,32 @@ func (p *process) fileLimit(more int) uint64 {
 	return uint64(n)
 }
 
-// limitFiles lets the process open files of lower numbers alone, and returns what was in force.
-func (p *process) limitFiles(n uint64) uint64 {
-	p.t.Helper()
+// setFileLimit sets the limit of open files, and returns the one before.
+func setFileLimit(p *harness.Process, n uint64) uint64 {
+	p.T.Helper()
 	var old unix.Rlimit
-	pid := p.cmd.Process.Pid
-	require.NoError(p.t, unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &old))
-	require.NoError(p.t, unix.Prlimit(pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: n, Max: old.Max}, nil))
+	pid := p.Cmd.Process.Pid
+	require.NoError(p.T, unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &old))
+	require.NoError(p.T, unix.Prlimit(pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: n, Max: old.Max}, nil))
 	return old.Cur
 }
 
-// lasting is a connection that asks more than once.
-type lasting struct {
+// keptConn is a connection that sends several requests.
+type keptConn struct {
 	net.Conn
 	in *bufio.Reader
 }
 
-func (c *lasting) ask(t *testing.T) {
+func (c *keptConn) send(t *testing.T) {
 	t.Helper()
 	_, err := io.WriteString(c, "GET /api/resource HTTP/1.1\r\nHost: x\r\n\r\n")
 	require.NoError(t, err)
 }
 
-// answered waits for an answer of the store.
-func (c *lasting) answered(t *testing.T, patience time.Duration) {
+// requireOK waits for a response that the store decided.
+func (c *keptConn) requireOK(t *testing.T, timeout time.Duration) {
 	t.Helper()
-	require.True(t, c.answers(patience), "it is not answered")
+	require.True(t, c.responds(timeout), "no response")
 	res, err := http.ReadResponse(c.in, nil)
 	require.NoError(t, err)
 	_, err = io.Copy(io.Discard, res.Body)
@@ -119,8 +120,8 @@ func (c *lasting) answered(t *testing.T, patience time.Duration) {
 	require.Empty(t, res.Header.Get("X-RateLimit-Store"), "nothing failed")
 }
 
-// answers reports whether an answer begins within so much time.
-func (c *lasting) answers(within time.Duration) bool {
+// responds reports whether a response begins in time.
+func (c *keptConn) responds(within time.Duration) bool {
 	if c.in == nil {
 		c.in = bufio.NewReader(c)
 	}

@@ -15,12 +15,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/redistest"
+	"github.com/velocity-limiter/velocity/test/harness"
 )
 
-// protected is a service of this policy file before an upstream, over three shards. The upstream answers with the
-// status in X-Answer. The test is a trusted proxy, and so can be any client.
+// protected is a service with a policy file, before an upstream, over three shards. The upstream answers with the status
+// in X-Answer. The service trusts the test as a proxy, so that it can act as any client.
 type protected struct {
-	*process
+	*harness.Process
 	file  string
 	addrs []string
 }
@@ -30,46 +31,39 @@ func protect(t *testing.T, policies string) *protected {
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		status := http.StatusOK
 		if wanted := r.Header.Get("X-Answer"); wanted != "" {
-			_, _ = fmt.Sscan(wanted, &status) // a wrong one is the test's fault, and shows
+			_, _ = fmt.Sscan(wanted, &status) // a wrong value is a mistake of the test, and fails it
 		}
 		w.WriteHeader(status)
 	}))
 	t.Cleanup(upstream.Close)
 	_, addrs := redistest.StartN(t, 3)
-	path := writePolicies(t, policies)
-	return &protected{start(t, settings{
+	path := harness.WriteFile(t, "policies.yaml", policies)
+	return &protected{harness.Start(t, harness.Settings{
 		"VELOCITY_POLICY_FILE": path, "VELOCITY_REDIS_ADDRS": strings.Join(addrs, ","), "VELOCITY_UPSTREAM_URL": upstream.URL,
 		"VELOCITY_TRUSTED_PROXIES": "loopback", "VELOCITY_API_TOKEN": "api-token",
 		"VELOCITY_TAKE_TIMEOUT": "20s", "VELOCITY_ON_STORE_FAILURE": "closed", // so that only Redis ever allows
 	}), path, addrs}
 }
 
-func writePolicies(t *testing.T, policies string) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "policies.yaml")
-	require.NoError(t, os.WriteFile(path, []byte(policies), 0o600))
-	return path
+func (p *protected) get(path string, headers ...string) harness.Response {
+	p.T.Helper()
+	return p.MustDo(http.MethodGet, p.URL+path, "", headers...)
 }
 
-func (p *protected) get(path string, headers ...string) answer {
-	p.t.Helper()
-	return p.mustAsk(http.MethodGet, p.url+path, "", headers...)
+func (p *protected) check(body string) harness.Response {
+	p.T.Helper()
+	return p.MustDo(http.MethodPost, p.URL+"/v1/check", body, "Authorization: Bearer api-token")
 }
 
-func (p *protected) check(body string) answer {
-	p.t.Helper()
-	return p.mustAsk(http.MethodPost, p.url+"/v1/check", body, "Authorization: Bearer api-token")
-}
-
-// keys are the buckets of all shards, sorted.
+// keys returns the keys of the buckets of all shards, sorted.
 func (p *protected) keys() []string {
-	p.t.Helper()
+	p.T.Helper()
 	var all []string
 	for _, addr := range p.addrs {
 		shard := redis.NewClient(&redis.Options{Addr: addr})
-		keys, err := shard.Keys(p.t.Context(), "velocity:{*:*}").Result() // not the probes
-		require.NoError(p.t, err)
-		require.NoError(p.t, shard.Close())
+		keys, err := shard.Keys(p.T.Context(), "velocity:{*:*}").Result() // not the probes
+		require.NoError(p.T, err)
+		require.NoError(p.T, shard.Close())
 		all = append(all, keys...)
 	}
 	slices.Sort(all)
@@ -89,7 +83,7 @@ policies:
 		{"POST", "x", "/api/search/a", "101"},
 		{"GET", "API.example.com:80", "/api/search", "102"},
 		{"HEAD", "a.b.example.com", "/api/search/a/b", "102"},
-		{"GET", "a.example.com", "/api/./%73earch//a/../b", "102"}, // however it is spelled
+		{"GET", "a.example.com", "/api/./%73earch//a/../b", "102"}, // in another spelling
 		{"GET", "example.com", "/api/search/a", ""},
 		{"GET", "x", "/api/7/items", "103"},
 		{"GET", "x", "/api/7/items/", "103"},
@@ -97,16 +91,16 @@ policies:
 		{"GET", "x", "/", "105"},
 		{"GET", "x", "/other", ""},
 	} {
-		req, err := http.NewRequestWithContext(t.Context(), c.method, p.url, http.NoBody)
+		req, err := http.NewRequestWithContext(t.Context(), c.method, p.URL, http.NoBody)
 		require.NoError(t, err)
 		req.Host, req.URL.Opaque = c.host, c.path
-		resp, err := p.client.Do(req)
+		resp, err := p.Client.Do(req)
 		require.NoError(t, err)
 		require.NoError(t, resp.Body.Close())
 		assert.Equal(t, http.StatusOK, resp.StatusCode, "%v", c)
 		assert.Equal(t, c.limit, resp.Header.Get("X-RateLimit-Limit"), "%v", c)
 	}
-	p.stop()
+	p.Stop()
 }
 
 func TestPolicies_eachKeyHasItsBucket(t *testing.T) {
@@ -142,16 +136,16 @@ policies:
 		headers := []string{from(c.client), "X-Request-Id: " + strings.ReplaceAll(strings.Trim(c.path, "/?=&%"), "/", "-")}
 		headers = slices.DeleteFunc(append(headers, c.header), func(h string) bool { return h == "" })
 		before := p.keys()
-		require.Equal(t, http.StatusOK, p.get(c.path, headers[0], headers[len(headers)-1]).status, "%v", c)
-		require.Equal(t, http.StatusTooManyRequests, p.get(c.path, headers[0], headers[len(headers)-1]).status, "%v", c)
+		require.Equal(t, http.StatusOK, p.get(c.path, headers[0], headers[len(headers)-1]).Status, "%v", c)
+		require.Equal(t, http.StatusTooManyRequests, p.get(c.path, headers[0], headers[len(headers)-1]).Status, "%v", c)
 		made := slices.DeleteFunc(p.keys(), func(k string) bool { return slices.Contains(before, k) })
 		assert.Equal(t, []string{"velocity:{" + c.key + "}"}, made, "%v", c)
 	}
-	assert.Equal(t, http.StatusTooManyRequests, p.get("/site", from("2001:db8:1:ffff::9")).status, "the same /48")
-	assert.Equal(t, http.StatusTooManyRequests, p.get("/global", from("198.51.100.1")).status, "everybody's")
-	p.stop()
+	assert.Equal(t, http.StatusTooManyRequests, p.get("/site", from("2001:db8:1:ffff::9")).Status, "the same /48")
+	assert.Equal(t, http.StatusTooManyRequests, p.get("/global", from("198.51.100.1")).Status, "everybody's")
+	p.Stop()
 	missing := 0
-	for _, line := range p.logged("Decision: ALLOWED") {
+	for _, line := range p.LogLines("Decision: ALLOWED") {
 		if line["keyMissing"] == true {
 			missing++
 		}
@@ -159,22 +153,22 @@ policies:
 	assert.Equal(t, 4, missing, "the log says where the address stood in")
 }
 
-func TestPolicies_keyThatStandsTwiceIsRefused(t *testing.T) {
+func TestPolicies_duplicateKeysAreRefused(t *testing.T) {
 	p := protect(t, `
 policies:
   - { name: a, match: { path: /h }, key: "header:X-Tenant", limits: [ { rate: 1/h, capacity: 9 } ] }
   - { name: b, match: { path: /q }, key: "query:k", limits: [ { rate: 1/h, capacity: 9 } ] }
 `)
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p.url+"/h", http.NoBody)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p.URL+"/h", http.NoBody)
 	require.NoError(t, err)
 	req.Header["X-Tenant"] = []string{"a", "b"}
-	resp, err := p.client.Do(req)
+	resp, err := p.Client.Do(req)
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
 	assert.Equal(t, http.StatusBadRequest, resp.StatusCode)
-	assert.Equal(t, http.StatusBadRequest, p.get("/q?k=a&k=b").status)
+	assert.Equal(t, http.StatusBadRequest, p.get("/q?k=a&k=b").Status)
 	assert.Empty(t, p.keys())
-	p.stop()
+	p.Stop()
 }
 
 func TestPolicies_rules(t *testing.T) {
@@ -192,46 +186,46 @@ policies:
   - { name: fixed,  match: { path: /fixed },  cost: 4, limits: [ { rate: 1/h, capacity: 10 } ] }
   - { name: login,  match: { path: /login },  refund_on: [2xx, 503], limits: [ { rate: 1/h, capacity: 2 } ] }
 `)
-	rules := func(client string) answer { return p.get("/rules", "X-Client-ID: "+client) }
-	assert.Equal(t, "2", rules("a").header.Get("X-RateLimit-Limit"))
-	assert.Equal(t, `"burst";q=20;w=72000, "daily";q=50;w=180000`, rules("partner-7").header.Get("RateLimit-Policy"))
+	rules := func(client string) harness.Response { return p.get("/rules", "X-Client-ID: "+client) }
+	assert.Equal(t, "2", rules("a").Header.Get("X-RateLimit-Limit"))
+	assert.Equal(t, `"burst";q=20;w=72000, "daily";q=50;w=180000`, rules("partner-7").Header.Get("RateLimit-Policy"))
 	for range 5 {
 		a := rules("health-1")
-		require.Equal(t, http.StatusOK, a.status)
-		require.Empty(t, a.header.Get("RateLimit-Policy"), "no limit decided")
+		require.Equal(t, http.StatusOK, a.Status)
+		require.Empty(t, a.Header.Get("RateLimit-Policy"), "no limit decided")
 		a = rules("banned-1")
-		require.Equal(t, http.StatusForbidden, a.status)
-		require.Equal(t, "application/problem+json", a.header.Get("Content-Type"))
+		require.Equal(t, http.StatusForbidden, a.Status)
+		require.Equal(t, "application/problem+json", a.Header.Get("Content-Type"))
 	}
 	assert.Len(t, p.keys(), 2, "who is exempt or blocked touches no bucket")
 
 	for i, would := range []string{"allowed", "denied", "denied"} {
 		a := p.get("/shadow")
-		require.Equal(t, http.StatusOK, a.status, "shadow mode lets pass")
-		require.Equal(t, would, a.header.Get("X-RateLimit-Shadow"), "request %d", i)
-		require.Empty(t, a.header.Get("Retry-After"))
+		require.Equal(t, http.StatusOK, a.Status, "shadow mode lets pass")
+		require.Equal(t, would, a.Header.Get("X-RateLimit-Shadow"), "request %d", i)
+		require.Empty(t, a.Header.Get("Retry-After"))
 	}
 
-	assert.Equal(t, "7", p.get("/cost", "X-Cost: 3").header.Get("X-RateLimit-Remaining"))
-	assert.Equal(t, "6", p.get("/cost").header.Get("X-RateLimit-Remaining"))
-	assert.Equal(t, http.StatusBadRequest, p.get("/cost", "X-Cost: many").status)
+	assert.Equal(t, "7", p.get("/cost", "X-Cost: 3").Header.Get("X-RateLimit-Remaining"))
+	assert.Equal(t, "6", p.get("/cost").Header.Get("X-RateLimit-Remaining"))
+	assert.Equal(t, http.StatusBadRequest, p.get("/cost", "X-Cost: many").Status)
 	for _, cost := range []string{"0", "-1", "2147483648", "99999999999999999999"} {
-		assert.Equal(t, http.StatusUnprocessableEntity, p.get("/cost", "X-Cost: "+cost).status, cost)
+		assert.Equal(t, http.StatusUnprocessableEntity, p.get("/cost", "X-Cost: "+cost).Status, cost)
 	}
-	assert.Equal(t, "6", p.get("/fixed").header.Get("X-RateLimit-Remaining"))
+	assert.Equal(t, "6", p.get("/fixed").Header.Get("X-RateLimit-Remaining"))
 
 	for range 5 {
-		require.Equal(t, http.StatusOK, p.get("/login").status, "what succeeds costs nothing")
-		require.Equal(t, http.StatusServiceUnavailable, p.get("/login", "X-Answer: 503").status)
+		require.Equal(t, http.StatusOK, p.get("/login").Status, "what succeeds costs nothing")
+		require.Equal(t, http.StatusServiceUnavailable, p.get("/login", "X-Answer: 503").Status)
 	}
 	for _, want := range []int{http.StatusUnauthorized, http.StatusUnauthorized, http.StatusTooManyRequests} {
-		assert.Equal(t, want, p.get("/login", "X-Answer: 401").status, "a wrong password costs a token")
+		assert.Equal(t, want, p.get("/login", "X-Answer: 401").Status, "a wrong password costs a token")
 	}
-	p.stop()
+	p.Stop()
 
 	var shadow, exempt int
 	for _, msg := range []string{"Decision: ALLOWED", "Decision: BLOCKED (429)"} {
-		for _, line := range p.logged(msg) {
+		for _, line := range p.LogLines(msg) {
 			if line["shadow"] == true {
 				shadow++
 			}
@@ -242,16 +236,16 @@ policies:
 	}
 	assert.Equal(t, 3, shadow)
 	assert.Equal(t, 5, exempt)
-	assert.Len(t, p.logged("Decision: BLOCKED (403)"), 5)
+	assert.Len(t, p.LogLines("Decision: BLOCKED (403)"), 5)
 }
 
-func TestPolicies_costOfAnUntrustedPeerIsNotBelieved(t *testing.T) {
-	p := start(t, settings{"VELOCITY_POLICY_FILE": writePolicies(t, `
+func TestPolicies_costOfAnUntrustedPeerIsIgnored(t *testing.T) {
+	p := harness.Start(t, harness.Settings{"VELOCITY_POLICY_FILE": harness.WriteFile(t, "policies.yaml", `
 policies: [ { name: cost, match: { path: "/**" }, cost: "header:X-Cost", limits: [ { rate: 1/h, capacity: 10 } ] } ]
 `)})
-	assert.Equal(t, "9", p.resource("X-Cost: 5").header.Get("X-RateLimit-Remaining"))
-	assert.Equal(t, "8", p.resource("X-Cost: nonsense").header.Get("X-RateLimit-Remaining"))
-	p.stop()
+	assert.Equal(t, "9", p.Resource("X-Cost: 5").Header.Get("X-RateLimit-Remaining"))
+	assert.Equal(t, "8", p.Resource("X-Cost: nonsense").Header.Get("X-RateLimit-Remaining"))
+	p.Stop()
 }
 
 const tenants = `
@@ -267,15 +261,15 @@ policies:
   - { name: listed, key: header:X-Client-ID, limits: [ { rate: 1/h, capacity: 1 } ], exempt: ["health-*"], block: [banned-1] }
 `
 
-func TestPolicies_limitsOfSeveralKeysPassTogether(t *testing.T) {
+func TestPolicies_limitsOfSeveralKeysAreAtomic(t *testing.T) {
 	p := protect(t, tenants)
 	ask := func(client, tenant string) int {
-		return p.get("/search/x", "X-Client-ID: "+client, "X-Tenant: "+tenant).status
+		return p.get("/search/x", "X-Client-ID: "+client, "X-Tenant: "+tenant).Status
 	}
 	tokens := func(key, source string) string {
-		a := p.mustAsk(http.MethodGet, p.admin+"/v1/buckets/search/"+key+"?source="+source, "")
-		require.Equal(t, http.StatusOK, a.status, a.body)
-		limits := a.json(t)["limits"].([]any)
+		a := p.MustDo(http.MethodGet, p.Admin+"/v1/buckets/search/"+key+"?source="+source, "")
+		require.Equal(t, http.StatusOK, a.Status, a.Body)
+		limits := a.JSON(t)["limits"].([]any)
 		return fmt.Sprintf("%.0f", limits[0].(map[string]any)["tokens"])
 	}
 	for range 3 {
@@ -295,17 +289,17 @@ func TestPolicies_limitsOfSeveralKeysPassTogether(t *testing.T) {
 	assert.Equal(t, "3", tokens("u", "header:X-Tenant"))
 	assert.Equal(t, "0", tokens("-", "global"))
 
-	require.Equal(t, 204, p.mustAsk(http.MethodDelete, p.admin+"/v1/buckets/search/-?source=global", "").status)
+	require.Equal(t, 204, p.MustDo(http.MethodDelete, p.Admin+"/v1/buckets/search/-?source=global", "").Status)
 	assert.Equal(t, "7", tokens("-", "global"))
-	require.Eventually(t, func() bool { return ask("c", "u") == 200 }, patience, tick, "the shortcut forgets soon")
-	p.stop()
+	require.Eventually(t, func() bool { return ask("c", "u") == 200 }, harness.Timeout, harness.Interval, "the denial cache holds the denial for too long")
+	p.Stop()
 }
 
 func TestPolicies_decisionAPI(t *testing.T) {
 	p := protect(t, tenants)
 	a := p.check(`{"policy": "search", "key": "alice", "attributes": {"header:x-tenant": "acme"}, "cost": 2}`)
-	require.Equal(t, http.StatusOK, a.status, a.body)
-	got := a.json(t)
+	require.Equal(t, http.StatusOK, a.Status, a.Body)
+	got := a.JSON(t)
 	assert.Equal(t, true, got["allowed"])
 	assert.Equal(t, "enforce", got["mode"])
 	var names []string
@@ -321,41 +315,41 @@ func TestPolicies_decisionAPI(t *testing.T) {
 		`{"policy": "search", "key": "alice", "attributes": {"header:x-tenant": ""}}`: "attributes.header:x-tenant: must be given",
 	} {
 		a := p.check(body)
-		assert.Equal(t, http.StatusUnprocessableEntity, a.status, body)
-		assert.Contains(t, a.body, want)
+		assert.Equal(t, http.StatusUnprocessableEntity, a.Status, body)
+		assert.Contains(t, a.Body, want)
 	}
-	assert.Equal(t, http.StatusNotFound, p.check(`{"key": "alice"}`).status, "there is no policy named default here")
+	assert.Equal(t, http.StatusNotFound, p.check(`{"key": "alice"}`).Status, "there is no policy named default here")
 
-	a = p.mustAsk(http.MethodPost, p.url+"/v1/checks", `{"checks": [
+	a = p.MustDo(http.MethodPost, p.URL+"/v1/checks", `{"checks": [
 		{"policy": "search", "key": "alice", "attributes": {"header:x-tenant": "acme"}},
 		{"policy": "search", "key": "alice", "attributes": {"header:x-tenant": "acme"}},
 		{"policy": "search", "key": "bob"},
 		{"policy": "search", "key": "bob", "attributes": {"header:x-tenant": "", "ip": "192.0.2.1"}}
 	]}`, "Authorization: Bearer api-token")
-	require.Equal(t, http.StatusOK, a.status, a.body)
+	require.Equal(t, http.StatusOK, a.Status, a.Body)
 	var allowed []any
-	for _, r := range a.json(t)["results"].([]any) {
+	for _, r := range a.JSON(t)["results"].([]any) {
 		allowed = append(allowed, r.(map[string]any)["allowed"])
 	}
 	assert.Equal(t, []any{true, false, nil, true}, allowed)
 
 	for client, want := range map[string]bool{"health-1": true, "banned-1": false} {
 		a := p.check(`{"policy": "listed", "key": "` + client + `"}`)
-		require.Equal(t, http.StatusOK, a.status, a.body)
-		assert.Equal(t, want, a.json(t)["allowed"])
-		assert.Equal(t, "policy", a.json(t)["store"])
+		require.Equal(t, http.StatusOK, a.Status, a.Body)
+		assert.Equal(t, want, a.JSON(t)["allowed"])
+		assert.Equal(t, "policy", a.JSON(t)["store"])
 	}
 
-	refund := p.mustAsk(http.MethodPost, p.url+"/v1/refund",
+	refund := p.MustDo(http.MethodPost, p.URL+"/v1/refund",
 		`{"policy": "search", "key": "alice", "attributes": {"header:x-tenant": "acme"}, "cost": 3}`, "Authorization: Bearer api-token")
-	require.Equal(t, http.StatusOK, refund.status, refund.body)
-	for _, l := range refund.json(t)["limits"].([]any) {
+	require.Equal(t, http.StatusOK, refund.Status, refund.Body)
+	for _, l := range refund.JSON(t)["limits"].([]any) {
 		limit := l.(map[string]any)
 		if limit["name"] != "all" {
 			assert.InDelta(t, limit["limit"], limit["remaining"], 0, "%v", limit["name"])
 		}
 	}
-	p.stop()
+	p.Stop()
 }
 
 func TestPolicies_eachHasItsOwnFailureMode(t *testing.T) {
@@ -368,8 +362,8 @@ policies:
 `
 	upstream := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	defer upstream.Close()
-	p := &protected{start(t, settings{
-		"VELOCITY_POLICY_FILE": writePolicies(t, policies), "VELOCITY_UPSTREAM_URL": upstream.URL,
+	p := &protected{harness.Start(t, harness.Settings{
+		"VELOCITY_POLICY_FILE": harness.WriteFile(t, "policies.yaml", policies), "VELOCITY_UPSTREAM_URL": upstream.URL,
 		"REDIS_ADDR": "127.0.0.1:1", "VELOCITY_ON_STORE_FAILURE": "closed",
 	}), "", nil}
 	for path, want := range map[string][]int{
@@ -377,11 +371,11 @@ policies:
 	} {
 		var got []int
 		for range want {
-			got = append(got, p.get(path).status)
+			got = append(got, p.get(path).Status)
 		}
 		assert.Equal(t, want, got, path)
 	}
-	p.stop()
+	p.Stop()
 }
 
 func TestPolicies_theSampleAndAThousandLoad(t *testing.T) {
@@ -394,25 +388,25 @@ func TestPolicies_theSampleAndAThousandLoad(t *testing.T) {
 	}
 	thousand.WriteString("  - { name: last, match: { path: /api/resource }, limits: [ { rate: 1/h, capacity: 7 } ] }\n")
 	for policies, limit := range map[string]string{string(sample): "10", thousand.String(): "7"} {
-		p := start(t, settings{"VELOCITY_POLICY_FILE": writePolicies(t, policies)})
-		assert.Equal(t, limit, p.resource().header.Get("X-RateLimit-Limit"))
-		p.stop()
+		p := harness.Start(t, harness.Settings{"VELOCITY_POLICY_FILE": harness.WriteFile(t, "policies.yaml", policies)})
+		assert.Equal(t, limit, p.Resource().Header.Get("X-RateLimit-Limit"))
+		p.Stop()
 	}
 }
 
 func TestPolicies_brokenFileKeepsTheServiceFromStarting(t *testing.T) {
-	path := writePolicies(t, "policies:\n  - name: A\n    limits: [ { rate: 5/x, capacity: 1 } ]\n")
-	p := launch(t, settings{"VELOCITY_POLICY_FILE": path})
-	assert.Equal(t, 1, p.wait())
+	path := harness.WriteFile(t, "policies.yaml", "policies:\n  - name: A\n    limits: [ { rate: 5/x, capacity: 1 } ]\n")
+	p := harness.Launch(t, harness.Settings{"VELOCITY_POLICY_FILE": path})
+	assert.Equal(t, 1, p.Wait())
 	assert.Equal(t, []string{
-		"api: " + path + `:2:11: policies[0].name: "A": must match [a-z0-9][a-z0-9_-]{0,62}`,
-		"api: " + path + `:3:23: policies[0].limits[0].rate: "5/x": must be <tokens>/<duration>, as in 5/s, 100/m, 1000/h, 10000/24h or 3/250ms`,
-	}, strings.Split(strings.TrimSpace(p.stderr.String()), "\n"))
+		"velocity: " + path + `:2:11: policies[0].name: "A": must match [a-z0-9][a-z0-9_-]{0,62}`,
+		"velocity: " + path + `:3:23: policies[0].limits[0].rate: "5/x": must be <tokens>/<duration>, as in 5/s, 100/m, 1000/h or 3/250ms`,
+	}, strings.Split(strings.TrimSpace(p.Stderr.String()), "\n"))
 
-	p = launch(t, settings{"VELOCITY_POLICY_FILE": filepath.Join(t.TempDir(), "none.yaml")})
-	assert.Equal(t, 2, p.wait(), "the setting is wrong")
-	assert.Contains(t, p.stderr.String(), "api: VELOCITY_POLICY_FILE: open ")
-	p = launch(t, settings{"VELOCITY_POLICY_FILE": path, "VELOCITY_RATE": "5/s"})
-	assert.Equal(t, 2, p.wait())
-	assert.Contains(t, p.stderr.String(), "VELOCITY_RATE")
+	p = harness.Launch(t, harness.Settings{"VELOCITY_POLICY_FILE": filepath.Join(t.TempDir(), "none.yaml")})
+	assert.Equal(t, 2, p.Wait(), "the setting is wrong")
+	assert.Contains(t, p.Stderr.String(), "velocity: VELOCITY_POLICY_FILE: open ")
+	p = harness.Launch(t, harness.Settings{"VELOCITY_POLICY_FILE": path, "VELOCITY_RATE": "5/s"})
+	assert.Equal(t, 2, p.Wait())
+	assert.Contains(t, p.Stderr.String(), "VELOCITY_RATE")
 }

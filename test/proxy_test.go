@@ -23,12 +23,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/redistest"
+	"github.com/velocity-limiter/velocity/test/harness"
 )
 
-// proxyMegabytes is smaller by default than the gigabyte that is promised; the bound on memory is the same for any size.
+// proxyMegabytes is smaller by default than the gigabyte that the documents promise. The bound on memory is the same.
 var proxyMegabytes = flag.Int("proxy.megabytes", 192, "size of the bodies that pass the reverse proxy")
 
-// startAPI is a server that a proxy stands in front of.
+// startAPI starts an upstream server and returns its URL.
 func startAPI(t *testing.T, handler http.HandlerFunc) string {
 	t.Helper()
 	s := httptest.NewServer(handler)
@@ -40,22 +41,21 @@ func TestProxy_protectsEveryPathOfAServer(t *testing.T) {
 	url := startAPI(t, func(w http.ResponseWriter, r *http.Request) {
 		_, _ = fmt.Fprintf(w, "%s %s of %s", r.Method, r.RequestURI, r.Header.Get("X-Forwarded-For"))
 	})
-	p := start(t, settings{"VELOCITY_UPSTREAM_URL": url, "VELOCITY_CAPACITY": "3", "VELOCITY_RATE": "1/h"})
-	for i, path := range []string{"/orders//7?x=1", "/v1/other"} {
-		got := p.mustAsk(http.MethodGet, p.url+path, "")
-		assert.Equal(t, http.StatusOK, got.status, got.body)
-		assert.Equal(t, "GET "+strings.ReplaceAll(path, "//", "/")+" of 127.0.0.1", got.body)
-		assert.Equal(t, strconv.Itoa(2-i), got.header.Get("X-RateLimit-Remaining"))
+	p := harness.Start(t, harness.Settings{"VELOCITY_UPSTREAM_URL": url, "VELOCITY_CAPACITY": "3", "VELOCITY_RATE": "1/h"})
+	for i, path := range []string{"/orders//7?x=1", "/v1/other", "/openapi"} {
+		got := p.MustDo(http.MethodGet, p.URL+path, "")
+		assert.Equal(t, http.StatusOK, got.Status, got.Body)
+		assert.Equal(t, "GET "+strings.ReplaceAll(path, "//", "/")+" of 127.0.0.1", got.Body)
+		assert.Equal(t, strconv.Itoa(2-i), got.Header.Get("X-RateLimit-Remaining"))
 	}
-	assert.Equal(t, http.StatusOK, p.resource().status, "the built-in resource stays")
-	got := p.mustAsk(http.MethodGet, p.url+"/orders", "")
-	assert.Equal(t, http.StatusTooManyRequests, got.status)
-	assert.NotEmpty(t, got.header.Get("Retry-After"))
-	p.stop()
-	assert.Equal(t, url, p.logged("Started")[0]["upstream"])
+	got := p.MustDo(http.MethodGet, p.URL+"/orders", "")
+	assert.Equal(t, http.StatusTooManyRequests, got.Status)
+	assert.NotEmpty(t, got.Header.Get("Retry-After"))
+	p.Stop()
+	assert.Equal(t, url, p.LogLines("Started")[0]["upstream"])
 }
 
-// TestProxy_bodiesPassInBoundedMemory: what passes is far larger than what the process may grow by.
+// Bodies that pass the proxy are far larger than what the process may grow by.
 func TestProxy_bodiesPassInBoundedMemory(t *testing.T) {
 	const most = 64 << 20
 	size := int64(*proxyMegabytes) << 20
@@ -71,17 +71,17 @@ func TestProxy_bodiesPassInBoundedMemory(t *testing.T) {
 			_, _ = io.CopyN(w, zeros{}, size) // chunked
 		}
 	})
-	p := start(t, settings{"VELOCITY_UPSTREAM_URL": url})
+	p := harness.Start(t, harness.Settings{"VELOCITY_UPSTREAM_URL": url})
 	before := peakMemory(t, p)
 	for _, c := range []struct {
 		method string
-		length int64 // of the request's body; -1: not said
+		length int64 // of the request's body; -1: unknown
 		sent   int64
 		got    int64
 	}{
 		{http.MethodGet, 0, 0, size}, {http.MethodPost, size, size, 0}, {http.MethodPut, -1, size, size},
 	} {
-		req, err := http.NewRequestWithContext(t.Context(), c.method, p.url+"/", io.LimitReader(zeros{}, c.sent))
+		req, err := http.NewRequestWithContext(t.Context(), c.method, p.URL+"/", io.LimitReader(zeros{}, c.sent))
 		require.NoError(t, err)
 		req.ContentLength = c.length
 		if c.sent == 0 {
@@ -98,18 +98,18 @@ func TestProxy_bodiesPassInBoundedMemory(t *testing.T) {
 	grown := peakMemory(t, p) - before
 	assert.Less(t, grown, int64(most))
 	t.Logf("%d MiB each way: the peak of memory grew by %d KiB", *proxyMegabytes, grown>>10)
-	p.stop()
+	p.Stop()
 }
 
-// zeros is a body without an end.
+// zeros is an endless body.
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { return len(p), nil }
 
-// peakMemory is the largest resident memory that the process has had, in bytes.
-func peakMemory(t *testing.T, p *process) int64 {
+// peakMemory returns the largest resident memory that the process has had, in bytes.
+func peakMemory(t *testing.T, p *harness.Process) int64 {
 	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Cmd.Process.Pid))
 	require.NoError(t, err)
 	for line := range strings.Lines(string(text)) {
 		if rest, found := strings.CutPrefix(line, "VmHWM:"); found {
@@ -122,7 +122,7 @@ func peakMemory(t *testing.T, p *process) int64 {
 	return 0
 }
 
-// TestProxy_leavesNoConnectionBehind: whatever ends an exchange, its descriptors are given back.
+// However an exchange ends, its file descriptors are closed.
 func TestProxy_leavesNoConnectionBehind(t *testing.T) {
 	url := startAPI(t, func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
@@ -142,28 +142,28 @@ func TestProxy_leavesNoConnectionBehind(t *testing.T) {
 			_, _ = io.Copy(w, r.Body)
 		}
 	})
-	p := start(t, settings{
+	p := harness.Start(t, harness.Settings{
 		"VELOCITY_UPSTREAM_URL": url, "VELOCITY_CAPACITY": "100000", "VELOCITY_UPSTREAM_IDLE_TIMEOUT": "100ms",
 		"VELOCITY_HTTP_IDLE_TIMEOUT": "100ms",
 	})
-	p.mustAsk(http.MethodPost, p.url+"/", "warm")
-	p.client.CloseIdleConnections()
+	p.MustDo(http.MethodPost, p.URL+"/", "warm")
+	p.Client.CloseIdleConnections()
 	descriptors := func() int {
-		open, err := os.ReadDir(filepath.Join("/proc", strconv.Itoa(p.cmd.Process.Pid), "fd"))
+		open, err := os.ReadDir(filepath.Join("/proc", strconv.Itoa(p.Cmd.Process.Pid), "fd"))
 		require.NoError(t, err)
 		return len(open)
 	}
 	var before int
-	require.Eventually(t, func() bool { // until what is idle has been closed
+	require.Eventually(t, func() bool { // until idle connections have been closed
 		n := before
 		before = descriptors()
 		return n == before
-	}, patience, 60*tick)
+	}, harness.Timeout, 60*harness.Interval)
 
-	addr := strings.TrimPrefix(p.url, "http://")
+	addr := strings.TrimPrefix(p.URL, "http://")
 	for range 20 {
-		p.mustAsk(http.MethodPost, p.url+"/", strings.Repeat("x", 100_000))
-		_, err := p.ask(http.MethodGet, p.url+"/breaks", "")
+		p.MustDo(http.MethodPost, p.URL+"/", strings.Repeat("x", 100_000))
+		_, err := p.Do(http.MethodGet, p.URL+"/breaks", "")
 		assert.Error(t, err, "a body that broke off is not taken for a whole one")
 		for _, raw := range []string{
 			"GET /waits HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -179,35 +179,35 @@ func TestProxy_leavesNoConnectionBehind(t *testing.T) {
 			}
 			require.NoError(t, conn.Close())
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		ctx, cancel := context.WithTimeout(t.Context(), harness.Timeout)
 		c, _, err := websocket.Dial(ctx, "ws://"+addr+"/socket", nil)
 		require.NoError(t, err)
 		require.NoError(t, c.CloseNow())
 		cancel()
 	}
-	p.client.CloseIdleConnections()
-	assert.Eventually(t, func() bool { return descriptors() <= before }, patience, 10*tick, "%d before", before)
-	p.stop()
+	p.Client.CloseIdleConnections()
+	assert.Eventually(t, func() bool { return descriptors() <= before }, harness.Timeout, 10*harness.Interval, "%d before", before)
+	p.Stop()
 }
 
 func TestForwardAuth_decidesForAProxy(t *testing.T) {
-	p := start(t, settings{"VELOCITY_TRUSTED_PROXIES": "loopback", "VELOCITY_CAPACITY": "1", "VELOCITY_RATE": "1/h"})
-	ask := func(client, query string) answer {
-		return p.mustAsk(http.MethodGet, p.url+"/v1/forward-auth"+query, "", "X-Forwarded-Method: POST", "X-Forwarded-Uri: /orders",
+	p := harness.Start(t, harness.Settings{"VELOCITY_TRUSTED_PROXIES": "loopback", "VELOCITY_CAPACITY": "1", "VELOCITY_RATE": "1/h"})
+	ask := func(client, query string) harness.Response {
+		return p.MustDo(http.MethodGet, p.URL+"/v1/forward-auth"+query, "", "X-Forwarded-Method: POST", "X-Forwarded-Uri: /orders",
 			"X-Forwarded-For: "+client)
 	}
 	got := ask("192.0.2.1", "")
-	assert.Equal(t, http.StatusOK, got.status, got.body)
-	assert.Empty(t, got.body)
-	assert.Equal(t, "0", got.header.Get("X-RateLimit-Remaining"))
-	assert.Equal(t, http.StatusTooManyRequests, ask("192.0.2.1", "").status)
-	assert.Equal(t, http.StatusForbidden, ask("192.0.2.1", "?denied=403").status)
-	assert.Equal(t, http.StatusOK, ask("192.0.2.2", "").status)
-	assert.Equal(t, http.StatusBadRequest, ask("192.0.2.3", "?denied=200").status)
-	p.stop()
+	assert.Equal(t, http.StatusOK, got.Status, got.Body)
+	assert.Empty(t, got.Body)
+	assert.Equal(t, "0", got.Header.Get("X-RateLimit-Remaining"))
+	assert.Equal(t, http.StatusTooManyRequests, ask("192.0.2.1", "").Status)
+	assert.Equal(t, http.StatusForbidden, ask("192.0.2.1", "?denied=403").Status)
+	assert.Equal(t, http.StatusOK, ask("192.0.2.2", "").Status)
+	assert.Equal(t, http.StatusBadRequest, ask("192.0.2.3", "?denied=200").Status)
+	p.Stop()
 }
 
-// TestProxy_speaksTLSBothWays: the client's end and the server's, streams and WebSockets through both.
+// Requests, streams and WebSockets pass with TLS at the client's side and at the upstream's.
 func TestProxy_speaksTLSBothWays(t *testing.T) {
 	ended := make(chan struct{})
 	api := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -236,13 +236,13 @@ func TestProxy_speaksTLSBothWays(t *testing.T) {
 	require.NoError(t, err)
 	pool := x509.NewCertPool()
 	require.True(t, pool.AppendCertsFromPEM(own))
-	p := start(t, settings{
+	p := harness.Start(t, harness.Settings{
 		"VELOCITY_UPSTREAM_URL": api.URL, "SSL_CERT_FILE": authority, "VELOCITY_TLS_CERT_FILE": cert, "VELOCITY_TLS_KEY_FILE": key,
 	})
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}
 	t.Cleanup(transport.CloseIdleConnections)
-	client := &http.Client{Transport: transport, Timeout: patience}
-	url := "https" + strings.TrimPrefix(p.url, "http")
+	client := &http.Client{Transport: transport, Timeout: harness.Timeout}
+	url := "https" + strings.TrimPrefix(p.URL, "http")
 	for range 3 {
 		sent := strings.Repeat("x", 100_000)
 		resp, err := client.Post(url+"/", "text/plain", strings.NewReader(sent))
@@ -251,11 +251,11 @@ func TestProxy_speaksTLSBothWays(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, resp.Body.Close())
 		assert.Equal(t, "https", resp.Header.Get("X-Proto"))
-		if sent != string(got) { // too long to be shown
+		if sent != string(got) { // too long to print
 			assert.Fail(t, "another body came back", "%d bytes", len(got))
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), harness.Timeout)
 	defer cancel()
 	socket, _, err := websocket.Dial(ctx, url+"/socket", &websocket.DialOptions{HTTPClient: client})
 	require.NoError(t, err)
@@ -267,26 +267,26 @@ func TestProxy_speaksTLSBothWays(t *testing.T) {
 
 	resp, err := client.Get(url + "/waits")
 	require.NoError(t, err)
-	require.NoError(t, resp.Body.Close()) // and so the connection
+	require.NoError(t, resp.Body.Close()) // this closes the connection
 	select {
 	case <-ended:
 	case <-ctx.Done():
 		assert.Fail(t, "the upstream is still asked for a client that has gone")
 	}
-	p.stop()
+	p.Stop()
 }
 
 func TestProxy_anUntrustedCertificateIsNoUpstream(t *testing.T) {
 	api := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("asked") }))
 	t.Cleanup(api.Close)
-	p := start(t, settings{"VELOCITY_UPSTREAM_URL": api.URL})
-	assert.Equal(t, http.StatusBadGateway, p.mustAsk(http.MethodGet, p.url+"/", "").status)
-	p.stop()
-	assert.Contains(t, p.logged("The upstream failed")[0]["error"], "certificate")
+	p := harness.Start(t, harness.Settings{"VELOCITY_UPSTREAM_URL": api.URL})
+	assert.Equal(t, http.StatusBadGateway, p.MustDo(http.MethodGet, p.URL+"/", "").Status)
+	p.Stop()
+	assert.Contains(t, p.LogLines("The upstream failed")[0]["error"], "certificate")
 }
 
-// TestDoors_doAsThePolicySays: what each policy says of tokens, clients and paths holds through the proxy and beside it.
-func TestDoors_doAsThePolicySays(t *testing.T) {
+// Costs, client lists and paths of policies apply alike to proxied requests and to those of the decision API.
+func TestProxy_appliesPoliciesAsTheDecisionAPIDoes(t *testing.T) {
 	const policies = `
 policies:
   - name: work
@@ -300,15 +300,15 @@ policies:
     exempt: ["127.0.0.1"]
     limits: [ { rate: 1/h, capacity: 1 } ]
 `
-	file := filepath.Join(t.TempDir(), "policies.yaml")
-	require.NoError(t, os.WriteFile(file, []byte(policies), 0o600))
+	const token = "0123456789abcdef"
+	file := harness.WriteFile(t, "policies.yaml", policies)
 	url := startAPI(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Query().Has("busy") {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
 	})
-	p := start(t, settings{"VELOCITY_UPSTREAM_URL": url, "VELOCITY_POLICY_FILE": file, "VELOCITY_TRUSTED_PROXIES": "loopback"})
-	status := func(path string) int { return p.mustAsk(http.MethodGet, p.url+path, "").status }
+	p := harness.Start(t, harness.Settings{"VELOCITY_UPSTREAM_URL": url, "VELOCITY_POLICY_FILE": file, "VELOCITY_API_TOKEN": token})
+	status := func(path string) int { return p.MustDo(http.MethodGet, p.URL+path, "").Status }
 	for range 5 {
 		assert.Equal(t, http.StatusServiceUnavailable, status("/jobs/1?api_key=alice&busy"), "the tokens come back")
 	}
@@ -321,11 +321,13 @@ policies:
 		assert.Equal(t, http.StatusOK, status("/elsewhere"), "exempt")
 	}
 
-	auth := func(uri, query string) int {
-		return p.mustAsk(http.MethodGet, p.url+"/v1/forward-auth"+query, "", "X-Forwarded-Uri: "+uri).status
+	check := func(key string) map[string]any {
+		got := p.MustDo(http.MethodPost, p.URL+"/v1/check", `{"policy":"work","key":"`+key+`"}`, "Authorization: Bearer "+token)
+		require.Equal(t, http.StatusOK, got.Status, got.Body)
+		return got.JSON(t)
 	}
-	assert.Equal(t, http.StatusTooManyRequests, auth("/jobs/4?api_key=alice", ""), "the same bucket")
-	assert.Equal(t, http.StatusOK, auth("/jobs/4?api_key=carol", ""))
-	assert.Equal(t, http.StatusForbidden, auth("/jobs/4?api_key=mallory", "?denied=429"), "blocked is no matter of waiting")
-	p.stop()
+	assert.Equal(t, false, check("alice")["allowed"], "the same bucket")
+	assert.Equal(t, true, check("carol")["allowed"])
+	assert.Equal(t, "policy", check("mallory")["store"], "blocked is no matter of waiting")
+	p.Stop()
 }

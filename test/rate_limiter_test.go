@@ -14,15 +14,18 @@ import (
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/redistest"
 	"github.com/velocity-limiter/velocity/internal/app"
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/decision"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
 	"github.com/velocity-limiter/velocity/internal/ports"
+	"github.com/velocity-limiter/velocity/test/harness"
 )
 
-// newLimiter composes a limiter of this rate over a real Redis of its own. The policy is closed and the time of a
-// take long, so that only Redis ever allows.
+// newLimiter returns a limiter of this rate over a new Redis server. It fails closed after a long timeout, so that only
+// Redis allows.
 func newLimiter(t *testing.T, capacity, refill domain.Tokens, per time.Duration) (*app.RateLimiter, domain.Limit) {
 	t.Helper()
 	cfg := redisstore.DefaultConfig(redistest.Start(t).Addr)
-	cfg.TakeTimeout = patience
+	cfg.TakeTimeout = harness.Timeout
 	store, err := redisstore.New(cfg)
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, store.Close()) })
@@ -30,10 +33,10 @@ func newLimiter(t *testing.T, capacity, refill domain.Tokens, per time.Duration)
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, local.Close()) })
 
-	limit, err := domain.NewLimit("", capacity, refill, per)
+	limit, err := domain.NewBucket("default", capacity, refill, per)
 	require.NoError(t, err)
-	policies, err := app.NewSinglePolicy(domain.Policy{
-		Name: domain.DefaultPolicyName, Limits: []domain.Limit{limit}, OnStoreFailure: domain.FailClosed,
+	policies, err := app.NewSinglePolicy(policy.Policy{
+		Name: policy.DefaultName, Limits: []domain.Limit{limit}, OnStoreFailure: policy.FailClosed,
 	})
 	require.NoError(t, err)
 	return app.NewRateLimiter(store, local, policies, failureReporter{t}), limit
@@ -42,25 +45,25 @@ func newLimiter(t *testing.T, capacity, refill domain.Tokens, per time.Duration)
 // failureReporter fails the test when the store does.
 type failureReporter struct{ t *testing.T }
 
-func (failureReporter) Decided(*domain.Request, *domain.Decision) {}
+func (failureReporter) Decided(*policy.Request, *decision.Decision) {}
 
-func (r failureReporter) StoreFailed(_ string, _ domain.FailureMode, cause error) {
+func (r failureReporter) StoreFailed(_ string, _ policy.FailureMode, cause error) {
 	assert.NoError(r.t, cause, "the store failed")
 }
 
-// A hundred goroutines ask at the same moment for one user, whose bucket holds ten tokens. Refill and consumption
-// are one atomic step of the script, so exactly ten pass.
+// A hundred goroutines take a token of one user at the same moment. The bucket holds ten tokens. The script refills and
+// takes in one atomic step, so exactly ten pass.
 func TestRateLimitConcurrency(t *testing.T) {
 	const capacity, goroutines = 10, 100
 	limiter, _ := newLimiter(t, capacity, 1, time.Hour)
 	var (
-		gun, wg         sync.WaitGroup
+		start, wg       sync.WaitGroup
 		allowed, denied atomic.Int64
 	)
-	gun.Add(1)
+	start.Add(1)
 	for range goroutines {
 		wg.Go(func() {
-			gun.Wait()
+			start.Wait()
 			ok, err := limiter.Allow(t.Context(), "user-1")
 			switch {
 			case !assert.NoError(t, err):
@@ -71,18 +74,17 @@ func TestRateLimitConcurrency(t *testing.T) {
 			}
 		})
 	}
-	gun.Done()
+	start.Done()
 	wg.Wait()
 	assert.EqualValues(t, capacity, allowed.Load())
 	assert.EqualValues(t, goroutines-capacity, denied.Load())
 }
 
-// A drained bucket gets back what the rate says for the time that passed by the store's own clock, neither more
-// nor less.
+// A drained bucket regains exactly what the rate gives for the time that passed on the store's clock.
 func TestRateLimitRefill(t *testing.T) {
 	const capacity = 10
 	limiter, limit := newLimiter(t, capacity, 5, time.Second)
-	id := ports.ClientID{Policy: domain.DefaultPolicyName, Key: "user-1"}
+	id := ports.ClientID{Policy: policy.DefaultName, Key: "user-1"}
 	look := func() ports.BucketReport {
 		report, err := limiter.Inspect(t.Context(), id)
 		require.NoError(t, err)
@@ -96,7 +98,7 @@ func TestRateLimitRefill(t *testing.T) {
 				return allowed
 			}
 			allowed++
-			require.Less(t, allowed, 10*capacity, "the bucket has no bottom")
+			require.Less(t, allowed, 10*capacity, "the bucket never gets empty")
 		}
 	}
 
@@ -110,9 +112,9 @@ func TestRateLimitRefill(t *testing.T) {
 	require.Eventually(t, func() bool {
 		rested = look()
 		return rested.Now.Sub(drained.Now) >= time.Second
-	}, patience, tick)
-	level := limit.Seen(drained.Limits[0].Bucket, rested.Now)
-	assert.Equal(t, level, rested.Limits[0].Bucket, "exactly what the rate gives for that time")
+	}, harness.Timeout, harness.Interval)
+	level := limit.Current(drained.Limits[0].State, rested.Now)
+	assert.Equal(t, level, rested.Limits[0].State, "exactly what the rate gives for that time")
 	back := limit.Remaining(level)
 	assert.GreaterOrEqual(t, back, domain.Tokens(5), "a second's worth")
 	assert.LessOrEqual(t, back, domain.Tokens(capacity))
@@ -122,8 +124,8 @@ func TestRateLimitRefill(t *testing.T) {
 	assert.LessOrEqual(t, second, int(back)+refilled(limit, look().Now.Sub(rested.Now)))
 }
 
-// refilled is how many tokens come back in so long a time at most, rounded up.
+// refilled returns how many tokens come back in elapsed at most.
 func refilled(limit domain.Limit, elapsed time.Duration) int {
-	refill, per := limit.Rate()
+	refill, per := limit.TokenBucket().Rate()
 	return int((int64(elapsed)*int64(refill) + int64(per) - 1) / int64(per))
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/redistest"
+	"github.com/velocity-limiter/velocity/test/harness"
 )
 
 func TestSharded_twoProcessesShareEachClientsLimitExactly(t *testing.T) {
@@ -19,24 +20,24 @@ func TestSharded_twoProcessesShareEachClientsLimitExactly(t *testing.T) {
 	_, addrs := redistest.StartN(t, 3)
 	var shards []string
 	for i, addr := range addrs {
-		shards = append(shards, fmt.Sprintf("s%d=%s", i, addr)) // named, so that each run places the clients alike
+		shards = append(shards, fmt.Sprintf("s%d=%s", i, addr)) // names keep the same clients on the same shards in each run
 	}
-	vars := settings{
+	vars := harness.Settings{
 		"VELOCITY_REDIS_ADDRS": strings.Join(shards, ","),
 		"VELOCITY_CAPACITY":    fmt.Sprint(capacity),
-		"VELOCITY_RATE":        "10/h", // nothing refills meanwhile
+		"VELOCITY_RATE":        "10/h", // no token comes back during the test
 		"VELOCITY_CLIENT_KEY":  "header:X-Client-ID",
-		// A slow machine must not turn this into a test of the failure policy, which closed would make visible.
+		// On a slow machine the failure policy must not decide. If it does, closed makes it visible.
 		"VELOCITY_TAKE_TIMEOUT":     "20s",
 		"VELOCITY_ON_STORE_FAILURE": "closed",
 	}
-	processes := []*process{start(t, vars), start(t, vars)}
+	processes := []*harness.Process{harness.Start(t, vars), harness.Start(t, vars)}
 
 	for c := range clients {
 		client := fmt.Sprintf("X-Client-ID: client-%d", c)
-		statuses := burst(t, requests, func(i int) (answer, error) {
+		statuses := burst(t, requests, func(i int) (harness.Response, error) {
 			p := processes[i%len(processes)]
-			return p.ask(http.MethodGet, p.url+"/api/resource", "", client)
+			return p.Do(http.MethodGet, p.URL+"/api/resource", "", client)
 		})
 		require.Equal(t, map[int]int{
 			http.StatusOK: capacity, http.StatusTooManyRequests: requests - capacity,
@@ -47,18 +48,18 @@ func TestSharded_twoProcessesShareEachClientsLimitExactly(t *testing.T) {
 		shard := redis.NewClient(&redis.Options{Addr: addr})
 		keys, err := shard.DBSize(t.Context()).Result()
 		require.NoError(t, err)
-		assert.Positive(t, keys, "every shard has a part")
+		assert.Positive(t, keys, "every shard holds buckets")
 		require.NoError(t, shard.Close())
 	}
 	for _, p := range processes {
-		p.stop()
-		assert.Len(t, p.logged("Shard"), 3)
-		assert.Equal(t, "redis", p.logged("Started")[0]["store"])
+		p.Stop()
+		assert.Len(t, p.LogLines("Shard"), 3)
+		assert.Equal(t, "redis", p.LogLines("Started")[0]["store"])
 	}
 }
 
-// burst asks n times at once and counts the statuses.
-func burst(t *testing.T, n int, ask func(i int) (answer, error)) map[int]int {
+// burst sends n requests at once and counts the statuses.
+func burst(t *testing.T, n int, ask func(i int) (harness.Response, error)) map[int]int {
 	t.Helper()
 	var (
 		gun, wg  sync.WaitGroup
@@ -77,7 +78,7 @@ func burst(t *testing.T, n int, ask func(i int) (answer, error)) map[int]int {
 				errs = append(errs, err)
 				return
 			}
-			statuses[a.status]++
+			statuses[a.Status]++
 		})
 	}
 	gun.Done()

@@ -12,25 +12,26 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/redistest"
+	"github.com/velocity-limiter/velocity/test/harness"
 	"github.com/velocity-limiter/velocity/test/measure"
 )
 
 func TestShutdown_underLoadEveryRequestIsAnswered(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
 		t.Run(sig.String(), func(t *testing.T) {
-			p := start(t, settings{"VELOCITY_HTTP_DRAIN_PERIOD": "1s"})
+			p := harness.Start(t, harness.Settings{"VELOCITY_HTTP_DRAIN_PERIOD": "1s"})
 			var (
 				wg       sync.WaitGroup
-				leave    atomic.Bool // set as a load balancer would, once the service says that it is draining
+				stop     atomic.Bool // as a load balancer stops sending once the service drains
 				answered atomic.Int64
 				lost     atomic.Int64
 			)
-			t.Cleanup(func() { leave.Store(true) })
+			t.Cleanup(func() { stop.Store(true) })
 			for range 16 {
 				wg.Go(func() {
-					for !leave.Load() {
-						a, err := p.ask(http.MethodGet, p.url+"/api/resource", "")
-						if err != nil || a.status != http.StatusOK && a.status != http.StatusTooManyRequests {
+					for !stop.Load() {
+						a, err := p.Do(http.MethodGet, p.URL+"/api/resource", "")
+						if err != nil || a.Status != http.StatusOK && a.Status != http.StatusTooManyRequests {
 							lost.Add(1)
 							continue
 						}
@@ -38,69 +39,69 @@ func TestShutdown_underLoadEveryRequestIsAnswered(t *testing.T) {
 					}
 				})
 			}
-			require.Eventually(t, func() bool { return answered.Load() > 500 }, patience, tick)
-			p.signal(sig)
+			require.Eventually(t, func() bool { return answered.Load() > 500 }, harness.Timeout, harness.Interval)
+			p.Signal(sig)
 			require.Eventually(t, func() bool {
-				a, err := p.ask(http.MethodGet, p.admin+"/readyz", "")
-				return err == nil && a.status == http.StatusServiceUnavailable
-			}, patience, time.Millisecond, "readiness never said that the service was draining")
+				a, err := p.Do(http.MethodGet, p.Admin+"/readyz", "")
+				return err == nil && a.Status == http.StatusServiceUnavailable
+			}, harness.Timeout, time.Millisecond, "/readyz does not report that the service drains")
 			atDrain := answered.Load()
-			assert.Eventually(t, func() bool { return answered.Load() > atDrain }, patience, time.Millisecond,
-				"while it drains it answers")
-			leave.Store(true)
+			assert.Eventually(t, func() bool { return answered.Load() > atDrain }, harness.Timeout, time.Millisecond,
+				"it answers while it drains")
+			stop.Store(true)
 			wg.Wait()
 
-			assert.Equal(t, 0, p.wait(), "exit code")
+			assert.Equal(t, 0, p.Wait(), "exit code")
 			measure.Keep(t, "shutdown-"+sig.String(), map[string]int64{"Answered": answered.Load(), "Lost": lost.Load()})
 			assert.Zero(t, lost.Load())
-			assert.Len(t, p.logged("Stopped"), 1)
-			decisions := len(p.logged("Decision: ALLOWED")) + len(p.logged("Decision: BLOCKED (429)"))
+			assert.Len(t, p.LogLines("Stopped"), 1)
+			decisions := len(p.LogLines("Decision: ALLOWED")) + len(p.LogLines("Decision: BLOCKED (429)"))
 			assert.EqualValues(t, answered.Load(), decisions, "the log is complete")
 		})
 	}
 }
 
-// hang starts a service with one request that waits for a stopped Redis.
-func hang(t *testing.T) (p *process, server *redistest.Server, answers chan answer) {
+// hang starts a service with one request in flight, which waits for a stopped Redis.
+func hang(t *testing.T) (p *harness.Process, server *redistest.Server, answers chan harness.Response) {
 	t.Helper()
 	server = redistest.Start(t)
-	p = start(t, settings{
+	p = harness.Start(t, harness.Settings{
 		"REDIS_ADDR": server.Addr, "VELOCITY_TAKE_TIMEOUT": "8s", "VELOCITY_ON_STORE_FAILURE": "closed",
 	})
-	require.Equal(t, http.StatusOK, p.resource().status)
+	require.Equal(t, http.StatusOK, p.Resource().Status)
 	server.Pause()
-	answers = make(chan answer, 1)
+	answers = make(chan harness.Response, 1)
 	go func() {
-		a, err := p.ask(http.MethodGet, p.url+"/api/resource", "")
+		a, err := p.Do(http.MethodGet, p.URL+"/api/resource", "")
 		if err != nil {
-			a.body = err.Error()
+			a.Body = err.Error()
 		}
 		answers <- a
 	}()
-	require.Never(t, func() bool { return len(answers) > 0 }, 200*time.Millisecond, tick, "the request does not hang")
+	require.Never(t, func() bool { return len(answers) > 0 }, 200*time.Millisecond, harness.Interval, "the request does not hang")
 	return p, server, answers
 }
 
-func TestShutdown_whatIsInFlightFinishes(t *testing.T) {
+func TestShutdown_requestsInFlightFinish(t *testing.T) {
 	p, server, answers := hang(t)
-	p.signal(syscall.SIGTERM)
+	p.Signal(syscall.SIGTERM)
 	require.Eventually(t, func() bool {
-		_, err := p.ask(http.MethodGet, p.url+"/no/such/route", "") // needs no Redis
+		_, err := p.Do(http.MethodGet, p.URL+"/no/such/route", "") // needs no Redis
 		return err != nil
-	}, patience, tick, "the service still accepts")
+	}, harness.Timeout, harness.Interval, "the service still accepts")
 	server.Resume()
 	a := <-answers
-	assert.Equal(t, http.StatusOK, a.status, a.body)
-	assert.Equal(t, 0, p.wait())
+	assert.Equal(t, http.StatusOK, a.Status, a.Body)
+	assert.Equal(t, 0, p.Wait())
 }
 
 func TestShutdown_aSecondSignalEndsAtOnce(t *testing.T) {
 	p, _, _ := hang(t)
-	p.signal(syscall.SIGTERM)
-	require.Eventually(t, func() bool { return len(p.logged("Stopping: requests in flight are finished")) > 0 },
-		patience, tick)
+	p.Signal(syscall.SIGTERM)
+	require.Eventually(t, func() bool { return len(p.LogLines("Stopping: requests in flight are finished")) > 0 },
+		harness.Timeout, harness.Interval)
 	began := time.Now()
-	p.signal(syscall.SIGTERM)
-	assert.Equal(t, -1, p.wait(), "ended by the signal")
+	p.Signal(syscall.SIGTERM)
+	assert.Equal(t, -1, p.Wait(), "ended by the signal")
 	assert.Less(t, time.Since(began), 3*time.Second)
 }

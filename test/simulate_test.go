@@ -17,10 +17,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/redistest"
+	"github.com/velocity-limiter/velocity/test/harness"
 )
 
-// replayedPolicies have what a log can tell: methods, hosts, paths, headers, parameters, addresses, costs, overrides,
-// lists of clients, shadow mode, and limits with keys of their own.
+// replayedPolicies use everything that a log can contain: methods, hosts, paths, headers, parameters, addresses, costs,
+// overrides, lists of clients, shadow mode, and limits with keys of their own.
 const replayedPolicies = `policies:
   - name: search
     match: { methods: [GET], host: "*.example.com", path: "/api/search/**" }
@@ -54,16 +55,16 @@ const replayedPolicies = `policies:
     limits: [ { rate: 50/s, capacity: 10 } ]
 `
 
-// sent is a request, as a server in front would log it.
+// sent is a request as a server before the service would log it.
 type sent struct {
 	method, host, target, client, cost string
 	status                             int
 }
 
-// TestSimulate_decidesLineForLineAsTheServiceDid drives the service, writes an access log with the store's own times, and
-// replays it.
+// The test sends requests to the service, writes an access log with the store's times, and simulates it: every decision is
+// the same.
 func TestSimulate_decidesLineForLineAsTheServiceDid(t *testing.T) {
-	for name, vars := range map[string]settings{
+	for name, vars := range map[string]harness.Settings{
 		"memory": {},
 		"redis":  {"REDIS_ADDR": redistest.Start(t).Addr + "," + redistest.Start(t).Addr + "," + redistest.Start(t).Addr},
 	} {
@@ -78,22 +79,22 @@ func TestSimulate_decidesLineForLineAsTheServiceDid(t *testing.T) {
 			defer upstream.Close()
 			for k, v := range map[string]string{
 				"VELOCITY_POLICY_FILE": policies, "VELOCITY_UPSTREAM_URL": upstream.URL, "VELOCITY_TAKE_TIMEOUT": "10s",
-				"VELOCITY_TRUSTED_PROXIES": "loopback", // whose word about the cost is believed
+				"VELOCITY_TRUSTED_PROXIES": "loopback", // so that the cost in a header counts
 			} {
 				vars[k] = v
 			}
-			p := start(t, vars)
+			p := harness.Start(t, vars)
 			requests := drive(t, p)
-			p.stop()
+			p.Stop()
 			served := decisionsOf(t, p)
 			require.Len(t, served, len(requests), "every request was decided and logged")
 			again := replayed(t, policies, requests, served)
 			outcomes := map[string]int{}
 			for i, s := range served {
-				if s.policy == "shared" { // decided in two places, at two instants, of which the log has one
+				if s.policy == "shared" { // it takes from two shards, at two times; the log has one
 					s.retryAfter, again[i].retryAfter = 0, 0
 				}
-				require.Equal(t, s.decision, again[i], "line %d: %+v at %d", i+1, requests[s.request], s.at)
+				require.Equal(t, s.loggedDecision, again[i], "line %d: %+v at %d", i+1, requests[s.request], s.at)
 				outcomes[s.outcome]++
 			}
 			for _, outcome := range []string{"allowed", "denied", "blocked", "exempt"} {
@@ -103,9 +104,9 @@ func TestSimulate_decidesLineForLineAsTheServiceDid(t *testing.T) {
 	}
 }
 
-// drive sends what several clients send at once, each one after the other. Buckets that clients share are left to one
-// alone: the store may decide two requests in one microsecond, and no log tells which was first.
-func drive(t *testing.T, p *process) []sent {
+// drive sends the requests of several clients at once, those of each one after the other. One client alone uses the shared
+// buckets: the store may decide two requests in one microsecond, whose order a log does not show.
+func drive(t *testing.T, p *harness.Process) []sent {
 	t.Helper()
 	const clients, each = 8, 120
 	requests := make([]sent, 0, clients*each)
@@ -120,7 +121,7 @@ func drive(t *testing.T, p *process) []sent {
 			for i := range each {
 				n := c*each + i
 				r := &requests[n]
-				a, err := p.askAs(r, n)
+				a, err := sendAs(p, r, n)
 				if assert.NoError(t, err) {
 					r.status = a
 				}
@@ -131,11 +132,11 @@ func drive(t *testing.T, p *process) []sent {
 	return requests
 }
 
-// request is the i-th of a client.
+// request returns the i-th request of a client.
 func request(client, i int) sent {
 	r := sent{method: http.MethodGet, host: "localhost", client: fmt.Sprint("c", client)}
 	switch {
-	case client == 7: // alone in what is shared
+	case client == 7: // the one that uses the shared buckets
 		r.target = "/shared"
 	case client == 6 && i%2 == 0:
 		r.target = "/login"
@@ -153,9 +154,9 @@ func request(client, i int) sent {
 	return r
 }
 
-// askAs sends a request whose id is its number.
-func (p *process) askAs(r *sent, n int) (status int, err error) {
-	req, err := http.NewRequestWithContext(p.t.Context(), r.method, p.url+r.target, http.NoBody)
+// sendAs sends a request with its number as X-Request-Id.
+func sendAs(p *harness.Process, r *sent, n int) (status int, err error) {
+	req, err := http.NewRequestWithContext(p.T.Context(), r.method, p.URL+r.target, http.NoBody)
 	if err != nil {
 		return 0, err
 	}
@@ -165,33 +166,33 @@ func (p *process) askAs(r *sent, n int) (status int, err error) {
 	if r.cost != "" {
 		req.Header.Set("X-Cost", r.cost)
 	}
-	resp, err := p.client.Do(req)
+	resp, err := p.Client.Do(req)
 	if err != nil {
 		return 0, err
 	}
 	return resp.StatusCode, resp.Body.Close()
 }
 
-// decision is what must be the same.
-type decision struct {
+// decision holds what must be equal.
+type loggedDecision struct {
 	policy, client, outcome string
 	shadow                  bool
-	remaining               int64 // of what passed
-	retryAfter              int64 // seconds, of what was denied
+	remaining               int64 // of allowed requests
+	retryAfter              int64 // seconds, of denied requests
 }
 
-// servedDecision is one that the service logged.
+// servedDecision is a decision in the log of the service.
 type servedDecision struct {
-	decision
+	loggedDecision
 	request int
 	at      int64 // microseconds
 }
 
 // decisionsOf reads the service's log, in its order.
-func decisionsOf(t *testing.T, p *process) []servedDecision {
+func decisionsOf(t *testing.T, p *harness.Process) []servedDecision {
 	t.Helper()
 	var list []servedDecision
-	for text := range strings.Lines(p.stdout.String()) {
+	for text := range strings.Lines(p.Stdout.String()) {
 		var line struct {
 			Msg, UserID, Policy, Store string
 			RequestID                  int `json:",string"`
@@ -206,7 +207,7 @@ func decisionsOf(t *testing.T, p *process) []servedDecision {
 		}
 		require.NoError(t, json.Unmarshal([]byte(text), &line), text)
 		require.NotEqual(t, "fallback", line.Store, text)
-		s := servedDecision{request: line.RequestID, at: line.StoreTimeUs, decision: decision{
+		s := servedDecision{request: line.RequestID, at: line.StoreTimeUs, loggedDecision: loggedDecision{
 			policy: line.Policy, client: line.UserID, outcome: "allowed", shadow: line.Shadow, remaining: line.Remaining, retryAfter: line.RetryAfter,
 		}}
 		switch {
@@ -219,7 +220,7 @@ func decisionsOf(t *testing.T, p *process) []servedDecision {
 		default:
 			require.Zero(t, line.Reason, text)
 		}
-		if s.at == 0 { // no store was asked, and so no time matters
+		if s.at == 0 { // no store decided, so the time does not matter
 			s.at = line.Time.UnixMicro()
 		}
 		list = append(list, s)
@@ -228,7 +229,7 @@ func decisionsOf(t *testing.T, p *process) []servedDecision {
 }
 
 // replayed writes an access log as nginx would, in the order of the service's log, and simulates it.
-func replayed(t *testing.T, policies string, requests []sent, served []servedDecision) []decision {
+func replayed(t *testing.T, policies string, requests []sent, served []servedDecision) []loggedDecision {
 	t.Helper()
 	var log strings.Builder
 	for _, s := range served {
@@ -245,7 +246,7 @@ func replayed(t *testing.T, policies string, requests []sent, served []servedDec
 	require.Equal(t, 0, code, stderr)
 	text, err := os.ReadFile(filepath.Join(f.dir, "decisions.json"))
 	require.NoError(t, err)
-	list := make([]decision, len(served))
+	list := make([]loggedDecision, len(served))
 	for one := range strings.Lines(string(text)) {
 		var line struct {
 			Line                    int
@@ -255,7 +256,7 @@ func replayed(t *testing.T, policies string, requests []sent, served []servedDec
 			RetryAfterMS            int64 `json:"retry_after_ms"`
 		}
 		require.NoError(t, json.Unmarshal([]byte(one), &line), one)
-		d := decision{policy: line.Policy, client: line.Client, outcome: line.Outcome, shadow: line.Shadow}
+		d := loggedDecision{policy: line.Policy, client: line.Client, outcome: line.Outcome, shadow: line.Shadow}
 		switch line.Outcome {
 		case "allowed":
 			d.remaining = line.Remaining

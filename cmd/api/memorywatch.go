@@ -9,15 +9,21 @@ import (
 	"github.com/velocity-limiter/velocity/internal/adapters/memstore"
 )
 
-// memoryInterval is how often evictions are reported. They may be many a second.
+// memoryInterval is the least time between two warnings, because there may be many evictions a second.
 const memoryInterval = 10 * time.Second
 
-// watchMemory warns when buckets had to leave memory before they were full: their clients gained tokens by it.
-func (s *service) watchMemory(ctx context.Context) {
-	stores := map[string]*memstore.Store{"local": s.Local.Store}
-	if s.Store.Memory != nil {
-		stores["memory"] = s.Store.Memory
+// memoryStores returns the stores in this process's memory by their names in metrics and logs.
+func memoryStores(s *store, local localStore) map[string]*memstore.Store {
+	stores := map[string]*memstore.Store{"local": local.Store}
+	if s.Memory != nil {
+		stores["memory"] = s.Memory
 	}
+	return stores
+}
+
+// watchMemory warns if buckets were evicted from memory before they were full, which gives tokens to their clients.
+func (s *service) watchMemory(ctx context.Context) {
+	stores := memoryStores(s.Store, s.Local)
 	known := make(map[string]uint64, len(stores))
 	ticker := time.NewTicker(memoryInterval)
 	defer ticker.Stop()

@@ -15,10 +15,11 @@ import (
 
 	"github.com/velocity-limiter/velocity/internal/adapters/memstore"
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
-func TestWatchMemory_warnsOnceOfEachRoundOfEvictions(t *testing.T) {
+func TestWatchMemory_warnsOncePerIntervalWithEvictions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		buckets, err := memstore.New(memstore.Config{MaxBuckets: 100})
 		require.NoError(t, err)
@@ -29,18 +30,18 @@ func TestWatchMemory_warnsOnceOfEachRoundOfEvictions(t *testing.T) {
 		done := make(chan struct{})
 		go func() { defer close(done); s.watchMemory(ctx) }()
 
-		limit, err := domain.NewLimit("", 10, 1, time.Hour)
+		limit, err := domain.NewBucket("default", 10, 1, time.Hour)
 		require.NoError(t, err)
 		fill := func(clients int) {
 			for i := range clients {
-				key := domain.NewBucketKey("default", domain.KeySource{}, fmt.Sprint(i))
+				key := clientkey.NewBucketKey("default", clientkey.Source{}, fmt.Sprint(i))
 				take := ports.TakeRequest{Key: key, Limits: []domain.Limit{limit}, Cost: 1}
 				require.NoError(t, ports.Take(ctx, buckets, take).Err)
 			}
 		}
 		fill(10)
 		time.Sleep(memoryInterval + time.Second)
-		assert.Zero(t, logged.Len(), "there was room")
+		assert.Zero(t, logged.Len(), "no eviction yet")
 
 		fill(1000)
 		time.Sleep(3 * memoryInterval)

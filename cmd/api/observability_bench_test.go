@@ -13,15 +13,15 @@ import (
 	"github.com/velocity-limiter/velocity/internal/adapters/telemetry/top"
 	"github.com/velocity-limiter/velocity/internal/app"
 	"github.com/velocity-limiter/velocity/internal/ports"
+	"github.com/velocity-limiter/velocity/internal/settings"
 )
 
-// BenchmarkObserved is what metrics and top clients add to a request that is decided in memory, without sockets: to the
-// cheapest there is, that is. The mark is 5 % of a request over a socket.
+// BenchmarkObserved measures what metrics and top clients add to a request that is decided in memory and without sockets,
+// which is the cheapest one. The target is 5 % of a request over a socket.
 func BenchmarkObserved(b *testing.B) {
-	setenv(b, nil)
-	cfg, err := loadConfig()
+	cfg, err := settings.Load()
 	require.NoError(b, err)
-	policy, err := cfg.Policy.policy()
+	policy, err := cfg.Policy.Single()
 	require.NoError(b, err)
 	source, err := app.NewSinglePolicy(policy)
 	require.NoError(b, err)

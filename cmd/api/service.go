@@ -4,75 +4,86 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"time"
 
 	"go.uber.org/zap"
 
-	"github.com/velocity-limiter/velocity/internal/adapters/httpfiber"
+	"github.com/velocity-limiter/velocity/internal/adapters/httpfiber/admin"
+	"github.com/velocity-limiter/velocity/internal/adapters/jwtclaims"
+	"github.com/velocity-limiter/velocity/internal/adapters/policyfile"
 	"github.com/velocity-limiter/velocity/internal/adapters/telemetry"
+	"github.com/velocity-limiter/velocity/internal/cli/command"
+	"github.com/velocity-limiter/velocity/internal/ports"
+	"github.com/velocity-limiter/velocity/internal/secretfile"
+	"github.com/velocity-limiter/velocity/internal/settings"
 )
 
-const (
-	// shutdownTimeout bounds the end: afterwards what is still in flight is cut off. Container platforms kill after
-	// 10 or 30 seconds.
-	shutdownTimeout = 9 * time.Second
-)
+// shutdownTimeout is how long requests in flight may take at the end; then they are cut off. Container platforms kill
+// the process after 10 or 30 seconds.
+const shutdownTimeout = 9 * time.Second
 
-// service is the whole, put together by Wire.
+// service holds what Wire composes.
 type service struct {
-	API      *httpfiber.Server
-	GRPC     *grpcDoor
-	Admin    *httpfiber.Admin
-	Store    *store
-	Local    localStore
-	Policies *policies
-	Log      *zap.Logger
+	API   dataPlane
+	GRPC  *grpcListener
+	Admin *admin.Server
+	Store *store
+	Local localStore
+	// Overrides are followed while the service runs.
+	Overrides ports.OverrideStore
+	Policies  *policies
+	Files     *reloader
+	Log       *zap.Logger
 }
 
-// serve runs the service until ctx ends, and returns the exit code. Logs go to stdout; what keeps it from starting
-// goes to stderr, too, as plain text.
-func serve(ctx context.Context, cfg config, stdout, stderr io.Writer) int {
+// serve runs the service until ctx ends, and returns the exit code. Logs go to standard output. An error that keeps the
+// service from starting is also written to standard error, as plain text.
+func serve(ctx context.Context, cfg settings.Config, s command.Streams) int {
 	fail := func(code int, err error) int {
-		for _, violation := range violations(err) {
-			_, _ = fmt.Fprintf(stderr, "api: %v\n", violation)
+		for _, violation := range settings.Violations(cfg.Named(err)) {
+			_, _ = fmt.Fprintf(s.Err, "velocity: %v\n", violation)
 		}
 		return code
 	}
-	log, err := telemetry.NewLogger(cfg.Log, stdout)
+	log, err := telemetry.NewLogger(cfg.Log, s.Out)
 	if err != nil {
-		return fail(exitUsage, err)
+		return fail(command.ExitUsage, err)
 	}
-	defer func() { _ = log.Close() }() // nobody is left to be told
-	s, cleanup, err := newService(cfg, log)
-	if err != nil {
-		if isFileError(err) {
-			return fail(exitFailed, err)
-		}
-		return fail(exitUsage, err) // nothing is opened yet, so that only the settings can be wrong
+	defer func() { _ = log.Close() }()     // the process ends: there is no place to report an error
+	defer zap.RedirectStdLog(log.Logger)() // libraries write there, net/http's Transport for one
+	svc, cleanup, err := newService(cfg, log)
+	var inFile *policyfile.Error
+	var keys *jwtclaims.KeysError
+	switch {
+	case errors.As(err, &inFile), errors.As(err, &keys): // the settings are right, the policy file is not
+		return fail(command.ExitFailed, err)
+	case err != nil:
+		return fail(command.ExitUsage, err) // no port is open yet: only a setting can be wrong
 	}
 	defer cleanup()
-	if err := s.run(ctx, cfg); err != nil {
+	if err := svc.run(ctx, cfg); err != nil {
 		log.Error("Stopped by a failure", zap.Error(err))
-		return fail(exitFailed, err)
+		return fail(command.ExitFailed, err)
 	}
 	log.Info("Stopped")
-	return exitOK
+	return command.ExitOK
 }
 
-// run serves all planes until ctx ends or one of them fails.
-func (s *service) run(ctx context.Context, cfg config) error {
+// run serves until ctx ends or a server fails.
+func (s *service) run(ctx context.Context, cfg settings.Config) error {
 	api, admin, err := s.listen()
 	if err != nil {
 		return err
 	}
 	s.warnOfUnknownSettings()
 	s.logStart(cfg, api.Addr(), admin.Addr())
-	go s.greetShards(ctx)
+	go s.checkShards(ctx)
 	go s.watchMemory(ctx)
-	go s.Policies.follow(ctx, s.Log)
+	go s.Overrides.FollowOverrides(ctx)
+	go s.Files.follow(ctx, s.Log)
+	go secretfile.Follow(ctx, s.Log, cfg.SecretFiles...)
 
 	failed := make(chan error, 3)
 	go func() { failed <- s.API.Serve(api) }()
@@ -89,21 +100,22 @@ func (s *service) run(ctx context.Context, cfg config) error {
 	return errors.Join(err, s.shutdown(context.WithoutCancel(ctx)))
 }
 
-// listen opens all ports before anything is served, so that a port that is taken stops the start.
+// listen opens all ports before any of them is served, so that the service does not start if one is taken.
 func (s *service) listen() (api, admin net.Listener, err error) {
 	if api, err = s.API.Listen(); err != nil {
-		return nil, nil, err
+		return nil, nil, fmt.Errorf("VELOCITY_HTTP_ADDR: %w", err)
 	}
 	if admin, err = s.Admin.Listen(); err != nil {
-		return nil, nil, errors.Join(err, api.Close())
+		return nil, nil, errors.Join(fmt.Errorf("VELOCITY_ADMIN_ADDR: %w", err), api.Close())
 	}
 	if err = s.GRPC.listen(); err != nil {
-		return nil, nil, errors.Join(err, api.Close(), admin.Close())
+		return nil, nil, errors.Join(fmt.Errorf("VELOCITY_GRPC_ADDR: %w", err), api.Close(), admin.Close())
 	}
 	return api, admin, nil
 }
 
-// shutdown stops the doors first, together: until they have finished, the admin plane tells that the service is draining.
+// shutdown stops the data plane and the gRPC server first, at the same time. The admin plane reports that the service is
+// draining until both have finished.
 func (s *service) shutdown(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, shutdownTimeout)
 	defer cancel()
@@ -112,17 +124,17 @@ func (s *service) shutdown(ctx context.Context) error {
 	return errors.Join(s.API.Shutdown(ctx), <-grpc, s.Admin.Shutdown(ctx))
 }
 
-func (s *service) logStart(cfg config, api, admin net.Addr) {
+func (s *service) logStart(cfg settings.Config, api, admin net.Addr) {
 	s.Log.Info("Started", append([]zap.Field{
 		zap.String("version", versionLine()),
 		zap.String("store", string(s.Store.Name)),
 		zap.Int("shards", len(s.Store.Shards)),
 		zap.Stringer("addr", api),
 		zap.Stringer("adminAddr", admin),
-		zap.String("decisionAPI", decisionAPIAccess(cfg.HTTP)),
-		zap.String("upstream", cfg.HTTP.Upstream.URL),
+		zap.String("decisionAPI", decisionAPIAccess(cfg)),
+		zap.String("upstream", cfg.Upstream.URL),
 	}, s.Policies.startFields(cfg.Policy)...)...)
-	s.logPlacement()
+	s.logShardRouting()
 	for _, shard := range s.Store.Shards {
 		s.Log.Info("Shard", zap.String("shard", shard.Name), zap.String("identity", shard.Identity),
 			zap.String("addr", shard.Addr))
@@ -132,14 +144,14 @@ func (s *service) logStart(cfg config, api, admin net.Addr) {
 		s.Log.Warn("The buckets are in this process's memory: each process counts on its own, and a restart forgets. " +
 			"Set VELOCITY_REDIS_ADDRS to share them")
 	}
-	_ = s.Log.Sync() // whoever watches the start need not wait for the next flush
+	_ = s.Log.Sync() // so that the lines show before the next flush
 }
 
-func decisionAPIAccess(cfg httpfiber.Config) string {
+func decisionAPIAccess(cfg settings.Config) string {
 	switch {
-	case cfg.APIToken != "":
+	case cfg.HTTP.APIToken != "":
 		return "token"
-	case cfg.Upstream.URL != "":
+	case cfg.Upstream.Enabled():
 		return "off: its paths are the upstream's until VELOCITY_API_TOKEN is set"
 	default:
 		return "protected: loopback and trusted proxies only, until VELOCITY_API_TOKEN is set"
@@ -147,10 +159,10 @@ func decisionAPIAccess(cfg httpfiber.Config) string {
 }
 
 func (s *service) warnOfUnknownSettings() {
-	for _, unknown := range unknownSettings(os.Environ(), settingsOf(&config{})) {
-		fields := []zap.Field{zap.String("variable", unknown.name)}
-		if unknown.nearest != "" {
-			fields = append(fields, zap.String("nearest", unknown.nearest))
+	for _, unknown := range settings.Unknown(os.Environ()) {
+		fields := []zap.Field{zap.String("variable", unknown.Name)}
+		if unknown.Nearest != "" {
+			fields = append(fields, zap.String("nearest", unknown.Nearest))
 		}
 		s.Log.Warn("This environment variable is no setting", fields...)
 	}

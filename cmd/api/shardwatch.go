@@ -7,49 +7,53 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore"
+	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/batch"
+	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/failure"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
 const (
-	// At the start the shards are asked until they answer, at most so long.
-	greetingTimeout  = time.Second
-	greetingInterval = 100 * time.Millisecond
+	// At the start the shards are asked at this interval until they answer, or until the timeout.
+	startTimeout  = time.Second
+	startInterval = 100 * time.Millisecond
 )
 
-// The messages are what operators search and alert for.
+// Operators search and alert for these messages.
 const (
 	msgShardDown = "A shard does not answer: the failure policy decides for its clients"
 	msgShardUp   = "A shard answers again: it decides for its clients"
 	msgACL       = "Redis refuses commands that Velocity needs: docs/failures.md has the ACL"
 	msgSkew      = "A shard's clock differs from this machine's: look after both"
 	msgSkewOver  = "A shard's clock agrees with this machine's again"
+	msgPanic     = "Asking a shard panicked: please report this defect with its stack"
 )
 
 // advice is what to do about a failure whose name does not say it.
-var advice = map[ports.FailureKind]string{
-	ports.FailureOOM:        "raise maxmemory, and set maxmemory-policy volatile-ttl: buckets that are nearly full again then make room",
-	ports.FailureReadOnly:   "this address is a replica: give that of the primary, or let Sentinel name it",
-	ports.FailureMasterDown: "this address is a replica that has lost its primary",
-	ports.FailureNoReplicas: "the primary has fewer replicas than min-replicas-to-write asks for",
-	ports.FailureMisconf:    "Redis cannot save its data: see its log; the buckets need no saving (save \"\")",
-	ports.FailureAuth:       "see VELOCITY_REDIS_USERNAME and VELOCITY_REDIS_PASSWORD",
-	ports.FailureNoPerm:     "the ACL of VELOCITY_REDIS_USERNAME needs: +eval +evalsha +time +hget +hmget +hset +hdel +pexpireat ~velocity:*",
-	ports.FailureMaxClients: "raise maxclients: it must exceed VELOCITY_REDIS_POOL_SIZE times the number of nodes",
-	ports.FailureTLS:        "see VELOCITY_REDIS_TLS and the files that it names",
-	ports.FailureBusy:       "a script that is not Velocity's blocks Redis",
+var advice = map[failure.Kind]string{
+	failure.OOM:        "raise maxmemory, and set maxmemory-policy volatile-ttl: buckets that are nearly full again then make room",
+	failure.ReadOnly:   "this address is a replica: give that of the primary, or let Sentinel name it",
+	failure.MasterDown: "this address is a replica that has lost its primary",
+	failure.NoReplicas: "the primary has fewer replicas than min-replicas-to-write asks for",
+	failure.Misconf:    "Redis cannot save its data: see its log; the buckets need no saving (save \"\")",
+	failure.Auth:       "see VELOCITY_REDIS_USERNAME and VELOCITY_REDIS_PASSWORD",
+	failure.NoPerm:     "the ACL of VELOCITY_REDIS_USERNAME needs: +eval +evalsha +time +hget +hmget +hset +hdel +hscan +pexpireat +zrange +zcard +zcount +zscore +zadd +zrem +zremrangebyrank ~velocity:*",
+	failure.MaxClients: "raise maxclients: it must exceed VELOCITY_REDIS_POOL_SIZE times the number of nodes",
+	failure.TLS:        "see VELOCITY_REDIS_TLS and the files that it names",
+	failure.Busy:       "a script that is not Velocity's blocks Redis",
 }
 
-// watchShards logs what happens to the shards, each change once.
+// watchShards logs each change of the state of a shard once.
 func watchShards(m *redisstore.RedisShardManager, log *zap.Logger) {
-	m.OnBreaker(func(c redisstore.BreakerChange) {
+	m.OnBreaker(func(c batch.BreakerChange) {
 		if !c.Open {
 			log.Warn(msgShardUp, zap.String("shard", c.Shard), zap.Duration("outage", c.Outage))
 			return
 		}
 		fields := []zap.Field{
-			zap.String("shard", c.Shard), zap.String("kind", string(c.Kind)), zap.Time("since", c.At), zap.Error(c.Cause),
+			zap.String("shard", c.Shard), zap.String("kind", string(c.Kind)), zap.String("since", c.At.UTC().Format(time.RFC3339Nano)), zap.Error(c.Cause),
 		}
 		if text := advice[c.Kind]; text != "" {
 			fields = append(fields, zap.String("advice", text))
@@ -58,7 +62,7 @@ func watchShards(m *redisstore.RedisShardManager, log *zap.Logger) {
 	})
 	m.OnSkew(func(shard string, ahead time.Duration) {
 		fields := []zap.Field{zap.String("shard", shard), zap.Duration("ahead", ahead)}
-		if ahead.Abs() > redisstore.MaxSkew {
+		if ahead.Abs() > batch.MaxSkew {
 			log.Error(msgSkew, fields...)
 		} else {
 			log.Info(msgSkewOver, fields...)
@@ -66,10 +70,23 @@ func watchShards(m *redisstore.RedisShardManager, log *zap.Logger) {
 	})
 }
 
-// greetShards asks the shards for a while, since the first connections may take longer than one decision's budget,
-// and says which of them do not answer. The start does not wait for them: until they do, the failure policy decides.
-// Where that has opened the circuit breaker, it has been said already.
-func (s *service) greetShards(ctx context.Context) {
+// panicLogInterval is the time in which at most one panic is logged: each call may panic.
+const panicLogInterval = 10 * time.Second
+
+// watchPanics logs panics while a shard is asked. Their requests were decided by the failure policy.
+func watchPanics(m *redisstore.RedisShardManager, log *zap.Logger) {
+	log = log.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
+		return zapcore.NewSamplerWithOptions(core, panicLogInterval, 1, 0)
+	}))
+	m.OnPanic(func(shard string, p *failure.PanicError) {
+		log.Error(msgPanic, zap.String("shard", shard), zap.Any("reason", p.Reason), zap.ByteString("stack", p.Stack))
+	})
+}
+
+// checkShards logs which shards do not answer at the start. It asks them for a second, because the first connections may
+// take longer than the timeout of a decision. The service does not wait for it: meanwhile the failure policy decides. A
+// shard whose breaker is open has been logged already.
+func (s *service) checkShards(ctx context.Context) {
 	if s.Store.Redis == nil {
 		return
 	}
@@ -86,17 +103,17 @@ func (s *service) greetShards(ctx context.Context) {
 	}
 }
 
-// awaitShards returns those that do not answer.
+// awaitShards waits until every shard answers, and returns those that do not before the timeout.
 func (s *service) awaitShards(ctx context.Context) []ports.ShardHealth {
 	for began := time.Now(); ; {
 		down := slices.DeleteFunc(s.Store.Health.CheckHealth(ctx), func(h ports.ShardHealth) bool { return h.Err == nil })
-		if len(down) == 0 || time.Since(began) >= greetingTimeout {
+		if len(down) == 0 || time.Since(began) >= startTimeout {
 			return down
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(greetingInterval):
+		case <-time.After(startInterval):
 		}
 	}
 }
@@ -107,13 +124,13 @@ func (s *service) breakerIsOpen(shard string) bool {
 	})
 }
 
-// logPlacement shows what nodes that share shards must agree on.
-func (s *service) logPlacement() {
+// logShardRouting logs the list of shards, on which all nodes must agree.
+func (s *service) logShardRouting() {
 	if s.Store.Redis == nil {
 		return
 	}
-	if placement := s.Store.Redis.Manager().Placement(); placement != "" {
+	if digest := s.Store.Redis.Manager().RoutingDigest(); digest != "" {
 		s.Log.Info("Clients are placed on shards by this list: it must be the same on every node",
-			zap.String("placement", placement))
+			zap.String("placement", digest))
 	}
 }

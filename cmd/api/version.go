@@ -1,32 +1,30 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"runtime"
 	"runtime/debug"
+
+	"github.com/velocity-limiter/velocity/internal/domain/calendar"
 )
 
 // version is set by -ldflags "-X main.version=...".
 var version = ""
 
-// versionLine names the version, the commit it was built from and the compiler, as far as they are known.
+// versionLine returns the version, the commit it was built from, the compiler, and the version of the time-zone database,
+// by which quotas find their days: nodes with different ones may disagree on them.
 func versionLine() string {
 	v, commit := built()
-	return fmt.Sprintf("velocity %s, commit %s, %s", v, commit, runtime.Version())
+	return fmt.Sprintf("velocity %s, commit %s, %s, time zones %s", v, commit, runtime.Version(), calendar.ZonesVersion())
 }
 
-func built() (v, commit string) {
-	v, commit = version, "unknown"
-	if info, ok := debug.ReadBuildInfo(); ok {
-		if v == "" {
-			v = info.Main.Version
-		}
-		commit = commitOf(info)
+// built returns the version and the commit. Each is "" or "unknown" if the build does not record it.
+func built() (string, string) {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return version, "unknown"
 	}
-	return v, commit
-}
-
-func commitOf(info *debug.BuildInfo) string {
 	commit, changed := "unknown", ""
 	for _, s := range info.Settings {
 		switch {
@@ -36,5 +34,5 @@ func commitOf(info *debug.BuildInfo) string {
 			changed = " with changes"
 		}
 	}
-	return commit + changed
+	return cmp.Or(version, info.Main.Version), commit + changed
 }

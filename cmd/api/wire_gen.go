@@ -7,27 +7,27 @@
 package main
 
 import (
-	"github.com/google/wire"
 	"github.com/velocity-limiter/velocity/internal/adapters/telemetry"
-	"github.com/velocity-limiter/velocity/internal/app"
-	"github.com/velocity-limiter/velocity/internal/ports"
+	"github.com/velocity-limiter/velocity/internal/settings"
 )
 
 // Injectors from wire.go:
 
-// newService puts the rooms together. The cleanup closes what was opened, in the reverse order.
-func newService(cfg config, log *telemetry.Logger) (*service, func(), error) {
-	httpfiberConfig := cfg.HTTP
-	mainStoreConfig := cfg.Store
+// newService composes the service. The cleanup closes what was opened, in the reverse order.
+func newService(cfg settings.Config, log *telemetry.Logger) (*service, func(), error) {
+	config := cfg.HTTP
+	httpproxyConfig := cfg.Upstream
+	waiting := cfg.Waiting
+	settingsStore := cfg.Store
 	redisstoreConfig := cfg.Redis
-	shortcutConfig := cfg.Shortcut
+	denialcacheConfig := cfg.DenialCache
 	memstoreConfig := cfg.Memory
-	logger := provideZap(log)
+	logger := log.Logger
 	tracer, cleanup, err := provideTracer(logger)
 	if err != nil {
 		return nil, nil, err
 	}
-	mainStore, cleanup2, err := provideStore(mainStoreConfig, redisstoreConfig, shortcutConfig, memstoreConfig, tracer, logger)
+	mainStore, cleanup2, err := provideStore(settingsStore, redisstoreConfig, denialcacheConfig, memstoreConfig, tracer, logger)
 	if err != nil {
 		cleanup()
 		return nil, nil, err
@@ -38,9 +38,17 @@ func newService(cfg config, log *telemetry.Logger) (*service, func(), error) {
 		cleanup()
 		return nil, nil, err
 	}
-	mainPolicyConfig := cfg.Policy
-	mainPolicies, err := providePolicies(mainPolicyConfig, logger)
+	overrideStore, cleanup4, err := provideOverrides(mainStore, logger)
 	if err != nil {
+		cleanup3()
+		cleanup2()
+		cleanup()
+		return nil, nil, err
+	}
+	policy := cfg.Policy
+	mainPolicies, err := providePolicies(policy, logger)
+	if err != nil {
+		cleanup4()
 		cleanup3()
 		cleanup2()
 		cleanup()
@@ -48,13 +56,7 @@ func newService(cfg config, log *telemetry.Logger) (*service, func(), error) {
 	}
 	telemetryConfig := cfg.Log
 	decisionLog := telemetry.NewDecisionLog(telemetryConfig, log)
-	grpcenvoyConfig := cfg.GRPC
-	metrics := provideMetrics(mainStore, mainLocalStore, mainPolicies, grpcenvoyConfig, log)
-	top, cleanup4 := provideTop()
-	observer := provideObserver(decisionLog, metrics, top)
-	rateLimiter := provideLimiter(mainStore, mainLocalStore, mainPolicies, observer)
-	limiter := provideMeasuredLimiter(rateLimiter, metrics)
-	server, err := provideServer(httpfiberConfig, limiter, metrics, tracer, logger)
+	verifier, cleanup5, err := provideTokens(mainPolicies, logger)
 	if err != nil {
 		cleanup4()
 		cleanup3()
@@ -62,8 +64,28 @@ func newService(cfg config, log *telemetry.Logger) (*service, func(), error) {
 		cleanup()
 		return nil, nil, err
 	}
-	mainGrpcDoor, err := provideGRPCDoor(grpcenvoyConfig, httpfiberConfig, mainPolicyConfig, limiter, tracer, logger)
+	grpcenvoyConfig := cfg.GRPC
+	metrics := provideMetrics(mainStore, mainLocalStore, mainPolicies, overrideStore, verifier, grpcenvoyConfig, log)
+	top, cleanup6 := provideTop()
+	observer := provideObserver(decisionLog, metrics, top)
+	rateLimiter, cleanup7 := provideLimiter(waiting, mainStore, mainLocalStore, overrideStore, mainPolicies, observer, logger)
+	limiter := provideMeasuredLimiter(rateLimiter, metrics)
+	mainDataPlane, err := provideDataPlane(config, httpproxyConfig, limiter, rateLimiter, verifier, metrics, tracer, logger)
 	if err != nil {
+		cleanup7()
+		cleanup6()
+		cleanup5()
+		cleanup4()
+		cleanup3()
+		cleanup2()
+		cleanup()
+		return nil, nil, err
+	}
+	mainGrpcListener, err := provideGRPCListener(grpcenvoyConfig, config, policy, limiter, metrics, tracer, logger)
+	if err != nil {
+		cleanup7()
+		cleanup6()
+		cleanup5()
 		cleanup4()
 		cleanup3()
 		cleanup2()
@@ -71,9 +93,12 @@ func newService(cfg config, log *telemetry.Logger) (*service, func(), error) {
 		return nil, nil, err
 	}
 	adminConfig := cfg.Admin
-	serviceState := provideServiceState(mainPolicies, server)
-	admin, err := provideAdmin(adminConfig, rateLimiter, mainStore, serviceState, mainPolicies, metrics, top, logger)
+	mainReloader := provideReloader(mainPolicies, mainGrpcListener)
+	server, err := provideAdmin(adminConfig, rateLimiter, mainStore, mainDataPlane, verifier, mainPolicies, mainReloader, metrics, top, logger)
 	if err != nil {
+		cleanup7()
+		cleanup6()
+		cleanup5()
 		cleanup4()
 		cleanup3()
 		cleanup2()
@@ -81,45 +106,23 @@ func newService(cfg config, log *telemetry.Logger) (*service, func(), error) {
 		return nil, nil, err
 	}
 	mainService := &service{
-		API:      server,
-		GRPC:     mainGrpcDoor,
-		Admin:    admin,
-		Store:    mainStore,
-		Local:    mainLocalStore,
-		Policies: mainPolicies,
-		Log:      logger,
+		API:       mainDataPlane,
+		GRPC:      mainGrpcListener,
+		Admin:     server,
+		Store:     mainStore,
+		Local:     mainLocalStore,
+		Overrides: overrideStore,
+		Policies:  mainPolicies,
+		Files:     mainReloader,
+		Log:       logger,
 	}
 	return mainService, func() {
+		cleanup7()
+		cleanup6()
+		cleanup5()
 		cleanup4()
 		cleanup3()
 		cleanup2()
 		cleanup()
 	}, nil
 }
-
-// wire.go:
-
-// One set per room. What a room needs from another it gets as a port.
-var (
-	configSet    = wire.NewSet(wire.FieldsOf(new(config), "Policy", "HTTP", "GRPC", "Admin", "Store", "Redis", "Shortcut", "Memory", "Log"))
-	telemetrySet = wire.NewSet(
-		provideZap,
-		provideTracer, telemetry.NewDecisionLog, provideMetrics,
-		provideTop,
-		provideObserver,
-	)
-	storeSet = wire.NewSet(
-		provideStore,
-		provideLocalStore,
-	)
-	appSet = wire.NewSet(
-		providePolicies,
-		provideLimiter, wire.Bind(new(ports.PolicySource), new(*policies)), provideMeasuredLimiter, wire.Bind(new(ports.Inspector), new(*app.RateLimiter)),
-	)
-	httpSet = wire.NewSet(
-		provideServer,
-		provideGRPCDoor,
-		provideAdmin,
-		provideServiceState,
-	)
-)

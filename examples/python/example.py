@@ -1,4 +1,4 @@
-"""Shows the client at work: python3 example.py http://localhost:3000 [token]"""
+"""Shows how to use the client: python3 example.py http://localhost:3000 [token]"""
 
 import sys
 
@@ -10,10 +10,10 @@ def main():
     try:
         for i in range(12):
             decision = client.check("alice")
-            print(i + 1, "allowed" if decision["allowed"] else f"denied, again in {decision['retry_after_ms']} ms")
-        print("refunded:", client.refund("alice", 2)["remaining"], "left")
+            print(i + 1, "allowed" if decision["allowed"] else f"denied, retry in {decision['retry_after_ms']} ms")
+        print("refunded:", client.refund("alice", 2, taken_at_us=decision["taken_at_us"])["remaining"], "left")
         print("charged:", client.charge("alice", 5)["remaining"], "left")
-        print("together:", [a["allowed"] for a in client.checks([{"key": "bob", "cost": 10}, {"key": "bob"}])])
+        print("two checks:", [a["allowed"] for a in client.checks([{"key": "bob", "cost": 10}, {"key": "bob"}])])
         try:
             client.check("alice", policy="none")
         except velocity.Problem as problem:

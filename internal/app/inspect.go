@@ -2,11 +2,14 @@ package app
 
 import (
 	"context"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
@@ -16,22 +19,22 @@ func (r *RateLimiter) Inspect(ctx context.Context, id ports.ClientID) (ports.Buc
 	if err != nil {
 		return ports.BucketReport{}, err
 	}
-	found.take.Op = domain.OpPeek
+	found.take.Op = domain.OpList
 	result := ports.Take(ctx, r.store, found.take)
 	if result.Err != nil {
 		return ports.BucketReport{}, result.Err
 	}
 	report := ports.BucketReport{
-		Policy: found.policy.Name, Source: found.source.String(), Store: result.Store, Now: result.Now,
-		Limits: make([]ports.BucketLevel, len(found.take.Limits)),
+		Policy: found.policy.Name, Source: found.source.String(), Key: found.listed(id.Key), Store: result.Store, Now: result.Now,
+		Limits: make([]ports.LimitLevel, len(found.take.Limits)), Override: found.override,
 	}
 	for i, limit := range found.take.Limits {
-		report.Limits[i] = ports.BucketLevel{Limit: limit, Bucket: result.Buckets[i]}
+		report.Limits[i] = ports.LimitLevel{Limit: limit, State: result.States[i], Permits: result.Permits[i]}
 	}
 	return report, nil
 }
 
-// Reset implements ports.Inspector. It resets this process's fallback bucket too.
+// Reset implements ports.Inspector. It resets the bucket in this process's own store too.
 func (r *RateLimiter) Reset(ctx context.Context, id ports.ClientID) error {
 	found, err := r.identify(id)
 	if err != nil {
@@ -44,89 +47,285 @@ func (r *RateLimiter) Reset(ctx context.Context, id ports.ClientID) error {
 	return ports.Take(ctx, r.store, found.take).Err
 }
 
-// identified is one bucket group.
+// EndPermits implements ports.Inspector. It ends those in this process's own store, too.
+func (r *RateLimiter) EndPermits(ctx context.Context, id ports.ClientID, permit string) (ended int, err error) {
+	found, err := r.identify(id)
+	if err != nil {
+		return 0, err
+	}
+	if permit != "" && !domain.ValidPermitID(permit) {
+		return 0, &domain.FieldError{
+			Kind: domain.ErrInvalidRequest, Field: "id", Value: strconv.Quote(permit), Reason: "must be the ID of a permit, as an inspection shows it",
+		}
+	}
+	group := found.take
+	group.Limits = slices.DeleteFunc(group.Limits, func(l domain.Limit) bool { return l.Kind() != domain.KindConcurrency })
+	if len(group.Limits) == 0 {
+		return 0, &domain.FieldError{
+			Kind: domain.ErrInvalidRequest, Field: "policy", Value: strconv.Quote(id.Policy),
+			Reason: "has no concurrency limit by " + found.source.String() + ", so that no one holds permits",
+		}
+	}
+	for _, store := range []ports.BucketStore{r.local, r.store} {
+		n, err := endPermits(ctx, store, group, permit)
+		ended += n
+		if err != nil {
+			return ended, err
+		}
+	}
+	return ended, nil
+}
+
+// endPermits ends one permit of a group in one store, or all that are held of it, and returns how many it ended.
+func endPermits(ctx context.Context, store ports.BucketStore, group ports.TakeRequest, permit string) (ended int, err error) {
+	if permit != "" {
+		return releaseAll(ctx, store, group, []string{permit})
+	}
+	// A list is not always complete. The number held at first bounds the lists, since others may be taking permits meanwhile.
+	for left := -1; left != 0; {
+		group.Op = domain.OpList
+		list := ports.Take(ctx, store, group)
+		if list.Err != nil {
+			return ended, list.Err
+		}
+		if left < 0 {
+			left = 0
+			for i := range group.Limits {
+				left += int(group.Limits[i].Concurrency().Held(list.States[i]))
+			}
+		}
+		var ids []string
+		for _, permits := range list.Permits {
+			for _, p := range permits {
+				ids = append(ids, p.ID)
+			}
+		}
+		if len(ids) == 0 {
+			break
+		}
+		left = max(left-len(ids), 0)
+		n, err := releaseAll(ctx, store, group, ids) // a permit may be held of several limits; it ends once
+		ended += n
+		if err != nil {
+			return ended, err
+		}
+	}
+	return ended, nil
+}
+
+// releaseAll releases permits of one group, charges and refunds nothing, and returns how many of them were held.
+func releaseAll(ctx context.Context, store ports.BucketStore, group ports.TakeRequest, ids []string) (ended int, err error) {
+	reqs, results := make([]ports.TakeRequest, len(ids)), make([]ports.TakeResult, len(ids))
+	for i, id := range ids {
+		reqs[i] = group
+		reqs[i].Op, reqs[i].Permit = domain.OpRelease, id
+	}
+	store.TakeMany(ctx, reqs, results)
+	for i := range results {
+		switch {
+		case results[i].Err != nil:
+			err = results[i].Err
+		case results[i].Verdict == domain.Allowed:
+			ended++
+		}
+	}
+	return ended, err
+}
+
+// identified is the bucket group of one client.
 type identified struct {
-	policy *domain.Policy
-	source domain.Key
+	policy *policy.Policy
+	source clientkey.Key
+	client []clientkey.Part
 	take   ports.TakeRequest
+	// override is the one at run time that applies to the client; nil if none does.
+	override *ports.Override
 }
 
 func (r *RateLimiter) identify(id ports.ClientID) (identified, error) {
-	policy, err := r.named(id.Policy)
+	p, err := r.inspected(id.Policy)
 	if err != nil {
 		return identified{}, err
 	}
-	key, stoodIn, err := sourceOf(policy, id.Source)
+	c, err := clientOf(p, id)
 	if err != nil {
 		return identified{}, err
 	}
-	var parts []domain.KeyPart
-	if values, ok := domain.SplitListValue(id.Key, len(key)); ok {
-		for i, value := range values {
-			parts = append(parts, domain.KeyPart{Source: key[i], Value: key[i].Normalize(value)})
-		}
-	}
-	global := key[0].Kind == domain.SourceGlobal
-	switch {
-	case global:
-		parts = []domain.KeyPart{{Source: key[0]}}
-	case parts == nil:
-		return identified{}, &domain.FieldError{
-			Kind: domain.ErrInvalidRequest, Field: "key", Reason: "must have the values of " + key.String() + " with & between",
-		}
-	case id.Key == "":
-		return identified{}, &domain.FieldError{Kind: domain.ErrInvalidRequest, Field: "key", Reason: "must not be empty"}
-	}
-	groups := policy.Groups()
-	if own := policy.OwnKey(); key.Equal(own) || stoodIn && mayLack(own) {
-		if rules := policy.RulesFor(domain.ListValue(parts), !key.Equal(own)); rules.Groups != nil {
-			groups = rules.Groups
-		}
-	}
-	take := ports.TakeRequest{Key: domain.NewListKey(policy.Name, parts)}
+	take := ports.TakeRequest{Key: clientkey.NewListBucketKey(p.Name, c.parts)}
+	groups, o := r.rulesFor(p, &c, take.Key)
 	for i := range groups {
-		if groups[i].Key.Equal(key) || stoodIn && mayLack(groups[i].Key) {
+		if groups[i].Key.Equal(c.key) || c.fallback && optional(groups[i].Key) {
 			take.Limits = append(take.Limits, groups[i].Limits...)
 		}
 	}
-	return identified{policy, key, take}, nil
+	return identified{p, c.key, c.parts, take, o}, nil
 }
 
-// sourceOf finds the key that a source names: the policy's own, one of its limits', or the address. stoodIn says that
-// the address is that of a client which may have sent no other key, so that limits of those count by it, too.
-func sourceOf(policy *domain.Policy, source string) (key domain.Key, stoodIn bool, err error) {
-	own, address := policy.OwnKey(), domain.Key{{Kind: domain.SourceIP}}
+// listed returns the key as the operator wrote it, but for secret values their HMACs.
+func (i *identified) listed(key string) string {
+	if !i.source.Secret() {
+		return key
+	}
+	return clientkey.ListValue(i.client)
+}
+
+// client is one that an operator names.
+type client struct {
+	key      clientkey.Key
+	fallback bool // the key is the address, and the policy has optional keys
+	parts    []clientkey.Part
+}
+
+// clientOf returns the client that id names under a policy.
+func clientOf(p *policy.Policy, id ports.ClientID) (client, error) {
+	key, fallback, err := sourceOf(p, id.Source)
+	if err != nil {
+		return client{}, err
+	}
+	parts, err := partsOf(key, id.Key)
+	return client{key, fallback, parts}, err
+}
+
+// partsOf returns the parts of a key whose values are given as clientkey.ListValue writes them.
+func partsOf(key clientkey.Key, text string) ([]clientkey.Part, error) {
+	var parts []clientkey.Part
+	values, ok := clientkey.SplitListValue(text, len(key))
+	switch {
+	case key[0].Kind == clientkey.SourceGlobal:
+		parts = []clientkey.Part{{Source: key[0]}}
+	case !ok:
+		return nil, &domain.FieldError{
+			Kind: domain.ErrInvalidRequest, Field: "key", Reason: "must have the values of " + key.String() + " with & between",
+		}
+	case text == "":
+		return nil, &domain.FieldError{Kind: domain.ErrInvalidRequest, Field: "key", Reason: "must not be empty"}
+	default:
+		for i, value := range values {
+			if key[i].IsAddress() && inBrackets(value) {
+				return nil, &domain.FieldError{
+					Kind: domain.ErrInvalidRequest, Field: "key", Value: strconv.Quote(value), Reason: "must be the address without brackets",
+				}
+			}
+			if key[i].Secret() && clientkey.LooksListed(value) && !clientkey.Listed(value) {
+				return nil, &domain.FieldError{
+					Kind: domain.ErrInvalidRequest, Field: "key", Reason: "must be hmac: and 64 hexadecimal digits in lower case, if it begins with hmac:",
+				}
+			}
+			parts = append(parts, clientkey.ListedPart(key[i], value))
+		}
+	}
+	return parts, nil
+}
+
+// rulesFor returns the limits of a client, and the override at run time that applies to it, or nil.
+func (r *RateLimiter) rulesFor(p *policy.Policy, c *client, bucket clientkey.BucketKey) (groups []policy.Group, o *ports.Override) {
+	own := p.EffectiveKey()
+	byPolicyKey := c.key.Equal(own)
+	if !byPolicyKey && (!c.fallback || !optional(own)) {
+		return ownGroups(p.Groups()), nil // the key of another limit
+	}
+	atRunTime := r.overrideRules(p, bucket)
+	if atRunTime == nil {
+		return ownGroups(groupsOf(p, p.RulesForParts(c.parts, !byPolicyKey))), nil
+	}
+	if e, found := r.table.Get(bucket); found && !e.Ended {
+		shown := r.shownUnder(p, &e)
+		o = &shown
+	}
+	return ownGroups(groupsOf(p, atRunTime.Rules)), o
+}
+
+// policyOrShared returns the policy of that name, or what stands for a shared limit: "shared/tenant".
+func (r *RateLimiter) policyOrShared(name string) (*policy.Policy, error) {
+	limit, isShared := strings.CutPrefix(name, policy.SharedPrefix)
+	if !isShared {
+		return r.named(name)
+	}
+	s, err := r.policies.Shared(limit)
+	if err != nil {
+		return nil, err
+	}
+	return s.Policy(), nil
+}
+
+// ShownKey returns the key of a client as logs may show it: with the HMACs of secret values in their places. It is "" for a client that
+// cannot be.
+func (r *RateLimiter) ShownKey(id ports.ClientID) string {
+	p, err := r.policyOrShared(id.Policy)
+	if err != nil {
+		return ""
+	}
+	c, err := clientOf(p, id)
+	if err != nil {
+		return ""
+	}
+	return clientkey.ListValue(c.parts)
+}
+
+// inspected returns the policy or the shared limit of that name, which must have limits of its own.
+func (r *RateLimiter) inspected(name string) (*policy.Policy, error) {
+	p, err := r.policyOrShared(name)
+	if err == nil && len(ownGroups(p.Groups())) == 0 {
+		return nil, &domain.FieldError{
+			Kind: domain.ErrInvalidRequest, Field: "policy", Value: strconv.Quote(name),
+			Reason: "has no limits of its own, only shared ones: name one, as in " + p.Groups()[0].Owner,
+		}
+	}
+	return p, err
+}
+
+// ownGroups returns the groups of the limits that no other policy shares.
+func ownGroups(groups []policy.Group) []policy.Group {
+	return slices.DeleteFunc(slices.Clone(groups), func(g policy.Group) bool { return g.Shared != nil })
+}
+
+// inBrackets reports whether value is an address as in a URL. No client has this key, unless a caller gave it.
+func inBrackets(value string) bool {
+	inner, opened := strings.CutPrefix(value, "[")
+	inner, closed := strings.CutSuffix(inner, "]")
+	_, err := netip.ParseAddr(inner)
+	return opened && closed && err == nil
+}
+
+// sourceOf returns the key that a source names: the policy's, one of its limits', or the address. fallback reports that the
+// key is the address and that the policy has optional keys: the limits of these then count by the address too.
+func sourceOf(p *policy.Policy, source string) (key clientkey.Key, fallback bool, err error) {
+	own, address := p.EffectiveKey(), clientkey.Key{{Kind: clientkey.SourceIP}}
 	if source == "" {
-		if !slices.ContainsFunc(policy.Groups(), func(g domain.Group) bool { return g.Own }) {
-			return policy.Groups()[0].Key, false, nil // no limit counts by the policy's own
+		groups := ownGroups(p.Groups())
+		if len(groups) > 0 && !slices.ContainsFunc(groups, func(g policy.Group) bool { return g.ByPolicyKey }) {
+			return groups[0].Key, false, nil // no limit counts by the policy's key
 		}
 		return own, false, nil
 	}
-	named, err := domain.ParseKey(source)
-	known, keys := []string{}, []domain.Key{}
-	for _, group := range policy.Groups() {
+	named, err := clientkey.Parse(source)
+	known, keys := []string{}, []clientkey.Key{}
+	for _, group := range ownGroups(p.Groups()) {
 		known, keys = append(known, group.Key.String()), append(keys, group.Key)
-		stoodIn = stoodIn || mayLack(group.Key)
+		fallback = fallback || optional(group.Key)
 	}
-	if stoodIn && !slices.Contains(known, address.String()) {
+	if fallback && !slices.Contains(known, address.String()) {
 		known, keys = append(known, address.String()), append(keys, address)
 	}
-	if err == nil && slices.ContainsFunc(keys, named.Equal) {
-		return domain.Key(named.Sources()), stoodIn && named.Equal(address), nil
+	if i := slices.IndexFunc(keys, named.Equal); err == nil && i >= 0 {
+		return clientkey.Key(keys[i].Sources()), fallback && named.Equal(address), nil
 	}
-	return nil, false, &domain.FieldError{
-		Kind: domain.ErrInvalidRequest, Field: "source", Value: strconv.Quote(source),
-		Reason: "must be one of the policy's keys: " + strings.Join(known, "; "),
+	reason := "must be one of the policy's keys: " + strings.Join(known, "; ")
+	for _, group := range p.Groups() {
+		if group.Shared != nil && group.Key.Equal(named) {
+			reason += "; the limit that policies share by this key is the policy " + group.Owner
+		}
 	}
+	return nil, false, &domain.FieldError{Kind: domain.ErrInvalidRequest, Field: "source", Value: strconv.Quote(source), Reason: reason}
 }
 
-// mayLack reports whether a request may come without this key, so that the address stands in.
-func mayLack(key domain.Key) bool {
+// optional reports whether a request may lack this key. It is then counted by its client's address.
+func optional(key clientkey.Key) bool {
 	if len(key) != 1 {
 		return false
 	}
 	switch key[0].Kind {
-	case domain.SourceHeader, domain.SourceCookie, domain.SourceQuery:
+	case clientkey.SourceHeader, clientkey.SourceCookie, clientkey.SourceQuery, clientkey.SourceClaim:
 		return true
 	default:
 		return false

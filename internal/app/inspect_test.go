@@ -8,27 +8,30 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
+	"github.com/velocity-limiter/velocity/internal/domain/decision"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
 func TestInspect_readsWhatTheStoreHolds(t *testing.T) {
-	s := newStage(t, byHeader, domain.FailOpen)
-	_, err := s.Decide(t.Context(), domain.Request{Key: "alice", Cost: 2})
+	s := newFixture(t, byHeader, policy.FailOpen)
+	_, err := s.Decide(t.Context(), policy.Request{Key: "alice", Cost: 2})
 	require.NoError(t, err)
 	report, err := s.Inspect(t.Context(), ports.ClientID{Policy: "default", Key: "alice"})
 	require.NoError(t, err)
 	assert.Equal(t, "header:x-client-id", report.Source)
-	assert.Equal(t, domain.StoreRedis, report.Store)
+	assert.Equal(t, decision.StoreRedis, report.Store)
 	require.Len(t, report.Limits, 1)
 	level := report.Limits[0]
-	assert.Equal(t, domain.Tokens(1), level.Limit.Remaining(level.Bucket))
+	assert.Equal(t, domain.Tokens(1), level.Limit.Remaining(level.State))
 }
 
-func TestReset_fillsTheBucketHereAndThere(t *testing.T) {
-	s := newStage(t, byHeader, domain.FailLocal)
+func TestReset_fillsTheBucketInBothStores(t *testing.T) {
+	s := newFixture(t, byHeader, policy.FailLocal)
 	for _, fail := range []func(*ports.TakeRequest) error{nil, failing(ports.ErrUnavailable)} {
 		s.store.fail = fail
-		d, err := s.Decide(t.Context(), domain.Request{Key: "alice", Cost: 3})
+		d, err := s.Decide(t.Context(), policy.Request{Key: "alice", Cost: 3})
 		require.NoError(t, err)
 		require.True(t, d.Allowed())
 	}
@@ -36,51 +39,56 @@ func TestReset_fillsTheBucketHereAndThere(t *testing.T) {
 	require.NoError(t, s.Reset(t.Context(), ports.ClientID{Policy: "default", Key: "alice"}))
 	for _, fail := range []func(*ports.TakeRequest) error{nil, failing(ports.ErrUnavailable)} {
 		s.store.fail = fail
-		d, err := s.Decide(t.Context(), domain.Request{Key: "alice", Cost: 3})
+		d, err := s.Decide(t.Context(), policy.Request{Key: "alice", Cost: 3})
 		require.NoError(t, err)
 		assert.True(t, d.Allowed())
 	}
 }
 
 func TestInspect_findsTheClientThatHadNoKey(t *testing.T) {
-	s := newStage(t, byHeader, domain.FailOpen)
+	s := newFixture(t, byHeader, policy.FailOpen)
 	id := ports.ClientID{Policy: "default", Key: "2001:db8::5", Source: "ip"}
 	require.NoError(t, s.Reset(t.Context(), id))
-	assert.Contains(t, s.store.keys(), domain.BucketKey("default:ip=2001%3Adb8%3A%3A/64"))
+	assert.Contains(t, s.store.keys(), clientkey.BucketKey("default:ip=2001%3Adb8%3A%3A/64"))
 	report, err := s.Inspect(t.Context(), id)
 	require.NoError(t, err)
 	assert.Equal(t, "ip", report.Source)
 }
 
 func TestInspect_refusesWhatItCannotName(t *testing.T) {
-	s := newStage(t, byHeader, domain.FailOpen)
+	s := newFixture(t, byHeader, policy.FailOpen)
 	for name, c := range map[string]struct {
 		id   ports.ClientID
 		want error
 	}{
 		"unknown policy": {ports.ClientID{Policy: "other", Key: "a"}, ports.ErrUnknownPolicy},
 		"empty key":      {ports.ClientID{Policy: "default"}, domain.ErrInvalidRequest},
+		"brackets":       {ports.ClientID{Policy: "default", Key: "[2001:db8::9]", Source: "ip"}, domain.ErrInvalidRequest},
 		"foreign source": {ports.ClientID{Policy: "default", Key: "a", Source: "header:x-other"}, domain.ErrInvalidRequest},
 	} {
 		_, err := s.Inspect(t.Context(), c.id)
 		require.ErrorIs(t, err, c.want, name)
 		require.ErrorIs(t, s.Reset(t.Context(), c.id), c.want, name)
 	}
+	_, err := s.Inspect(t.Context(), ports.ClientID{Policy: "default", Key: "[2001:db8::9]", Source: "ip"})
+	require.EqualError(t, err, `key: "[2001:db8::9]": must be the address without brackets`)
+	_, err = s.Inspect(t.Context(), ports.ClientID{Policy: "default", Key: "[2001:db8::9]"})
+	require.NoError(t, err, "the value of a header may be anything")
 	s.store.fail = failing(ports.ErrUnavailable)
-	_, err := s.Inspect(t.Context(), ports.ClientID{Policy: "default", Key: "a"})
+	_, err = s.Inspect(t.Context(), ports.ClientID{Policy: "default", Key: "a"})
 	require.ErrorIs(t, err, ports.ErrUnavailable)
 }
 
 // Where a policy has a limit by the address beside those by a key, a client without the key counts by its address in all.
 func TestInspect_findsAllLimitsOfTheClientThatHadNoKey(t *testing.T) {
 	limits := []domain.Limit{mustLimit(t, "daily", "1/h", 3), mustLimit(t, "address", "1/h", 5)}
-	for name, p := range map[string]domain.Policy{
-		"the policy's key is lacking": {Key: domain.Key{byHeader}, LimitKeys: map[string]domain.Key{"address": {byAddress}}},
-		"a limit's key is lacking":    {LimitKeys: map[string]domain.Key{"daily": {byHeader}}, Exempt: []string{"*-never"}},
+	for name, p := range map[string]policy.Policy{
+		"the policy's key is lacking": {Key: clientkey.Key{byHeader}, LimitKeys: map[string]clientkey.Key{"address": {byAddress}}},
+		"a limit's key is lacking":    {LimitKeys: map[string]clientkey.Key{"daily": {byHeader}}, Exempt: []string{"*-never"}},
 	} {
 		p.Limits = limits
-		s := stageOf(t, p)
-		d, err := s.Decide(t.Context(), domain.Request{Client: netip.MustParseAddr("192.0.2.7"), Cost: 3})
+		s := fixtureOf(t, p)
+		d, err := s.Decide(t.Context(), policy.Request{Client: netip.MustParseAddr("192.0.2.7"), Cost: 3})
 		require.NoError(t, err, name)
 		require.True(t, d.Allowed(), name)
 		id := ports.ClientID{Policy: "default", Key: "192.0.2.7", Source: "ip"}
@@ -89,7 +97,7 @@ func TestInspect_findsAllLimitsOfTheClientThatHadNoKey(t *testing.T) {
 			require.NoError(t, err, name)
 			tokens := map[string]domain.Tokens{}
 			for _, level := range report.Limits {
-				tokens[level.Limit.Name()] = level.Limit.Remaining(level.Bucket)
+				tokens[level.Limit.Name()] = level.Limit.Remaining(level.State)
 			}
 			return tokens
 		}

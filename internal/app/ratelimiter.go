@@ -1,117 +1,194 @@
+// Package app decides requests: it finds the policy of a request, asks the store, applies the policy's failure mode if the
+// store fails, and describes the decision. It knows neither HTTP nor Redis.
 package app
 
 import (
+	"cmp"
 	"context"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/decision"
+	"github.com/velocity-limiter/velocity/internal/domain/override"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
-// RateLimiter decides requests by the policies of a source and the buckets of a store. It keeps no state of its
-// own. Safe for concurrent use.
+// RateLimiter decides requests by the policies of a source and the buckets of a store. Of its own it keeps the permits of requests
+// with Hold, and the number of requests that wait. It is safe for concurrent use. Close it after use.
 type RateLimiter struct {
 	store    ports.BucketStore
-	foreseer foreseer // the store, if it is one
-	local    ports.BucketStore
+	denials  knownDenials      // store, if it implements the interface; else nil
+	local    ports.BucketStore // in this process
 	policies ports.PolicySource
 	observer ports.Observer
-	rounds   sync.Pool // of *round
+	holds    ports.HoldObserver // observer, or one that does nothing
+	batches  sync.Pool          // of *batchState
+
+	overrides ports.OverrideStore // at run time; nil: none
+	table     *override.Table     // that of overrides
+	unfit     func(policyName, client string, reason error)
+
+	node       string           // names this process in the texts of permits
+	now        func() time.Time // for the IDs of permits, which operators read
+	started    time.Time
+	keeper     keeper
+	maxWaiting int64
+	waiting    atomic.Int64 // requests with Hold that wait, or that may have to
 }
 
 var (
 	_ ports.Limiter   = (*RateLimiter)(nil)
+	_ ports.Permits   = (*RateLimiter)(nil)
 	_ ports.Inspector = (*RateLimiter)(nil)
+	_ ports.Overrides = (*RateLimiter)(nil)
 )
 
-// foreseer is a store that may know that a take would be denied, without carrying it out: see [Shortcut.Foresee].
-type foreseer interface {
-	Foresee(req *ports.TakeRequest, result *ports.TakeResult) bool
+// knownDenials is a store that can say that a take would be denied without trying it, as the Cache of package denialcache does.
+type knownDenials interface {
+	KnownDenied(req *ports.TakeRequest, result *ports.TakeResult) bool
 }
 
-// NewRateLimiter composes a limiter. local is a store in this process: it decides for the failure mode local, and
-// when this process is overloaded. It must not be the same as store, or a failure would find the same fault again.
+// NewRateLimiter returns a limiter that takes from store. The store local must be another one, in this process: it decides
+// for the failure mode local, and while this process is overloaded. The observer may be a ports.HoldObserver.
 func NewRateLimiter(store, local ports.BucketStore, policies ports.PolicySource, observer ports.Observer) *RateLimiter {
 	r := &RateLimiter{
 		store: store, local: local, policies: policies, observer: observer,
-		rounds: sync.Pool{New: func() any { return new(round) }},
+		batches: sync.Pool{New: func() any { return new(batchState) }},
+		node:    newRandom(), maxWaiting: DefaultMaxWaiting,
+		now: time.Now, //nolint:forbidigo // no decision depends on it: see the field, and keeper
 	}
-	r.foreseer, _ = store.(foreseer)
+	r.keeper.limiter, r.started = r, r.now()
+	r.denials, _ = store.(knownDenials)
+	holds, ok := observer.(ports.HoldObserver)
+	if !ok {
+		holds = noHolds{observer}
+	}
+	r.holds = holds
 	return r
 }
 
-// Allow takes one token for a user under the default policy. While the store fails it returns what the policy's
-// failure mode says, and no error: the cause goes to the observer. An error means that nothing was decided: the
-// userID is empty, or ctx was cancelled.
+// LimitWaiting sets how many requests with Hold may wait at once, instead of DefaultMaxWaiting. Those beyond it are denied. Call it
+// before the first request.
+func (r *RateLimiter) LimitWaiting(most int) { r.maxWaiting = int64(most) }
+
+// Close releases the permits of requests with Hold, and waits for that until ctx ends. The error says how many are left to end
+// with their leases. Call it after the last request, and before the store is closed.
+func (r *RateLimiter) Close(ctx context.Context) error { return r.keeper.close(ctx) }
+
+// clock is the time since the limiter was made. It is monotonic.
+func (r *RateLimiter) clock() time.Duration { return r.now().Sub(r.started) }
+
+// noHolds is a HoldObserver that is not interested in holds.
+type noHolds struct{ ports.Observer }
+
+func (noHolds) Waiting(string, int)              {}
+func (noHolds) Waited(string, ports.WaitOutcome) {}
+func (noHolds) PermitsHeld(string, int)          {}
+func (noHolds) PermitExpired(string)             {}
+
+// Allow takes one token for a user under the default policy. If the store fails, it returns what the policy's failure mode
+// says and no error; the observer gets the cause. An error means that there is no decision: userID is empty, or ctx was
+// cancelled. A call that is cancelled while it waits for the store may have taken the token.
 func (r *RateLimiter) Allow(ctx context.Context, userID string) (bool, error) {
 	if userID == "" {
 		return false, &domain.FieldError{Kind: domain.ErrInvalidRequest, Field: "userID", Reason: "must not be empty"}
 	}
-	d, err := r.Decide(ctx, domain.Request{Policy: domain.DefaultPolicyName, Key: userID, Cost: 1})
+	d, err := r.Decide(ctx, policy.Request{Policy: policy.DefaultName, Key: userID, Cost: 1})
 	return d.Allowed(), err
 }
 
 // Decide implements ports.Limiter.
-func (r *RateLimiter) Decide(ctx context.Context, req domain.Request) (domain.Decision, error) {
-	w := r.rounds.Get().(*round)
-	defer w.putBack(&r.rounds)
-	w.single[0] = req
-	r.decide(ctx, w, w.single[:], w.answer[:], false)
-	a := w.answer[0]
-	w.single[0], w.answer[0] = domain.Request{}, ports.Answer{} // what the caller got stays the caller's
+func (r *RateLimiter) Decide(ctx context.Context, req policy.Request) (decision.Decision, error) {
+	b := r.batches.Get().(*batchState)
+	b.request[0] = req
+	r.decide(ctx, b, b.request[:], b.answer[:], false)
+	r.await(ctx, b.request[:], b.answer[:])
+	a := b.answer[0]
+	b.request[0], b.answer[0] = policy.Request{}, ports.Answer{} // the caller owns the answer's memory now
+	b.putBack(&r.batches)
 	return a.Decision, a.Err
 }
 
 // DecideMany implements ports.Limiter.
-func (r *RateLimiter) DecideMany(ctx context.Context, reqs []domain.Request, answers []ports.Answer) {
-	w := r.rounds.Get().(*round)
-	defer w.putBack(&r.rounds)
-	r.decide(ctx, w, reqs, answers, false)
+func (r *RateLimiter) DecideMany(ctx context.Context, reqs []policy.Request, answers []ports.Answer) {
+	b := r.batches.Get().(*batchState)
+	r.decide(ctx, b, reqs, answers, false)
+	b.putBack(&r.batches)
+	r.await(ctx, reqs, answers)
 }
 
-// DecideTogether implements ports.Limiter.
-func (r *RateLimiter) DecideTogether(ctx context.Context, reqs []domain.Request, answers []ports.Answer) {
-	w := r.rounds.Get().(*round)
-	defer w.putBack(&r.rounds)
-	r.decide(ctx, w, reqs, answers, true)
+// DecideAtomic implements ports.Limiter.
+func (r *RateLimiter) DecideAtomic(ctx context.Context, reqs []policy.Request, answers []ports.Answer) {
+	b := r.batches.Get().(*batchState)
+	r.decide(ctx, b, reqs, answers, true)
+	b.putBack(&r.batches)
+	r.await(ctx, reqs, answers)
 }
 
-func (r *RateLimiter) decide(ctx context.Context, w *round, reqs []domain.Request, answers []ports.Answer, together bool) {
-	open := true // none has been refused so far
+// decide answers reqs[i] in answers[i]. If atomic is set, all requests pass or none spends anything.
+func (r *RateLimiter) decide(ctx context.Context, b *batchState, reqs []policy.Request, answers []ports.Answer, atomic bool) {
+	pass := true // no request has been refused so far
+	var failed error
 	for i := range reqs {
 		a := &answers[i]
-		*a = ports.Answer{Decision: domain.Decision{Limits: a.Decision.Limits[:0]}}
-		if !r.plan(w, i, &reqs[i], a) && (a.Err != nil || !a.Decision.Allowed()) {
-			open = false
+		*a = ports.Answer{Decision: decision.Decision{Limits: a.Decision.Limits[:0]}}
+		if !r.resolve(b, &reqs[i], a) && (a.Err != nil || !a.Decision.Allowed()) {
+			pass, failed = false, cmp.Or(failed, a.Err)
 		}
 	}
-	if len(w.takes) == 0 {
+	if len(b.takes) == 0 {
 		return
 	}
-	w.resultsFor(len(w.takes))
-	if w.linked || together {
-		r.takeLinked(ctx, w, reqs, answers, together, open)
-	} else {
-		r.store.TakeMany(ctx, w.takes, w.results)
-		for j := range w.plans {
-			r.settle(ctx, w, &w.plans[j], &answers[w.plans[j].index])
+	if atomic && failed != nil { // what is not taken need not be refunded, which could fail
+		for j := range b.resolved {
+			a := b.resolved[j].answer
+			a.Err = failed
+			r.leaveQueue(&b.resolved[j])
+			*a = ports.Answer{Decision: decision.Decision{Limits: a.Decision.Limits[:0]}, Err: failed}
 		}
+		return
 	}
-	for j := range w.plans {
-		r.conclude(w, &reqs[w.plans[j].index], &w.plans[j], &answers[w.plans[j].index])
+	b.growResults(len(b.takes))
+	several := b.multiKey || atomic // several takes pass together or not at all
+	if several {
+		r.skipKnownDenied(b, atomic)
+		r.askForTheRest(ctx, b)
+	} else {
+		r.store.TakeMany(ctx, b.takes, b.results)
+	}
+	for j := range b.resolved {
+		r.checkResults(ctx, b, &b.resolved[j])
+	}
+	if several {
+		r.undoPartial(ctx, b, atomic, pass)
+	}
+	for j := range b.resolved {
+		q := &b.resolved[j]
+		if a := q.answer; a.Err != nil {
+			a.Decision = decision.Decision{Limits: a.Decision.Limits[:0]}
+		} else {
+			b.completeDecision(q)
+			r.grant(b, q)
+			r.observe(q.req, &a.Decision)
+		}
+		r.leaveQueue(q)
 	}
 }
 
-// conclude turns what became of a plan's takes into the answer.
-func (r *RateLimiter) conclude(w *round, req *domain.Request, p *plan, a *ports.Answer) {
-	d := &a.Decision
-	if a.Err != nil {
-		*d = domain.Decision{Limits: d.Limits[:0]}
-		return
-	}
-	p.describe(d)
-	w.describe(p, d)
-	if req.Op == domain.OpTake && p.cost > 0 {
-		r.observer.Decided(req, d)
+// checkResults looks for takes of a request that the store did not decide, and decides those that it only peeked at.
+func (r *RateLimiter) checkResults(ctx context.Context, b *batchState, q *resolved) {
+	for i := q.first; i < q.end; i++ {
+		switch {
+		case b.states[i] != takeAsked:
+		case b.results[i].Err != nil:
+			r.lost(&b.takes[i], b.results[i].Err)
+			r.applyFailurePolicy(ctx, b, q, i)
+		case b.results[i].Verdict == domain.DebtExceeded:
+			q.answer.Err = domain.ErrDebtExceeded
+		}
+		b.decidePeek(q, i)
 	}
 }

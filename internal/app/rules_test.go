@@ -9,12 +9,15 @@ import (
 
 	"github.com/velocity-limiter/velocity/internal/app"
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
+	"github.com/velocity-limiter/velocity/internal/domain/decision"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
 // having is a request of this client with these values, at a cost of 1.
-func having(address string, values map[string]string) domain.Request {
-	req := domain.Request{Cost: 1, Lookup: func(s domain.KeySource) (string, error) { return values[s.String()], nil }}
+func having(address string, values map[string]string) policy.Request {
+	req := policy.Request{Cost: 1, Lookup: func(s clientkey.Source) (string, error) { return values[s.String()], nil }}
 	if address != "" {
 		req.Client = netip.MustParseAddr(address)
 	}
@@ -28,8 +31,8 @@ func TestDecide_findsTheBucketOfEachKey(t *testing.T) {
 	named.Key = "10.0.0.1&x%26y"
 	for name, c := range map[string]struct {
 		key     string
-		req     domain.Request
-		bucket  domain.BucketKey
+		req     policy.Request
+		bucket  clientkey.BucketKey
 		client  string
 		missing bool
 	}{
@@ -43,38 +46,38 @@ func TestDecide_findsTheBucketOfEachKey(t *testing.T) {
 		"list, parts kept apart":   {"cookie:sid, query:api_key", having(v4, values), "default:c:sid=S%261&q:api_key=a b", "S%261&a b", false},
 		"list, a part missing":     {"header:x-tenant, cookie:other", having(v4, values), "default:h:x-tenant=acme&ip=192.0.2.7", "acme&192.0.2.7", true},
 		"list, named":              {"ip, header:x-tenant", named, "default:ip=10.0.0.1&h:x-tenant=x%26y", "10.0.0.1&x%26y", false},
-		"an address that is named": {"ip/48", domain.Request{Cost: 1, Key: v6}, "default:ip/48=2001%3Adb8%3A1%3A%3A/48", "2001:db8:1::/48", false},
-		"global, whatever named":   {"global", domain.Request{Cost: 1, Key: "x"}, "default:g=", "", false},
+		"an address that is named": {"ip/48", policy.Request{Cost: 1, Key: v6}, "default:ip/48=2001%3Adb8%3A1%3A%3A/48", "2001:db8:1::/48", false},
+		"global, whatever named":   {"global", policy.Request{Cost: 1, Key: "x"}, "default:g=", "", false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			key, err := domain.ParseKey(c.key)
+			key, err := clientkey.Parse(c.key)
 			require.NoError(t, err)
-			s := stageOf(t, domain.Policy{Key: key, Limits: []domain.Limit{mustLimit(t, "burst", "1/h", 3)}})
+			s := fixtureOf(t, policy.Policy{Key: key, Limits: []domain.Limit{mustLimit(t, "burst", "1/h", 3)}})
 			d, err := s.Decide(t.Context(), c.req)
 			require.NoError(t, err)
-			assert.Equal(t, []domain.BucketKey{c.bucket}, s.store.keys())
+			assert.Equal(t, []clientkey.BucketKey{c.bucket}, s.store.keys())
 			assert.Equal(t, c.client, d.Client)
-			assert.Equal(t, c.missing, d.KeyMissing)
+			assert.Equal(t, c.missing, d.UsedFallbackKey)
 		})
 	}
 }
 
 func TestDecide_countsByTheDescriptor(t *testing.T) {
-	p := domain.Policy{
-		Match: domain.Match{Domain: "edge"}, Limits: []domain.Limit{mustLimit(t, "burst", "1/h", 3)},
+	p := policy.Policy{
+		Match: policy.Match{Domain: "edge"}, Limits: []domain.Limit{mustLimit(t, "burst", "1/h", 3)},
 	}
 	for _, entry := range []string{"generic_key=login", "remote_address"} {
-		pattern, err := domain.ParseDescriptorPattern(entry)
+		pattern, err := policy.ParseDescriptorPattern(entry)
 		require.NoError(t, err)
 		p.Match.Descriptor = append(p.Match.Descriptor, pattern)
 	}
-	s := stageOf(t, p)
-	_, err := s.Decide(t.Context(), domain.Request{
-		Cost: 1, Domain: "edge", Descriptor: []domain.DescriptorEntry{{Key: "generic_key", Value: "login"}, {Key: "remote_address", Value: "192.0.2.1"}},
+	s := fixtureOf(t, p)
+	_, err := s.Decide(t.Context(), policy.Request{
+		Cost: 1, Domain: "edge", Descriptor: []policy.DescriptorEntry{{Key: "generic_key", Value: "login"}, {Key: "remote_address", Value: "192.0.2.1"}},
 	})
 	require.NoError(t, err)
-	assert.Equal(t, []domain.BucketKey{"default:d=192.0.2.1"}, s.store.keys())
-	_, err = s.Decide(t.Context(), domain.Request{Cost: 1, Domain: "edge", Client: netip.MustParseAddr("192.0.2.1")})
+	assert.Equal(t, []clientkey.BucketKey{"default:d=192.0.2.1"}, s.store.keys())
+	_, err = s.Decide(t.Context(), policy.Request{Cost: 1, Domain: "edge", Client: netip.MustParseAddr("192.0.2.1")})
 	require.NoError(t, err, "a caller without a descriptor is counted by its address, as any that lacks the key")
 }
 
@@ -82,14 +85,14 @@ func TestDecide_namesTheKeyThatIsMissing(t *testing.T) {
 	for key, want := range map[string]string{
 		"header:x-tenant": "key", "ip": "key", "ip, header:x-tenant": "ip", "header:x-tenant, cookie:sid": "header:x-tenant",
 	} {
-		parsed, err := domain.ParseKey(key)
+		parsed, err := clientkey.Parse(key)
 		require.NoError(t, err)
-		s := stageOf(t, domain.Policy{Key: parsed, Limits: []domain.Limit{mustLimit(t, "burst", "1/h", 3)}})
-		_, err = s.Decide(t.Context(), domain.Request{Cost: 1})
+		s := fixtureOf(t, policy.Policy{Key: parsed, Limits: []domain.Limit{mustLimit(t, "burst", "1/h", 3)}})
+		_, err = s.Decide(t.Context(), policy.Request{Cost: 1})
 		var field *domain.FieldError
 		require.ErrorAs(t, err, &field, key)
 		assert.Equal(t, want, field.Field)
-		_, err = s.Decide(t.Context(), domain.Request{Cost: 1, Key: "a%&b&c"})
+		_, err = s.Decide(t.Context(), policy.Request{Cost: 1, Key: "a%&b&c"})
 		if len(parsed) > 1 {
 			require.ErrorAs(t, err, &field, key)
 			assert.Equal(t, "key", field.Field)
@@ -98,92 +101,92 @@ func TestDecide_namesTheKeyThatIsMissing(t *testing.T) {
 }
 
 func TestDecide_addressThatIsNamedCountsForOtherKeysToo(t *testing.T) {
-	s := stageOf(t, domain.Policy{
+	s := fixtureOf(t, policy.Policy{
 		Limits:    []domain.Limit{mustLimit(t, "burst", "1/h", 3), mustLimit(t, "site", "1/h", 9)},
-		LimitKeys: map[string]domain.Key{"site": {{Kind: domain.SourceIP48}}},
+		LimitKeys: map[string]clientkey.Key{"site": {{Kind: clientkey.SourceIP48}}},
 	})
-	_, err := s.Decide(t.Context(), domain.Request{Cost: 1, Key: "2001:db8:1:2::5"})
+	_, err := s.Decide(t.Context(), policy.Request{Cost: 1, Key: "2001:db8:1:2::5"})
 	require.NoError(t, err)
-	assert.ElementsMatch(t, []domain.BucketKey{"default:ip=2001%3Adb8%3A1%3A2%3A%3A/64", "default:ip/48=2001%3Adb8%3A1%3A%3A/48"}, s.store.keys())
+	assert.ElementsMatch(t, []clientkey.BucketKey{"default:ip=2001%3Adb8%3A1%3A2%3A%3A/64", "default:ip/48=2001%3Adb8%3A1%3A%3A/48"}, s.store.keys())
 }
 
 func TestDecide_policyWithoutALimitOfItsOwnKeyNeedsNone(t *testing.T) {
-	s := stageOf(t, domain.Policy{
-		Limits: []domain.Limit{mustLimit(t, "all", "1/h", 3)}, LimitKeys: map[string]domain.Key{"all": {{Kind: domain.SourceGlobal}}},
+	s := fixtureOf(t, policy.Policy{
+		Limits: []domain.Limit{mustLimit(t, "all", "1/h", 3)}, LimitKeys: map[string]clientkey.Key{"all": {{Kind: clientkey.SourceGlobal}}},
 	})
-	d, err := s.Decide(t.Context(), domain.Request{Cost: 1})
+	d, err := s.Decide(t.Context(), policy.Request{Cost: 1})
 	require.NoError(t, err)
 	assert.True(t, d.Allowed())
-	assert.Equal(t, []domain.BucketKey{"default:g="}, s.store.keys())
+	assert.Equal(t, []clientkey.BucketKey{"default:g="}, s.store.keys())
 }
 
 func TestDecide_rules(t *testing.T) {
-	s := stageOf(t, domain.Policy{
-		Key:       domain.Key{byHeader},
+	s := fixtureOf(t, policy.Policy{
+		Key:       clientkey.Key{byHeader},
 		Limits:    []domain.Limit{mustLimit(t, "burst", "1/h", 3), mustLimit(t, "daily", "1/h", 30)},
-		Overrides: []domain.Override{{Keys: []string{"partner-*"}, Limits: []domain.Limit{mustLimit(t, "burst", "1/h", 20)}}},
+		Overrides: []policy.Override{{Keys: []string{"partner-*"}, Limits: []domain.Limit{mustLimit(t, "burst", "1/h", 20)}}},
 		Exempt:    []string{"health-*", "192.*"}, Block: []string{"banned-1"},
 	})
 	for client, c := range map[string]struct {
-		outcome  domain.Outcome
+		outcome  decision.Outcome
 		capacity domain.Tokens
 	}{
-		"a": {domain.OutcomeAllowed, 3}, "partner-1": {domain.OutcomeAllowed, 20},
-		"health-1": {domain.OutcomeExempt, 0}, "banned-1": {domain.OutcomeBlocked, 0},
+		"a": {decision.OutcomeAllowed, 3}, "partner-1": {decision.OutcomeAllowed, 20},
+		"health-1": {decision.OutcomeExempt, 0}, "banned-1": {decision.OutcomeBlocked, 0},
 	} {
-		d, err := s.Decide(t.Context(), domain.Request{Key: client, Cost: 1, ID: client})
+		d, err := s.Decide(t.Context(), policy.Request{Key: client, Cost: 1, ID: client})
 		require.NoError(t, err)
 		assert.Equal(t, c.outcome, d.Outcome, client)
 		assert.Equal(t, client, d.Client)
 		if c.capacity == 0 {
 			assert.Empty(t, d.Limits)
-			assert.Equal(t, domain.StorePolicy, d.Store)
-			assert.Equal(t, c.outcome == domain.OutcomeExempt, d.Allowed())
+			assert.Equal(t, decision.StorePolicy, d.Store)
+			assert.Equal(t, c.outcome == decision.OutcomeExempt, d.Allowed())
 			continue
 		}
 		require.Len(t, d.Limits, 2)
 		assert.Equal(t, c.capacity, d.Limits[0].Capacity)
 		assert.Equal(t, domain.Tokens(30), d.Limits[1].Capacity)
 	}
-	assert.Len(t, s.observer.decisions, 4, "each is told")
-	assert.Len(t, s.store.keys(), 2, "who is exempt or blocked touches no bucket")
+	assert.Len(t, s.observer.decisions, 4, "each is reported")
+	assert.Len(t, s.store.keys(), 2, "a client that is exempt or blocked touches no bucket")
 
 	d, err := s.Decide(t.Context(), having("192.0.2.7", nil))
 	require.NoError(t, err)
-	assert.Equal(t, domain.OutcomeAllowed, d.Outcome, "an address that stood in is not the client that a pattern means")
-	assert.True(t, d.KeyMissing)
+	assert.Equal(t, decision.OutcomeAllowed, d.Outcome, "a pattern does not match an address that takes the place of a missing key")
+	assert.True(t, d.UsedFallbackKey)
 }
 
 func TestDecide_shadowDecidesAndLetsPass(t *testing.T) {
-	s := stageOf(t, domain.Policy{
-		Key: domain.Key{byHeader}, Limits: []domain.Limit{mustLimit(t, "burst", "1/h", 3)}, Mode: domain.ModeShadow,
-		Block: []string{"banned"}, OnStoreFailure: domain.FailClosed,
+	s := fixtureOf(t, policy.Policy{
+		Key: clientkey.Key{byHeader}, Limits: []domain.Limit{mustLimit(t, "burst", "1/h", 3)}, Mode: policy.ModeShadow,
+		Block: []string{"banned"}, OnStoreFailure: policy.FailClosed,
 	})
-	d, err := s.Decide(t.Context(), domain.Request{Key: "a", Cost: 4})
+	d, err := s.Decide(t.Context(), policy.Request{Key: "a", Cost: 4})
 	require.NoError(t, err)
-	assert.Equal(t, domain.OutcomeDenied, d.Outcome)
+	assert.Equal(t, decision.OutcomeDenied, d.Outcome)
 	assert.True(t, d.Shadow)
 	assert.True(t, d.Allowed())
-	d, err = s.Decide(t.Context(), domain.Request{Key: "banned", Cost: 1})
+	d, err = s.Decide(t.Context(), policy.Request{Key: "banned", Cost: 1})
 	require.NoError(t, err)
-	assert.False(t, d.Allowed(), "who is blocked is blocked")
+	assert.False(t, d.Allowed(), "shadow mode does not let a blocked client pass")
 	s.store.fail = failing(ports.ErrUnavailable)
-	d, err = s.Decide(t.Context(), domain.Request{Key: "a", Cost: 1})
+	d, err = s.Decide(t.Context(), policy.Request{Key: "a", Cost: 1})
 	require.NoError(t, err)
-	assert.Equal(t, domain.OutcomeUnavailable, d.Outcome)
+	assert.Equal(t, decision.OutcomeUnavailable, d.Outcome)
 	assert.True(t, d.Allowed())
 }
 
 func TestDecide_costOfThePolicy(t *testing.T) {
-	fixed, header := domain.Cost{Fixed: 2}, domain.Cost{Header: "x-cost"}
+	fixed, header := policy.Cost{Fixed: 2}, policy.Cost{Header: "x-cost"}
 	for name, c := range map[string]struct {
-		cost    domain.Cost
+		cost    policy.Cost
 		value   string
 		trusted bool
 		want    domain.Tokens
 		err     error
 	}{
-		"none":                 {domain.Cost{}, "", true, 1, nil},
+		"none":                 {policy.Cost{}, "", true, 1, nil},
 		"fixed":                {fixed, "", false, 2, nil},
 		"header":               {header, "3", true, 3, nil},
 		"header, not trusted":  {header, "3", false, 1, nil},
@@ -197,7 +200,7 @@ func TestDecide_costOfThePolicy(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := stageOf(t, domain.Policy{Limits: []domain.Limit{mustLimit(t, "burst", "1/h", 10)}, Cost: c.cost})
+			s := fixtureOf(t, policy.Policy{Limits: []domain.Limit{mustLimit(t, "burst", "1/h", 10)}, Cost: c.cost})
 			req := having("192.0.2.7", map[string]string{"header:x-cost": c.value})
 			req.PolicyCost, req.Trusted, req.Cost = true, c.trusted, 7
 			d, err := s.Decide(t.Context(), req)
@@ -212,17 +215,17 @@ func TestDecide_costOfThePolicy(t *testing.T) {
 			assert.Equal(t, 10-c.want, d.Limits[0].Remaining)
 		})
 	}
-	s := newStage(t, byHeader, domain.FailOpen)
-	d, err := s.Decide(t.Context(), domain.Request{Key: "a", Cost: 2})
+	s := newFixture(t, byHeader, policy.FailOpen)
+	d, err := s.Decide(t.Context(), policy.Request{Key: "a", Cost: 2})
 	require.NoError(t, err)
-	assert.Equal(t, domain.Tokens(2), d.Cost, "a caller who names the cost is taken at its word")
+	assert.Equal(t, domain.Tokens(2), d.Cost, "a cost that the caller names is used as it is")
 }
 
 func TestDecide_refundGivesBackWhatWasTakenUnderThatPolicy(t *testing.T) {
 	p := threeKeys(t)
-	p.RefundOn, _ = domain.ParseRefundOn("2xx")
-	p.Cost = domain.Cost{Fixed: 2}
-	s := stageOf(t, p)
+	p.RefundOn, _ = policy.ParseRefundOn("2xx")
+	p.Cost = policy.Cost{Fixed: 2}
+	s := fixtureOf(t, p)
 	req := of("a", "t", 1)
 	req.PolicyCost = true
 	d, err := s.Decide(t.Context(), req)
@@ -230,7 +233,7 @@ func TestDecide_refundGivesBackWhatWasTakenUnderThatPolicy(t *testing.T) {
 	require.True(t, d.RefundOn.Has(204))
 	require.False(t, d.RefundOn.Has(401))
 
-	other := newStage(t, byAddress, domain.FailOpen) // other policies came into force meanwhile
+	other := newFixture(t, byAddress, policy.FailOpen) // other policies came into force meanwhile
 	limiter := other.RateLimiter
 	other.store.buckets = s.store.buckets
 	_, err = limiter.Decide(t.Context(), d.Refund(req))
@@ -247,22 +250,26 @@ func TestDecide_refundGivesBackWhatWasTakenUnderThatPolicy(t *testing.T) {
 }
 
 func TestDecide_ownPolicyMustBeCompiled(t *testing.T) {
-	s := newStage(t, byHeader, domain.FailOpen)
-	_, err := s.Decide(t.Context(), domain.Request{Own: &domain.Policy{Name: "own"}, Key: "a", Cost: 1})
+	s := newFixture(t, byHeader, policy.FailOpen)
+	_, err := s.Decide(t.Context(), policy.Request{CallerPolicy: &policy.Policy{Name: "own"}, Key: "a", Cost: 1})
 	require.ErrorIs(t, err, domain.ErrInvalidRequest)
 }
 
 // uncompiled is a source that has forgotten to compile its policy.
 type uncompiled struct{}
 
-func (uncompiled) Named(name string) (*domain.Policy, error) { return &domain.Policy{Name: name}, nil }
+func (uncompiled) Named(name string) (*policy.Policy, error) { return &policy.Policy{Name: name}, nil }
 
-func (uncompiled) Match(*domain.Request) *domain.Policy { return &domain.Policy{Name: "matched"} }
+func (uncompiled) Shared(string) (*policy.Shared, error) { return nil, ports.ErrUnknownPolicy }
+
+func (uncompiled) Match(*policy.Request) (*policy.Policy, error) {
+	return &policy.Policy{Name: "matched"}, nil
+}
 
 func TestDecide_aSourcesPolicyMustBeCompiled(t *testing.T) {
 	limiter := app.NewRateLimiter(&fakeStore{}, &fakeStore{}, uncompiled{}, &fakeObserver{})
-	for _, policy := range []string{"", "named"} {
-		_, err := limiter.Decide(t.Context(), domain.Request{Policy: policy, Key: "a", Cost: 1})
+	for _, policyName := range []string{"", "named"} {
+		_, err := limiter.Decide(t.Context(), policy.Request{Policy: policyName, Key: "a", Cost: 1})
 		require.ErrorIs(t, err, domain.ErrInvalidPolicy)
 	}
 	id := ports.ClientID{Policy: "named", Key: "a"}
@@ -272,7 +279,7 @@ func TestDecide_aSourcesPolicyMustBeCompiled(t *testing.T) {
 }
 
 func TestInspect_readsTheBucketsOfEachKey(t *testing.T) {
-	s := stageOf(t, threeKeys(t))
+	s := fixtureOf(t, threeKeys(t))
 	_, err := s.Decide(t.Context(), of("a", "t", 2))
 	require.NoError(t, err)
 	for source, c := range map[string]struct {
@@ -288,7 +295,7 @@ func TestInspect_readsTheBucketsOfEachKey(t *testing.T) {
 		var names []string
 		for _, l := range report.Limits {
 			names = append(names, l.Limit.Name())
-			left := l.Limit.Remaining(l.Bucket)
+			left := l.Limit.Remaining(l.State)
 			assert.Equal(t, source != "ip", left == l.Limit.Capacity()-2, "%s %s", source, l.Limit.Name())
 		}
 		assert.ElementsMatch(t, c.limits, names, source)
@@ -300,9 +307,9 @@ func TestInspect_readsTheBucketsOfEachKey(t *testing.T) {
 }
 
 func TestInspect_showsTheLimitsThatApplyToTheClient(t *testing.T) {
-	s := stageOf(t, domain.Policy{
-		Key: domain.Key{byHeader}, Limits: []domain.Limit{mustLimit(t, "burst", "1/h", 3)},
-		Overrides: []domain.Override{{Keys: []string{"partner-*"}, Limits: []domain.Limit{mustLimit(t, "burst", "1/h", 20)}}},
+	s := fixtureOf(t, policy.Policy{
+		Key: clientkey.Key{byHeader}, Limits: []domain.Limit{mustLimit(t, "burst", "1/h", 3)},
+		Overrides: []policy.Override{{Keys: []string{"partner-*"}, Limits: []domain.Limit{mustLimit(t, "burst", "1/h", 20)}}},
 	})
 	report, err := s.Inspect(t.Context(), ports.ClientID{Policy: "default", Key: "partner-1"})
 	require.NoError(t, err)

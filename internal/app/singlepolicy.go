@@ -3,17 +3,17 @@ package app
 import (
 	"fmt"
 
-	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
 // SinglePolicy is a policy source of one policy that applies to every request.
-type SinglePolicy struct{ policy domain.Policy }
+type SinglePolicy struct{ policy policy.Policy }
 
 var _ ports.PolicySource = (*SinglePolicy)(nil)
 
-// NewSinglePolicy refuses a policy that does not validate.
-func NewSinglePolicy(p domain.Policy) (*SinglePolicy, error) {
+// NewSinglePolicy compiles the policy. It returns an error if the policy is not valid.
+func NewSinglePolicy(p policy.Policy) (*SinglePolicy, error) {
 	if err := p.Compile(); err != nil {
 		return nil, err
 	}
@@ -21,20 +21,28 @@ func NewSinglePolicy(p domain.Policy) (*SinglePolicy, error) {
 }
 
 // Named implements ports.PolicySource.
-func (s *SinglePolicy) Named(name string) (*domain.Policy, error) {
+func (s *SinglePolicy) Named(name string) (*policy.Policy, error) {
 	if name != s.policy.Name {
 		return nil, fmt.Errorf("%w: %q", ports.ErrUnknownPolicy, name)
 	}
 	return &s.policy, nil
 }
 
-// Match implements ports.PolicySource. A request of Envoy has no client that a policy for HTTP could count by.
-func (s *SinglePolicy) Match(req *domain.Request) *domain.Policy {
+// Match implements ports.PolicySource. A request from Envoy does not match a policy for HTTP, whose key it cannot have.
+func (s *SinglePolicy) Match(req *policy.Request) (*policy.Policy, error) {
 	if req.Domain != "" && !s.policy.Match.ForEnvoy() {
-		return nil
+		return nil, nil
 	}
-	return &s.policy
+	return &s.policy, nil
 }
 
-// All lists the policy.
-func (s *SinglePolicy) All() []*domain.Policy { return []*domain.Policy{&s.policy} }
+// Shared implements ports.PolicySource.
+func (s *SinglePolicy) Shared(name string) (*policy.Shared, error) {
+	if shared := s.policy.Shared[name]; shared != nil {
+		return shared, nil
+	}
+	return nil, fmt.Errorf("%w: %q", ports.ErrUnknownPolicy, policy.SharedPrefix+name)
+}
+
+// All returns the policy.
+func (s *SinglePolicy) All() []*policy.Policy { return []*policy.Policy{&s.policy} }

@@ -1,111 +1,246 @@
 package domain
 
-import "time"
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+)
 
-// Bucket is the state of one limit for one client. The zero value is a bucket that was never stored: it is
-// full. It is a plain value; whoever keeps it guards it.
-type Bucket struct {
-	// Credits is the level; below zero after a charge.
-	Credits Credits
-	// At is the instant up to which refilling has been counted.
-	At Instant
-	// TokenCredits is what a token was worth when the level was stored, so that a changed limit can convert it.
-	TokenCredits Credits
+// TokenBucket is a bucket of Capacity tokens, refilled by Refill tokens per Per. [NewBucket] makes a limit of it and
+// computes its constants. It is immutable.
+type TokenBucket struct {
+	size   Tokens // the capacity
+	refill Tokens
+	per    time.Duration
+
+	tickMicros   int64   // q: 1 or 1000
+	tokenCredits Credits // p
+	tickCredits  Credits // r
+	fullCredits  Credits // capacity * p
+	maxDebt      Credits // how far below zero a charge may go
 }
 
-// Full returns a bucket that is full at now.
-func (l *Limit) Full(now Instant) Bucket {
-	return Bucket{Credits: l.full, At: now, TokenCredits: l.tokenCredits}
-}
-
-// Seen returns b as this limit sees it at now: converted to the limit's credits if the limit has changed, then
-// refilled by the whole ticks that have passed.
+// NewBucket returns a limit that is a token bucket. The name must satisfy [ValidName].
 //
-//   - The fraction of a tick stays: At advances by whole ticks only, unless the bucket is full, when it becomes now.
-//   - A clock that went back refills nothing, and At becomes now: otherwise a poor client would starve until the
-//     clock catches up.
-func (l *Limit) Seen(b Bucket, now Instant) Bucket {
-	if b.TokenCredits == 0 {
-		return l.Full(now)
+// The tick is the finest of 1 us and 1 ms that divides per and leaves capacity * p <= 2^52. (Refill is at most
+// 10^12, so r always fits.) The error joins a [FieldError] for each wrong field. A limit that cannot be counted
+// exactly, or that takes longer than [MaxFill] to fill, is refused; the error names the nearest rate that fits.
+func NewBucket(name string, capacity, refill Tokens, per time.Duration) (Limit, error) {
+	b := &TokenBucket{size: capacity, refill: refill, per: per}
+	if err := b.checkFields(name); err != nil {
+		return Limit{}, err
 	}
-	b = l.converted(b)
-	if b.At >= now {
-		b.At = now
-		return b
+	if !b.precompute(time.Microsecond) && !b.precompute(time.Millisecond) {
+		return Limit{}, b.rateError("cannot be counted exactly with this capacity")
 	}
-	elapsed := int64(now-b.At) / l.tickMicros
+	if ceilDiv(int64(b.fullCredits), int64(b.tickCredits)) > maxFillTicks(b.tickMicros) {
+		return Limit{}, b.rateError("takes over 100 years to fill the bucket")
+	}
+	return Limit{name: name, kind: KindTokenBucket, rule: b}, nil
+}
+
+func (b *TokenBucket) checkFields(name string) error {
+	var errs []error
+	bad := func(field string, value any, reason string) {
+		errs = append(errs, &FieldError{ErrInvalidLimit, field, fmt.Sprint(value), reason})
+	}
+	if !ValidName(name) {
+		bad("name", strconv.Quote(name), NameRule)
+	}
+	if b.size < 1 || b.size > MaxTokens {
+		bad("capacity", b.size, "must be from 1 to 10^12 tokens")
+	}
+	if b.refill < 1 || b.refill > MaxTokens {
+		bad("rate", b.refill, "must refill from 1 to 10^12 tokens")
+	}
+	if b.per < time.Microsecond {
+		bad("rate", b.per, "the time must be at least 1us")
+	}
+	return errors.Join(errs...)
+}
+
+func (b *TokenBucket) rateError(why string) error {
+	near, nearPer := nearestRate(b.size, b.refill, b.per)
+	return &FieldError{
+		ErrInvalidLimit, "rate", b.rate(),
+		why + "; the nearest rate that fits is " + FormatRate(near, nearPer),
+	}
+}
+
+// precompute computes the constants for one size of tick. It reports false if the limit does not fit that tick.
+func (b *TokenBucket) precompute(tick time.Duration) bool {
+	if b.per%tick != 0 {
+		return false
+	}
+	ticks := int64(b.per / tick)
+	g := gcd(int64(b.refill), ticks)
+	p := ticks / g
+	if p > int64(MaxCredits)/int64(b.size) {
+		return false
+	}
+	b.tickMicros = tick.Microseconds()
+	b.tokenCredits = Credits(p)
+	b.tickCredits = Credits(int64(b.refill) / g)
+	b.fullCredits = Credits(int64(b.size) * p)
+	b.maxDebt = MaxCredits
+	if most := maxFillTicks(b.tickMicros); int64(b.tickCredits) <= int64(MaxCredits)/most {
+		b.maxDebt = Credits(int64(b.tickCredits) * most)
+	}
+	return true
+}
+
+// Rate returns the refill as configured: the tokens, and the time in which they are added.
+func (b *TokenBucket) Rate() (Tokens, time.Duration) { return b.refill, b.per }
+
+// TickMicros is the length of a tick, in microseconds: 1 or 1000.
+func (b *TokenBucket) TickMicros() int64 { return b.tickMicros }
+
+// TokenCredits is the number of credits in one token: p in the package comment.
+func (b *TokenBucket) TokenCredits() Credits { return b.tokenCredits }
+
+// TickCredits is the number of credits that one tick adds: r in the package comment.
+func (b *TokenBucket) TickCredits() Credits { return b.tickCredits }
+
+// FillTime is the time in which an empty bucket fills, rounded up to a tick.
+func (b *TokenBucket) FillTime() time.Duration {
+	return time.Duration(ceilDiv(int64(b.fullCredits), int64(b.tickCredits))*b.tickMicros) * time.Microsecond
+}
+
+// String returns the rate and the capacity: "5/s, capacity 10".
+func (b *TokenBucket) String() string {
+	return fmt.Sprintf("%s, capacity %d", b.rate(), b.size)
+}
+
+func (b *TokenBucket) rate() string { return FormatRate(b.refill, b.per) }
+
+func (b *TokenBucket) capacity() Tokens             { return b.size }
+func (b *TokenBucket) window(Instant) time.Duration { return b.FillTime() }
+
+func (b *TokenBucket) equal(other rule) bool { return *b == *other.(*TokenBucket) }
+
+func (b *TokenBucket) full(now Instant) State {
+	return State{Amount: b.fullCredits, At: now, TokenCredits: b.tokenCredits}
+}
+
+// current returns s refilled to now. If the limit has changed since s was stored, s is first converted to the limit's
+// credits. Then each whole tick that has passed adds its credits.
+//
+//   - At advances by whole ticks, so that the fraction of a tick is kept. When the bucket is full, At becomes now.
+//   - If the clock went back, nothing is added and At becomes now. Otherwise a client with an empty bucket would
+//     be denied until the clock is back at its old time.
+func (b *TokenBucket) current(s State, now Instant) State {
+	s = b.converted(s)
+	if s.At >= now {
+		s.At = now
+		return s
+	}
+	elapsed := int64(now-s.At) / b.tickMicros
 	// Compared before it is multiplied: elapsed * r may pass 2^63.
-	if elapsed >= ceilDiv(int64(l.full-b.Credits), int64(l.tickCredits)) {
-		return l.Full(now)
+	if elapsed >= ceilDiv(int64(b.fullCredits-s.Amount), int64(b.tickCredits)) {
+		return b.full(now)
 	}
-	b.Credits += Credits(elapsed * int64(l.tickCredits))
-	b.At += Instant(elapsed * l.tickMicros)
-	return b
+	s.Amount += Credits(elapsed * int64(b.tickCredits))
+	s.At += Instant(elapsed * b.tickMicros)
+	return s
 }
 
-// converted keeps a bucket's tokens under a changed limit: whole tokens, at most the capacity, and of the
-// fraction what rounding down leaves. A debt above the whole tokens of the bound becomes the bound.
-func (l *Limit) converted(b Bucket) Bucket {
-	if b.TokenCredits != l.tokenCredits {
-		whole := floorDiv(int64(b.Credits), int64(b.TokenCredits))
-		fraction := int64(b.Credits) - whole*int64(b.TokenCredits)
+// converted returns s in the credits of this limit. The bucket keeps its whole tokens, up to the capacity, and
+// its fraction of a token, rounded down. A debt beyond the bound becomes the bound.
+func (b *TokenBucket) converted(s State) State {
+	if s.TokenCredits != b.tokenCredits {
+		whole := floorDiv(int64(s.Amount), int64(s.TokenCredits))
+		fraction := int64(s.Amount) - whole*int64(s.TokenCredits)
 		switch {
-		case whole >= int64(l.capacity):
-			b.Credits = l.full
-		case -whole > int64(l.maxDebt/l.tokenCredits): // compared as a quotient: whole * p may pass 2^63
-			b.Credits = -l.maxDebt
+		case whole >= int64(b.size):
+			s.Amount = b.fullCredits
+		case -whole > int64(b.maxDebt/b.tokenCredits): // compared as a quotient: whole * p may pass 2^63
+			s.Amount = -b.maxDebt
 		default:
-			b.Credits = Credits(whole*int64(l.tokenCredits) +
-				mulDiv(fraction, int64(l.tokenCredits), int64(b.TokenCredits)))
+			s.Amount = Credits(whole*int64(b.tokenCredits) +
+				mulDiv(fraction, int64(b.tokenCredits), int64(s.TokenCredits)))
 		}
-		b.TokenCredits = l.tokenCredits
+		s.TokenCredits = b.tokenCredits
 	}
-	b.Credits = max(min(b.Credits, l.full), -l.maxDebt)
-	return b
+	s.Amount = max(min(s.Amount, b.fullCredits), -b.maxDebt)
+	return s
 }
 
-// Affords reports whether b, as seen now, can pay cost. A cost above the capacity is refused before anything is
-// multiplied.
-func (l *Limit) Affords(b Bucket, cost Tokens) bool {
-	return cost <= l.capacity && b.Credits >= Credits(cost)*l.tokenCredits
+// canPay compares the cost with the capacity first, so that the product cannot overflow.
+func (b *TokenBucket) canPay(s State, cost Tokens, maxWait time.Duration) bool {
+	return cost <= b.size && s.Amount >= b.level(cost, maxWait)
 }
 
-// Remaining is the level in whole tokens, rounded down; below zero after a charge.
-func (l *Limit) Remaining(b Bucket) Tokens {
-	return Tokens(floorDiv(int64(b.Credits), int64(l.tokenCredits)))
+// level is the least level that pays a cost of at most the capacity, if a request may wait for maxWait. It is at least -maxDebt.
+func (b *TokenBucket) level(cost Tokens, maxWait time.Duration) Credits {
+	return Credits(cost)*b.tokenCredits - b.lent(maxWait)
 }
 
-// RetryAfter is how long after now a lone client must wait until b can pay cost: 0 if it can already, [Never] if
-// the cost is above the capacity. Waiting exactly so long is enough, a microsecond less is not. b is as seen at now.
-func (l *Limit) RetryAfter(b Bucket, cost Tokens, now Instant) time.Duration {
-	if cost > l.capacity {
-		return Never
+// lent is what the bucket lends to a request that may wait for maxWait: the refill of as many whole ticks, at most maxDebt.
+// Compared as a quotient: the product may pass 2^63.
+func (b *TokenBucket) lent(maxWait time.Duration) Credits {
+	ticks := maxWait.Microseconds() / b.tickMicros
+	if ticks > int64(b.maxDebt/b.tickCredits) {
+		return b.maxDebt
 	}
-	return l.until(b, Credits(cost)*l.tokenCredits, now)
+	return Credits(ticks) * b.tickCredits
 }
 
-// ResetAfter is how long after now the bucket is full again. b is as seen at now.
-func (l *Limit) ResetAfter(b Bucket, now Instant) time.Duration { return l.until(b, l.full, now) }
+// canCharge compares quotients: cost * p may pass 2^63.
+func (b *TokenBucket) canCharge(s State, cost Tokens) bool {
+	return int64(cost) <= floorDiv(int64(s.Amount+b.maxDebt), int64(b.tokenCredits))
+}
 
-// NextToken is how long after now one more whole token can be spent than can now; 0 when the bucket is full.
-// b is as seen at now.
-func (l *Limit) NextToken(b Bucket, now Instant) time.Duration {
-	if b.Credits >= l.full {
+func (b *TokenBucket) spend(s State, cost Tokens, _ Instant) State {
+	s.Amount -= Credits(cost) * b.tokenCredits
+	return s
+}
+
+func (b *TokenBucket) mostDebt(s State, _ Instant) State {
+	s.Amount = -b.maxDebt
+	return s
+}
+
+func (b *TokenBucket) refund(s State, cost Tokens, _ Instant) State {
+	// Compared as a quotient: cost * p may pass 2^63.
+	if int64(cost) >= ceilDiv(int64(b.fullCredits-s.Amount), int64(b.tokenCredits)) {
+		s.Amount = b.fullCredits
+	} else {
+		s.Amount += Credits(cost) * b.tokenCredits
+	}
+	return s
+}
+
+func (b *TokenBucket) counts(_, _ Instant) bool { return true }
+
+func (b *TokenBucket) remaining(s State) Tokens {
+	return Tokens(floorDiv(int64(s.Amount), int64(b.tokenCredits)))
+}
+
+func (b *TokenBucket) untilPays(s State, cost Tokens, maxWait time.Duration, now Instant) time.Duration {
+	return b.until(s, b.level(cost, maxWait), now)
+}
+
+func (b *TokenBucket) untilFull(s State, now Instant) time.Duration {
+	return b.until(s, b.fullCredits, now)
+}
+
+func (b *TokenBucket) untilNext(s State, now Instant) time.Duration {
+	if s.Amount >= b.fullCredits {
 		return 0
 	}
-	return l.until(b, (Credits(max(l.Remaining(b), 0))+1)*l.tokenCredits, now)
+	return b.until(s, (Credits(max(b.remaining(s), 0))+1)*b.tokenCredits, now)
 }
 
-// FullAt is the instant at which the bucket is full again: from then on it need not be stored.
-func (l *Limit) FullAt(b Bucket) Instant {
-	missing := ceilDiv(int64(l.full-b.Credits), int64(l.tickCredits))
-	return b.At + Instant(missing*l.tickMicros)
+func (b *TokenBucket) fullAt(s State) Instant {
+	missing := ceilDiv(int64(b.fullCredits-s.Amount), int64(b.tickCredits))
+	return s.At + Instant(missing*b.tickMicros)
 }
 
-func (l *Limit) until(b Bucket, level Credits, now Instant) time.Duration {
-	if b.Credits >= level {
+func (b *TokenBucket) until(s State, level Credits, now Instant) time.Duration {
+	if s.Amount >= level {
 		return 0
 	}
-	missing := ceilDiv(int64(level-b.Credits), int64(l.tickCredits))
-	return (b.At + Instant(missing*l.tickMicros)).Sub(now)
+	missing := ceilDiv(int64(level-s.Amount), int64(b.tickCredits))
+	return (s.At + Instant(missing*b.tickMicros)).Sub(now)
 }

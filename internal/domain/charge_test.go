@@ -10,7 +10,7 @@ import (
 )
 
 func TestCharge_goesBelowZeroAndIsPaidBackByTime(t *testing.T) {
-	tell(t, mustLimit(t, "5/s", 3), []step{
+	playStory(t, mustLimit(t, "5/s", 3), []step{
 		{op: domain.OpCharge, cost: 2, want: allowed(1)},
 		{op: domain.OpCharge, cost: 4, want: allowed(-3)},
 		{cost: 1, want: denied(-3, 800*ms)},
@@ -22,7 +22,7 @@ func TestCharge_goesBelowZeroAndIsPaidBackByTime(t *testing.T) {
 }
 
 func TestCharge_stopsAtAHundredYearsOfRefilling(t *testing.T) {
-	tell(t, mustLimit(t, "1/24h", 1), []step{
+	playStory(t, mustLimit(t, "1/24h", 1), []step{
 		{op: domain.OpCharge, cost: 36_502, want: refused(1)},
 		{op: domain.OpCharge, cost: 36_501, want: allowed(-36_500)},
 		{op: domain.OpCharge, cost: 1, want: refused(-36_500)},
@@ -34,7 +34,7 @@ func TestCharge_stopsAtAHundredYearsOfRefilling(t *testing.T) {
 
 func TestCharge_stopsAt2To52Credits(t *testing.T) {
 	// A token is worth 10^9 + 1 credits, and 2^52 of those hold 4,503,599.6 of it. They refill within 72 years.
-	tell(t, mustLimit(t, "2/1000000001us", 1), []step{
+	playStory(t, mustLimit(t, "2/1000000001us", 1), []step{
 		{op: domain.OpCharge, cost: 4_503_601, want: refused(1)},
 		{op: domain.OpCharge, cost: 4_503_600, want: allowed(-4_503_599)},
 		{op: domain.OpCharge, cost: 1, want: refused(-4_503_599)},
@@ -43,7 +43,7 @@ func TestCharge_stopsAt2To52Credits(t *testing.T) {
 		{at: 200 * time.Second, op: domain.OpRefund, cost: 4_503_600, want: allowed(0)},
 	})
 	// The products of these costs and a token's credits would pass 2^63 and come out negative, and positive.
-	tell(t, mustLimit(t, "1/876000h", 1), []step{
+	playStory(t, mustLimit(t, "1/876000h", 1), []step{
 		{op: domain.OpCharge, cost: 2_926, want: refused(1)},
 		{op: domain.OpCharge, cost: domain.MaxCost, want: refused(1)},
 		{op: domain.OpCharge, cost: 2, want: allowed(-1)},

@@ -9,7 +9,7 @@ import (
 )
 
 // What happens to a bucket whose limit changes: p is what a token is worth in credits.
-func TestSeen_aChangedLimitKeepsTheTokens(t *testing.T) {
+func TestRefillTo_aChangedLimitKeepsTheTokens(t *testing.T) {
 	const top = int64(domain.MaxCredits)
 	cases := []struct {
 		name     string
@@ -44,18 +44,18 @@ func TestSeen_aChangedLimitKeepsTheTokens(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			l := mustLimit(t, c.rate, c.capacity)
-			stored := domain.Bucket{Credits: domain.Credits(c.credits), At: t0, TokenCredits: domain.Credits(c.p)}
-			want := domain.Bucket{Credits: domain.Credits(c.want), At: t0, TokenCredits: l.TokenCredits()}
-			assert.Equal(t, want, l.Seen(stored, t0))
-			assert.Equal(t, want, l.Seen(want, t0), "a converted bucket stays as it is")
+			stored := domain.State{Amount: domain.Credits(c.credits), At: t0, TokenCredits: domain.Credits(c.p)}
+			want := domain.State{Amount: domain.Credits(c.want), At: t0, TokenCredits: l.TokenBucket().TokenCredits()}
+			assert.Equal(t, want, l.Current(stored, t0))
+			assert.Equal(t, want, l.Current(want, t0), "a converted bucket stays as it is")
 		})
 	}
 }
 
-func TestSeen_aChangedTickKeepsTheTimeThatHasPassed(t *testing.T) {
+func TestRefillTo_aChangedTickKeepsTheTimeThatHasPassed(t *testing.T) {
 	coarse, fine := mustLimit(t, "7/s", 10_000_000_000), mustLimit(t, "1/us", 1_000_000)
-	b := domain.Bucket{Credits: 0, At: t0, TokenCredits: coarse.TokenCredits()}
+	b := domain.State{Amount: 0, At: t0, TokenCredits: coarse.TokenBucket().TokenCredits()}
 	// A whole millisecond was refilled at the old rate, 0.007 tokens; the rest at the new one.
-	seen := fine.Seen(coarse.Seen(b, t0+1_999), t0+1_999)
+	seen := fine.Current(coarse.Current(b, t0+1_999), t0+1_999)
 	assert.Equal(t, domain.Tokens(999), fine.Remaining(seen))
 }

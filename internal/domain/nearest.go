@@ -7,7 +7,7 @@ import (
 )
 
 // nearestRate finds the rate closest to refill/per that a bucket of this capacity can count exactly and that
-// fills it within [MaxFill]. It serves error messages alone, so it may be slow.
+// fills it within [MaxFill]. Only error messages use it, so it need not be fast.
 func nearestRate(capacity, refill Tokens, per time.Duration) (Tokens, time.Duration) {
 	maxToken := int64(MaxCredits) / int64(capacity)
 	var nearest, nearestGap *big.Rat
@@ -79,9 +79,9 @@ func boundedSteps(want *big.Int, from, step [2]*big.Int, bounds ...*big.Int) *bi
 		if step[i].Sign() == 0 {
 			continue
 		}
-		room := new(big.Int).Sub(bound, from[i])
-		if room.Quo(room, step[i]).Cmp(steps) < 0 {
-			steps = room
+		most := new(big.Int).Sub(bound, from[i])
+		if most.Quo(most, step[i]).Cmp(steps) < 0 {
+			steps = most
 		}
 	}
 	return steps

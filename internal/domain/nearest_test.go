@@ -46,7 +46,7 @@ func TestNewLimit_refusalNamesTheNearestRate(t *testing.T) {
 	for _, c := range cases {
 		refill, per, err := domain.ParseRate(c.rate)
 		require.NoError(t, err)
-		_, err = domain.NewLimit("", c.capacity, refill, per)
+		_, err = domain.NewBucket("burst", c.capacity, refill, per)
 		near, nearPer := nearestOf(t, err)
 		assert.Equal(t, c.nearest, domain.FormatRate(near, nearPer), c.rate)
 	}
@@ -57,9 +57,9 @@ func TestNewLimit_acceptsTheNearestRate(t *testing.T) {
 		capacity := domain.Tokens(rapid.Int64Range(1, int64(domain.MaxTokens)).Draw(t, "capacity"))
 		refill := domain.Tokens(rapid.Int64Range(1, int64(domain.MaxTokens)).Draw(t, "refill"))
 		per := time.Duration(rapid.Int64Range(int64(us), 1<<63-1).Draw(t, "per"))
-		if _, err := domain.NewLimit("", capacity, refill, per); err != nil {
+		if _, err := domain.NewBucket("burst", capacity, refill, per); err != nil {
 			near, nearPer := nearestOf(t, err)
-			_, err := domain.NewLimit("", capacity, near, nearPer)
+			_, err := domain.NewBucket("burst", capacity, near, nearPer)
 			require.NoError(t, err)
 		}
 	})
@@ -75,7 +75,7 @@ func TestNewLimit_noRateIsNearerThanTheNearest(t *testing.T) {
 	for _, rate := range wants {
 		refill, per, err := domain.ParseRate(rate)
 		require.NoError(t, err)
-		_, err = domain.NewLimit("", capacity, refill, per)
+		_, err = domain.NewBucket("burst", capacity, refill, per)
 		want := ratPer(refill, per)
 		named := ratPer(nearestOf(t, err))
 		assert.Zero(t, distance(bruteForceNearest(capacity, want), want).Cmp(distance(named, want)), rate)
@@ -96,7 +96,7 @@ func bruteForceNearest(capacity domain.Tokens, want *big.Rat) (nearest *big.Rat)
 				if nearest != nil && distance(rate, want).Cmp(distance(nearest, want)) >= 0 {
 					continue
 				}
-				if _, err := domain.NewLimit("", capacity, refill, per); err == nil {
+				if _, err := domain.NewBucket("burst", capacity, refill, per); err == nil {
 					nearest = rate
 				}
 			}

@@ -16,7 +16,7 @@ const (
 )
 
 func TestTake_capacityPassesThenDenied(t *testing.T) {
-	tell(t, mustLimit(t, "5/s", 3), []step{
+	playStory(t, mustLimit(t, "5/s", 3), []step{
 		{cost: 1, want: allowed(2)},
 		{cost: 2, want: allowed(0)},
 		{cost: 1, want: denied(0, 200*ms)},
@@ -25,7 +25,7 @@ func TestTake_capacityPassesThenDenied(t *testing.T) {
 }
 
 func TestTake_refillsLinearlyUpToCapacity(t *testing.T) {
-	tell(t, mustLimit(t, "5/s", 3), []step{
+	playStory(t, mustLimit(t, "5/s", 3), []step{
 		{cost: 3, want: allowed(0)},
 		{at: 199 * ms, op: domain.OpPeek, want: allowed(0)},
 		{at: 200 * ms, op: domain.OpPeek, want: allowed(1)},
@@ -39,7 +39,7 @@ func TestTake_refillsLinearlyUpToCapacity(t *testing.T) {
 
 func TestTake_fractionsAccumulate(t *testing.T) {
 	t.Run("a token in three seconds, asked every second", func(t *testing.T) {
-		tell(t, mustLimit(t, "1/3s", 1), []step{
+		playStory(t, mustLimit(t, "1/3s", 1), []step{
 			{cost: 1, want: allowed(0)},
 			{at: 1 * time.Second, cost: 1, want: denied(0, 2*time.Second)},
 			{at: 2 * time.Second, cost: 1, want: denied(0, 1*time.Second)},
@@ -49,7 +49,7 @@ func TestTake_fractionsAccumulate(t *testing.T) {
 		})
 	})
 	t.Run("a token is no whole number of microseconds, three of them are", func(t *testing.T) {
-		tell(t, mustLimit(t, "3/250ms", 3), []step{
+		playStory(t, mustLimit(t, "3/250ms", 3), []step{
 			{cost: 3, want: allowed(0)},
 			{at: 83_333 * us, cost: 1, want: denied(0, us)},
 			{at: 83_334 * us, cost: 1, want: allowed(0)},
@@ -61,8 +61,8 @@ func TestTake_fractionsAccumulate(t *testing.T) {
 	})
 	t.Run("a fraction of a coarse tick", func(t *testing.T) {
 		l := mustLimit(t, "7/s", 10_000_000_000) // too large to be counted in microseconds
-		require.Equal(t, int64(1000), l.TickMicros())
-		tell(t, l, []step{
+		require.Equal(t, int64(1000), l.TokenBucket().TickMicros())
+		playStory(t, l, []step{
 			{op: domain.OpCharge, cost: 1_000_000_000, want: allowed(9_000_000_000)},
 			{at: 500 * us, op: domain.OpCharge, cost: 1, want: allowed(8_999_999_999)},
 			{at: 999 * us, op: domain.OpCharge, cost: 1, want: allowed(8_999_999_998)},
@@ -74,7 +74,7 @@ func TestTake_fractionsAccumulate(t *testing.T) {
 }
 
 func TestTake_backwardsTimeRefillsNothing(t *testing.T) {
-	tell(t, mustLimit(t, "1/s", 2), []step{
+	playStory(t, mustLimit(t, "1/s", 2), []step{
 		{at: 10 * time.Second, cost: 2, want: allowed(0)},
 		{at: 5 * time.Second, cost: 1, want: denied(0, time.Second)},
 		// The denial set the bucket's time to 5 s: without that the client would wait until 11 s.
@@ -91,11 +91,11 @@ func TestTake_backwardsTimeIsWrittenExceptByAPeek(t *testing.T) {
 		g.stored[0] = l.Full(t0)
 		_, buckets, written := g.apply(op, cost, t0-1)
 		assert.True(t, written, op)
-		assert.Equal(t, []domain.Bucket{l.Full(t0 - 1)}, buckets, op)
+		assert.Equal(t, []domain.State{l.Full(t0 - 1)}, buckets, op)
 	}
 	for _, ahead := range []int{0, 1} {
 		g := newGroup(mustLimit(t, "1/s", 2), mustLimit(t, "1/s", 2))
-		g.stored = []domain.Bucket{g.limits[0].Full(t0 - 2), g.limits[1].Full(t0 - 2)}
+		g.stored = []domain.State{g.limits[0].Full(t0 - 2), g.limits[1].Full(t0 - 2)}
 		g.stored[ahead].At = t0
 		_, _, written := g.apply(domain.OpTake, 3, t0-1)
 		assert.True(t, written, "one of the group is enough")
@@ -109,14 +109,14 @@ func TestTake_backwardsTimeIsWrittenExceptByAPeek(t *testing.T) {
 }
 
 func TestTake_costAboveCapacityNeverPasses(t *testing.T) {
-	tell(t, mustLimit(t, "5/s", 3), []step{
+	playStory(t, mustLimit(t, "5/s", 3), []step{
 		{cost: 4, want: denied(3, domain.Never)},
 		{cost: domain.MaxCost, want: denied(3, domain.Never)},
 		{cost: 3, want: allowed(0)},
 		{cost: 4, want: denied(0, domain.Never)},
 	})
 	// The products of these costs and a token's credits would pass 2^63.
-	tell(t, mustLimit(t, "1/876000h", 1), []step{
+	playStory(t, mustLimit(t, "1/876000h", 1), []step{
 		{cost: 2_926, want: denied(1, domain.Never)},
 		{cost: domain.MaxCost, want: denied(1, domain.Never)},
 	})
@@ -158,7 +158,7 @@ func TestPeek_seesTheRefillButLeavesTheStoredBucket(t *testing.T) {
 }
 
 func TestRefund_stopsAtFull(t *testing.T) {
-	tell(t, mustLimit(t, "1/s", 5), []step{
+	playStory(t, mustLimit(t, "1/s", 5), []step{
 		{cost: 3, want: allowed(2)},
 		{op: domain.OpRefund, cost: 2, want: allowed(4)},
 		{op: domain.OpRefund, cost: 2, want: allowed(5)},
@@ -171,7 +171,7 @@ func TestRefund_stopsAtFull(t *testing.T) {
 	})
 	// The products of these costs and a token's credits would pass 2^63 and come out negative, and positive.
 	for _, cost := range []domain.Tokens{2_926, domain.MaxCost} {
-		tell(t, mustLimit(t, "1/876000h", 1), []step{
+		playStory(t, mustLimit(t, "1/876000h", 1), []step{
 			{cost: 1, want: allowed(0)},
 			{op: domain.OpRefund, cost: cost, want: allowed(1)},
 		})
@@ -179,7 +179,7 @@ func TestRefund_stopsAtFull(t *testing.T) {
 }
 
 func TestReset_makesFull(t *testing.T) {
-	tell(t, mustLimit(t, "1/24h", 5), []step{
+	playStory(t, mustLimit(t, "1/24h", 5), []step{
 		{op: domain.OpCharge, cost: 10, want: allowed(-5)},
 		{op: domain.OpReset, want: allowed(5)},
 		{cost: 5, want: allowed(0)},
@@ -206,10 +206,34 @@ func TestOp_checkCost(t *testing.T) {
 		{domain.OpCharge, 0, false},
 		{domain.OpCharge, 1, true},
 		{domain.OpCharge, domain.MaxCost + 1, false},
+		{domain.OpUndo, 0, false},
+		{domain.OpRelease, 0, true},
+		{domain.OpRelease, -domain.MaxCost, true},
+		{domain.OpRelease, -domain.MaxCost - 1, false},
+		{domain.OpRelease, domain.MaxCost, true},
+		{domain.OpRelease, domain.MaxCost + 1, false},
+		{domain.OpRenew, -1, true}, // it has no cost
+		{domain.OpList, -1, true},
 	}
 	for _, c := range cases {
 		err := c.op.CheckCost(c.cost)
 		assert.Equal(t, c.ok, err == nil, "%s %d: %v", c.op, c.cost, err)
 		assert.Equal(t, !c.ok, isFieldError(err, domain.ErrInvalidRequest, "cost"), "%s %d: %v", c.op, c.cost, err)
+	}
+}
+
+func TestOp_needsPermit(t *testing.T) {
+	for op, want := range map[domain.Op][2]bool{ // without a cost, and with one
+		domain.OpTake: {false, true}, domain.OpUndo: {true, true}, domain.OpRelease: {true, true}, domain.OpRenew: {true, true},
+		domain.OpPeek: {}, domain.OpRefund: {}, domain.OpCharge: {}, domain.OpReset: {}, domain.OpList: {},
+	} {
+		assert.Equal(t, want, [2]bool{op.NeedsPermit(0), op.NeedsPermit(1)}, op)
+	}
+}
+
+// The numbers are part of the script's input.
+func TestOp_names(t *testing.T) {
+	for i, want := range []string{"take", "peek", "refund", "charge", "reset", "undo", "release", "renew", "list", "op(9)"} {
+		assert.Equal(t, want, domain.Op(i).String())
 	}
 }

@@ -5,12 +5,12 @@ import (
 	"time"
 )
 
-// Tokens counts whole tokens: what a limit holds and what a request costs. Negative only in a level that a
-// charge has taken below zero.
+// Tokens counts whole tokens: the capacity of a limit, what is left of it, the cost of a request. It is
+// negative only for what a charge took below zero.
 type Tokens int64
 
-// Credits counts the fractions of a token in which a level is kept. What one token is worth in credits
-// depends on the limit: see [Limit.TokenCredits].
+// Credits counts fractions of a token. States are stored in credits. The number of credits in a token of a bucket
+// depends on its limit, see [TokenBucket.TokenCredits]. A quota has 1 credit in a token.
 type Credits int64
 
 // Instant is a point in time by a store's own clock, in microseconds since the Unix epoch. Instants of two
@@ -18,27 +18,29 @@ type Credits int64
 type Instant int64
 
 const (
-	// MaxTokens bounds Capacity and Refill of a limit.
+	// MaxTokens bounds a bucket's Capacity and Refill, and a quota.
 	MaxTokens Tokens = 1_000_000_000_000
 	// MaxCost is the highest cost of one request, in tokens.
 	MaxCost Tokens = 1<<31 - 1
-	// MaxCredits bounds a level on both sides, so that the difference of two levels is at most 2^53: the
-	// last integer to which a double counts without a gap.
+	// MaxCredits bounds a level above and below zero, and the debt of a quota, so that the difference of two levels and
+	// the used part of a quota are at most 2^53. A double represents every integer up to 2^53.
 	MaxCredits Credits = 1 << 52
-	// MaxFill is the longest time in which an empty bucket may fill, and the longest time of refilling that
-	// a charge may take it below zero: 100 years of 365 days.
+	// MaxFill is 100 years of 365 days. It bounds the time in which an empty bucket fills, and the time in
+	// which a bucket below zero refills to zero.
 	MaxFill = 100 * 365 * 24 * time.Hour
-	// Never is the wait of a request that no waiting helps: its cost is above the capacity.
+	// Never is the wait of a request whose cost is above the capacity: it cannot pass at any time.
 	Never time.Duration = -1
 )
 
-// InstantOf converts a time, cutting what is finer than a microsecond.
+func maxFillTicks(tickMicros int64) int64 { return MaxFill.Microseconds() / tickMicros }
+
+// InstantOf converts a time, truncated to microseconds.
 func InstantOf(t time.Time) Instant { return Instant(t.UnixMicro()) }
 
 // Time converts to a time.Time in UTC.
 func (i Instant) Time() time.Time { return time.UnixMicro(int64(i)).UTC() }
 
-// Add returns the instant d later; what is finer than a microsecond is cut.
+// Add returns the instant d later. d is truncated to microseconds.
 func (i Instant) Add(d time.Duration) Instant { return i + Instant(d.Microseconds()) }
 
 // Sub returns the time from j to i.
@@ -62,7 +64,7 @@ func ceilDiv(a, b int64) int64 {
 	return q
 }
 
-// mulDiv returns floor(a*b/c) by way of a 128-bit product; 0 <= a < c and b >= 0, so it fits.
+// mulDiv returns floor(a*b/c), computed with a 128-bit product. It requires 0 <= a < c and b >= 0.
 func mulDiv(a, b, c int64) int64 {
 	hi, lo := bits.Mul64(uint64(a), uint64(b))
 	q, _ := bits.Div64(hi, lo, uint64(c))

@@ -1,24 +1,27 @@
 package ports
 
-import "github.com/velocity-limiter/velocity/internal/domain"
+import (
+	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
+)
 
-// RequestLog yields requests that were served once, so that they can be decided again. For one goroutine.
+// RequestLog reads requests that were served earlier, to decide them again. It is for one goroutine.
 type RequestLog interface {
-	// Next returns the next request, in the order of their times, or io.EOF after the last one. What it returns, and
-	// every string in it, is valid until the next call. Another error means that the rest cannot be read.
+	// Next returns the requests in the order of their times, and io.EOF after the last one. The result and all strings in
+	// it are valid until the next call. Any other error means that the rest of the log cannot be read.
 	Next() (*LoggedRequest, error)
 }
 
 // LoggedRequest is one request of a RequestLog.
 type LoggedRequest struct {
-	// Request is what a door would have made of it: the path is in its normal form, HEAD is GET. Its policy says
-	// the cost, and a cost that it names itself is believed.
-	Request domain.Request
-	// At is when it came. It never goes back from one request to the next.
+	// Request is as an inbound adapter makes it: the path is in its normal form. The policy sets the cost, and a cost in
+	// a header counts.
+	Request policy.Request
+	// At is when the request arrived. It never decreases from one request to the next.
 	At domain.Instant
-	// Status is what was answered; 0 if the log does not say.
+	// Status of the answer; 0 if the log does not have it.
 	Status int
-	// Log and Line say where it stands: the log's name, and the number of the line, from 1.
+	// Log is the name of the log, and Line the number of the request's line, from 1.
 	Log  string
 	Line int
 }

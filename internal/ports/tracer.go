@@ -3,37 +3,37 @@ package ports
 import (
 	"context"
 
-	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/decision"
 )
 
-// Tracer records what requests go through, as spans. Where nothing is recorded there is no Tracer: whoever may have one
-// takes nil. Safe for concurrent use; it must not block, and copies the strings that it keeps.
+// Tracer records requests and batches as spans. Where a Tracer is optional, nil records nothing. It must not block, and it
+// copies the strings that it keeps. Implementations are safe for concurrent use.
 type Tracer interface {
-	// Request begins the span of a request that came in over HTTP. traceparent and tracestate are what its headers of
-	// these names say; what cannot be read counts as absent.
+	// Request starts the span of an HTTP request. traceparent and tracestate are the values of its headers of these names; a
+	// value that cannot be read counts as absent.
 	Request(method, path, traceparent, tracestate string) RequestSpan
-	// Call begins the span of a call that came in over gRPC, of "package.Service/Method", with such headers. Its context
-	// is ctx with the span.
+	// Call starts the span of a gRPC call of method "package.Service/Method". The context of the span is derived from ctx.
 	Call(ctx context.Context, method, traceparent, tracestate string) RequestSpan
-	// Batch begins the span of what is sent to a shard for so many bucket groups at once. from are contexts of requests;
-	// the span is linked to those of their spans that are recorded, and there is none if none is. end ends it, with why
-	// the batch failed, or nil.
+	// Batch starts the span of a batch of bucket groups that is sent to a shard. from holds the contexts of the requests in
+	// it. The span is linked to those of their spans that are recorded; if none is, there is no span. The caller must call
+	// end with the error of the batch, or nil.
 	Batch(shard string, groups int, from []context.Context) (end func(error))
 }
 
 // RequestSpan is the span of one request or call, for one goroutine.
 type RequestSpan interface {
-	// Context carries the span to [Tracer.Batch]. That of a request never ends.
+	// Context returns a context with the span, for [Tracer.Batch]. The context of a request is never cancelled.
 	Context() context.Context
-	// TraceID is in hexadecimal; empty if the span is not recorded.
+	// TraceID returns the trace's id in hexadecimal, or "" if the span is not recorded.
 	TraceID() string
-	// Headers are traceparent and tracestate for whoever is asked next, for the same trace. tracestate may be empty.
+	// Headers returns the traceparent and tracestate to send on, so that the next service joins the trace. tracestate may be
+	// empty.
 	Headers() (traceparent, tracestate string)
-	// Decided notes a decision, of which no key is kept.
-	Decided(d *domain.Decision)
-	// DecidedMany notes how many decisions were made and how many of them refused, and the policy if it was one and the
-	// same. A single decision is noted as by Decided.
+	// Decided records a decision, without its key.
+	Decided(d *decision.Decision)
+	// DecidedMany records the number of decisions, how many of them refused, and the policy if all have the same. It records
+	// a single decision as Decided does.
 	DecidedMany(answers []Answer)
-	// End ends the span with the status of the answer, which is gRPC's for a call.
+	// End ends the span. status is the answer's: of HTTP for a request, of gRPC for a call.
 	End(status int)
 }

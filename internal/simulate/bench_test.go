@@ -10,22 +10,23 @@ import (
 	"github.com/velocity-limiter/velocity/internal/adapters/memstore"
 	"github.com/velocity-limiter/velocity/internal/app"
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
 	"github.com/velocity-limiter/velocity/internal/ports"
 	"github.com/velocity-limiter/velocity/internal/simulate"
 )
 
-// crowd is a log of so many requests, a hundred a second, in turn by so many clients.
-type crowd struct {
+// manyClients is a log of requests by several clients in turn, a hundred a second.
+type manyClients struct {
 	requests, clients, n int
 	lent                 ports.LoggedRequest
 }
 
-func (c *crowd) Next() (*ports.LoggedRequest, error) {
+func (c *manyClients) Next() (*ports.LoggedRequest, error) {
 	if c.n == c.requests {
 		return nil, io.EOF
 	}
 	client := c.n % c.clients
-	c.lent.Request = domain.Request{
+	c.lent.Request = policy.Request{
 		PolicyCost: true, Method: "GET", Path: "/a",
 		Client: netip.AddrFrom4([4]byte{10, byte(client >> 16), byte(client >> 8), byte(client)}),
 	}
@@ -34,14 +35,14 @@ func (c *crowd) Next() (*ports.LoggedRequest, error) {
 	return &c.lent, nil
 }
 
-// BenchmarkReplay reports what a request costs once it is read.
+// BenchmarkReplay measures a request without the reading of its line.
 func BenchmarkReplay(b *testing.B) {
-	p := &domain.Policy{Name: "a", OnStoreFailure: domain.FailOpen}
-	limit, err := domain.NewLimit("", 10, 1, 1e9)
+	p := &policy.Policy{Name: "a", OnStoreFailure: policy.FailOpen}
+	limit, err := domain.NewBucket("burst", 10, 1, 1e9)
 	require.NoError(b, err)
 	p.Limits, p.Match.Path = []domain.Limit{limit}, "/a"
 	require.NoError(b, p.Compile())
-	r := simulate.Replay{Log: &crowd{requests: b.N, clients: 10_000}, Clock: new(simulate.Clock), Top: 10}
+	r := simulate.Replay{Log: &manyClients{requests: b.N, clients: 10_000}, Clock: new(simulate.Clock), Top: 10}
 	store, err := memstore.NewWithClock(memstore.DefaultConfig(), r.Clock.Now)
 	require.NoError(b, err)
 	defer func() { require.NoError(b, store.Close()) }()

@@ -11,38 +11,41 @@ import (
 	"github.com/velocity-limiter/velocity/internal/adapters/memstore"
 	"github.com/velocity-limiter/velocity/internal/app"
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
+	"github.com/velocity-limiter/velocity/internal/domain/decision"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
 	"github.com/velocity-limiter/velocity/internal/ports"
 	"github.com/velocity-limiter/velocity/internal/simulate"
 )
 
-// noon is when every test's log begins.
+// noon is the time at which the log of every test begins.
 var noon = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 
-// visit is one line of a test's log.
-type visit struct {
+// logLine is one line of a test's log.
+type logLine struct {
 	at     time.Duration // after noon
 	client string        // the header of key x-client; "" for none
 	path   string
 	status int
 }
 
-// visits are a log in memory, which lends its memory as badly as a log may: each request is overwritten by the next.
-type visits struct {
-	list []visit
+// memoryLog is a log in memory that reuses its memory as far as a log may: each request overwrites the one before.
+type memoryLog struct {
+	list []logLine
 	lent ports.LoggedRequest
 	n    int
 }
 
-func (v *visits) Next() (*ports.LoggedRequest, error) {
+func (v *memoryLog) Next() (*ports.LoggedRequest, error) {
 	if v.n == len(v.list) {
 		return nil, io.EOF
 	}
 	now := v.list[v.n]
 	v.n++
 	v.lent = ports.LoggedRequest{
-		Request: domain.Request{
+		Request: policy.Request{
 			PolicyCost: true, Method: "GET", Path: now.path, Client: netip.MustParseAddr("192.0.2.1"),
-			Lookup: func(domain.KeySource) (string, error) {
+			Lookup: func(clientkey.Source) (string, error) {
 				if now.client == "twice" {
 					return "", domain.ErrInvalidRequest
 				}
@@ -54,28 +57,37 @@ func (v *visits) Next() (*ports.LoggedRequest, error) {
 	return &v.lent, nil
 }
 
-// set is a set of policies that match by their whole path.
-type set []*domain.Policy
+// set is a set of policies that match a whole path.
+type set []*policy.Policy
 
-func (s set) Named(string) (*domain.Policy, error) { return nil, ports.ErrUnknownPolicy }
-
-func (s set) Match(req *domain.Request) *domain.Policy {
+func (s set) Named(name string) (*policy.Policy, error) {
 	for _, p := range s {
-		if p.Match.Path == req.Path {
-			return p
+		if p.Name == name {
+			return p, nil
 		}
 	}
-	return nil
+	return nil, ports.ErrUnknownPolicy
 }
 
-// policy for the path of its name: a burst of so many, one more each second, by the header X-Client.
-func policy(t *testing.T, name string, capacity domain.Tokens, adjust ...func(*domain.Policy)) *domain.Policy {
+func (s set) Shared(string) (*policy.Shared, error) { return nil, ports.ErrUnknownPolicy }
+
+func (s set) Match(req *policy.Request) (*policy.Policy, error) {
+	for _, p := range s {
+		if p.Match.Path == req.Path {
+			return p, nil
+		}
+	}
+	return nil, nil
+}
+
+// policy returns a policy for the path of its name: this capacity, one token a second, by the header X-Client.
+func newPolicy(t *testing.T, name string, capacity domain.Tokens, adjust ...func(*policy.Policy)) *policy.Policy {
 	t.Helper()
-	limit, err := domain.NewLimit("burst", capacity, 1, time.Second)
+	limit, err := domain.NewBucket("burst", capacity, 1, time.Second)
 	require.NoError(t, err)
-	p := &domain.Policy{
-		Name: name, Match: domain.Match{Path: "/" + name}, Key: domain.Key{{Kind: domain.SourceHeader, Name: "x-client"}},
-		Limits: []domain.Limit{limit}, OnStoreFailure: domain.FailOpen,
+	p := &policy.Policy{
+		Name: name, Match: policy.Match{Path: "/" + name}, Key: clientkey.Key{{Kind: clientkey.SourceHeader, Name: "x-client"}},
+		Limits: []domain.Limit{limit}, OnStoreFailure: policy.FailOpen,
 	}
 	for _, a := range adjust {
 		a(p)
@@ -86,27 +98,28 @@ func policy(t *testing.T, name string, capacity domain.Tokens, adjust ...func(*d
 
 type silent struct{}
 
-func (silent) Decided(*domain.Request, *domain.Decision)     {}
-func (silent) StoreFailed(string, domain.FailureMode, error) {}
+func (silent) Decided(*policy.Request, *decision.Decision)   {}
+func (silent) StoreFailed(string, policy.FailureMode, error) {}
 
-// replay runs sets of policies over a log, as the service would.
-func replay(t *testing.T, log []visit, sets ...set) *simulate.Result {
+// replay replays a log through sets of policies.
+func replay(t *testing.T, log []logLine, sets ...set) *simulate.Result {
 	t.Helper()
-	r := simulate.Replay{Log: &visits{list: log}, Clock: new(simulate.Clock), Top: 2}
+	r := simulate.Replay{Log: &memoryLog{list: log}, Clock: new(simulate.Clock), Top: 2}
 	for _, policies := range sets {
 		store, err := memstore.NewWithClock(memstore.DefaultConfig(), r.Clock.Now)
 		require.NoError(t, err)
 		t.Cleanup(func() { require.NoError(t, store.Close()) })
-		r.Sides = append(r.Sides, simulate.Side{Limiter: app.NewRateLimiter(store, store, policies, silent{}), Policies: policies})
+		limiter := app.NewRateLimiter(store, store, policies, silent{})
+		r.Sides = append(r.Sides, simulate.Side{Limiter: limiter, Permits: limiter, Policies: policies})
 	}
 	result, err := r.Run(t.Context())
 	require.NoError(t, err)
 	return result
 }
 
-// times is a visit so many times in the same instant.
-func times(n int, v visit) []visit {
-	all := make([]visit, n)
+// times repeats a line n times at the same instant.
+func times(n int, v logLine) []logLine {
+	all := make([]logLine, n)
 	for i := range all {
 		all[i] = v
 	}

@@ -3,10 +3,10 @@ package simulate
 import (
 	"time"
 
-	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/decision"
 )
 
-// Result is what a replay found.
+// Result is the result of a replay.
 type Result struct {
 	// Reports has one report for each side.
 	Reports []*Report `json:"reports"`
@@ -14,20 +14,22 @@ type Result struct {
 	Changes *Changes `json:"changes,omitempty"`
 }
 
-// Report says what one set of policies would have done.
+// Report is what one set of policies would have decided.
 type Report struct {
 	Counts
 	// From and To are the times of the first and the last request; zero if there was none.
 	From time.Time `json:"from,omitzero"`
 	To   time.Time `json:"to,omitzero"`
-	// Unlimited is how many requests no policy matched.
+	// Unlimited counts requests that no policy matched.
 	Unlimited int `json:"unlimited"`
-	// Refused is how many requests a door would have refused as malformed, and Refusals are the first of them.
+	// MissingKey counts requests that the service would have refused because they have no key.
+	MissingKey int `json:"missing_key,omitempty"`
+	// Refused counts requests that the service would have refused as malformed. Refusals has the first of them.
 	Refused  int       `json:"refused"`
 	Refusals []Refusal `json:"refusals,omitempty"`
 	// Policies in the order of the file.
 	Policies []*PolicyReport `json:"policies"`
-	// Series is the course over time.
+	// Series counts the requests over time.
 	Series Series `json:"series"`
 }
 
@@ -40,7 +42,7 @@ type Counts struct {
 	Exempt   int `json:"exempt"`
 }
 
-// DeniedShare is the part of the requests that would not have passed, from 0 to 1.
+// DeniedShare returns the fraction of the requests that would not have passed.
 func (c *Counts) DeniedShare() float64 {
 	if c.Requests == 0 {
 		return 0
@@ -48,14 +50,14 @@ func (c *Counts) DeniedShare() float64 {
 	return float64(c.Denied+c.Blocked) / float64(c.Requests)
 }
 
-func (c *Counts) add(outcome domain.Outcome) {
+func (c *Counts) add(outcome decision.Outcome) {
 	c.Requests++
 	switch outcome {
-	case domain.OutcomeAllowed:
+	case decision.OutcomeAllowed:
 		c.Allowed++
-	case domain.OutcomeExempt:
+	case decision.OutcomeExempt:
 		c.Exempt++
-	case domain.OutcomeBlocked:
+	case decision.OutcomeBlocked:
 		c.Blocked++
 	default:
 		c.Denied++
@@ -63,35 +65,38 @@ func (c *Counts) add(outcome domain.Outcome) {
 }
 
 // passes reports whether a request would have passed, were no policy in shadow mode.
-func passes(outcome domain.Outcome) bool {
-	return outcome == domain.OutcomeAllowed || outcome == domain.OutcomeExempt
+func passes(outcome decision.Outcome) bool {
+	return outcome == decision.OutcomeAllowed || outcome == decision.OutcomeExempt
 }
 
-// Refusal is a request that a door would have refused.
+// Refusal is a request that the service would have refused.
 type Refusal struct {
 	Log    string `json:"log"`
 	Line   int    `json:"line"`
 	Reason string `json:"reason"`
 }
 
-// PolicyReport says what one policy would have done.
+// PolicyReport is what one policy would have decided.
 type PolicyReport struct {
 	Name string `json:"name"`
 	Mode string `json:"mode"`
 	Counts
 	// Share is DeniedShare.
 	Share float64 `json:"denied_share"`
-	// KeyMissing is how many requests had no value for the key, so that their address stood in.
+	// KeyMissing counts requests without a value for the key, which count by address.
 	KeyMissing int `json:"key_missing"`
-	// Refunded is how many requests had their tokens given back, for their status.
+	// Refunded counts requests whose tokens were refunded for their status.
 	Refunded int `json:"refunded"`
-	// Clients is how many there were, ClientsDenied how many of them did not always pass.
+	// Waited counts the allowed requests that max_wait would have made wait, LongestWaitMS is the longest such time, rounded up.
+	Waited        int   `json:"waited"`
+	LongestWaitMS int64 `json:"longest_wait_ms"`
+	// Clients counts the clients, ClientsDenied those with at least one request that would not have passed.
 	Clients       int `json:"clients"`
 	ClientsDenied int `json:"clients_denied"`
-	// FirstDenied and LastDenied are when; zero if none was denied.
+	// FirstDenied and LastDenied are the times of the first and the last denial; zero if there was none.
 	FirstDenied time.Time `json:"first_denied,omitzero"`
 	LastDenied  time.Time `json:"last_denied,omitzero"`
-	// BusiestMinute had the most requests, WorstMinute the most denials; of equals the first.
+	// BusiestMinute had the most requests, WorstMinute the most denials. Among equal minutes, it is the first.
 	BusiestMinute Minute `json:"busiest_minute,omitzero"`
 	WorstMinute   Minute `json:"worst_minute,omitzero"`
 	// Limits in the order of the policy.
@@ -107,10 +112,12 @@ type Minute struct {
 	Denied   int       `json:"denied"`
 }
 
-// LimitReport says how many requests a limit denied. Several limits may deny one request.
+// LimitReport counts the requests that a limit denied. Several limits may deny the same request.
 type LimitReport struct {
 	Name   string `json:"name"`
 	Denied int    `json:"denied"`
+	// NotChecked says that this is a concurrency limit: how many requests it would have denied is not known.
+	NotChecked bool `json:"not_checked,omitzero"`
 }
 
 // ClientReport is one client under one policy.
@@ -118,17 +125,26 @@ type ClientReport struct {
 	Client   string `json:"client"`
 	Requests int    `json:"requests"`
 	Denied   int    `json:"denied"`
-	// First and Last denial.
+	// First and Last are the times of the first and the last denial.
 	First time.Time `json:"first_denied"`
 	Last  time.Time `json:"last_denied"`
 }
 
-// Changes are what the second side does otherwise than the first.
-type Changes struct {
-	// NewlyDenied pass the first side only, NewlyAllowed the second only.
+// Change counts the requests that only the first side allows, as NewlyDenied, and those that only the second allows.
+type Change struct {
 	NewlyDenied  int `json:"newly_denied"`
 	NewlyAllowed int `json:"newly_allowed"`
-	// ClientsNewlyDenied and ClientsNewlyAllowed have at least one such request.
+}
+
+func (c *Change) add(other *Change) {
+	c.NewlyDenied += other.NewlyDenied
+	c.NewlyAllowed += other.NewlyAllowed
+}
+
+// Changes are the differences of the second side from the first.
+type Changes struct {
+	Change
+	// ClientsNewlyDenied and ClientsNewlyAllowed count the clients with at least one such request.
 	ClientsNewlyDenied  int `json:"clients_newly_denied"`
 	ClientsNewlyAllowed int `json:"clients_newly_allowed"`
 	// Policies of both sides. A change belongs to the policy that denies.
@@ -137,19 +153,17 @@ type Changes struct {
 	Clients []ClientChange `json:"clients,omitempty"`
 }
 
-// PolicyChange is what changes under one name; a side that has no such policy has no counts.
+// PolicyChange is what changes for the policy of one name. Before or After is nil if that side has no such policy.
 type PolicyChange struct {
-	Name         string  `json:"name"`
-	Before       *Counts `json:"before,omitempty"`
-	After        *Counts `json:"after,omitempty"`
-	NewlyDenied  int     `json:"newly_denied"`
-	NewlyAllowed int     `json:"newly_allowed"`
+	Name   string  `json:"name"`
+	Before *Counts `json:"before,omitempty"`
+	After  *Counts `json:"after,omitempty"`
+	Change
 }
 
-// ClientChange is what changes for one client of the policy that denies it.
+// ClientChange is what changes for one client under the policy that denies it.
 type ClientChange struct {
-	Policy       string `json:"policy"`
-	Client       string `json:"client"`
-	NewlyDenied  int    `json:"newly_denied"`
-	NewlyAllowed int    `json:"newly_allowed"`
+	Policy string `json:"policy"`
+	Client string `json:"client"`
+	Change
 }

@@ -6,18 +6,18 @@ import (
 	"github.com/velocity-limiter/velocity/internal/domain"
 )
 
-// maxBins is as many as a chart can show.
+// maxBins is the number of bins that a chart can show.
 const maxBins = 600
 
-// widths of a bin, each a multiple of the one before; beyond the last they double.
+// widths are the widths of a bin. Each is a multiple of the one before; after the last one they double.
 var widths = []time.Duration{
 	time.Second, 5 * time.Second, 15 * time.Second, time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour,
 	6 * time.Hour, 24 * time.Hour,
 }
 
-// Series counts requests over time, in bins that become wider as the time grows longer.
+// Series counts requests over time, in bins of equal width. The width grows with the time that the series spans.
 type Series struct {
-	// Start of the first bin: a whole multiple of the width, in UTC.
+	// Start of the first bin, a whole multiple of the width since the epoch.
 	Start time.Time `json:"start,omitzero"`
 	// WidthSeconds of a bin.
 	WidthSeconds int64 `json:"width_seconds"`
@@ -27,14 +27,14 @@ type Series struct {
 	level        int
 }
 
-// Bin is a stretch of time.
+// Bin counts the requests of one period.
 type Bin struct {
 	Allowed int `json:"allowed"`
-	// Denied are those that would not have passed, also because they are blocked.
+	// Denied includes blocked requests.
 	Denied int `json:"denied"`
 }
 
-// add counts one request. Time never goes back.
+// add counts one request. at must not go back.
 func (s *Series) add(at domain.Instant, passed bool) {
 	if s.width == 0 {
 		s.setWidth(widths[0])
@@ -43,10 +43,7 @@ func (s *Series) add(at domain.Instant, passed bool) {
 	for (at-s.start)/s.width >= maxBins {
 		s.coarsen()
 	}
-	for i := int((at - s.start) / s.width); i >= len(s.Bins); {
-		s.Bins = append(s.Bins, Bin{})
-	}
-	bin := &s.Bins[(at-s.start)/s.width]
+	bin := s.bin(at)
 	if passed {
 		bin.Allowed++
 	} else {
@@ -54,9 +51,18 @@ func (s *Series) add(at domain.Instant, passed bool) {
 	}
 }
 
+// bin returns the bin of a time.
+func (s *Series) bin(at domain.Instant) *Bin {
+	i := int((at - s.start) / s.width)
+	for i >= len(s.Bins) {
+		s.Bins = append(s.Bins, Bin{})
+	}
+	return &s.Bins[i]
+}
+
 func (s *Series) setWidth(d time.Duration) { s.width = domain.Instant(d.Microseconds()) }
 
-// coarsen puts the bins into wider ones.
+// coarsen merges the bins into wider ones.
 func (s *Series) coarsen() {
 	old, oldStart, oldWidth := s.Bins, s.start, s.width
 	if s.level++; s.level < len(widths) {
@@ -67,19 +73,16 @@ func (s *Series) coarsen() {
 	s.start = floor(s.start, s.width)
 	s.Bins = nil
 	for i, bin := range old {
-		j := int((oldStart + domain.Instant(i)*oldWidth - s.start) / s.width)
-		for j >= len(s.Bins) {
-			s.Bins = append(s.Bins, Bin{})
-		}
-		s.Bins[j].Allowed += bin.Allowed
-		s.Bins[j].Denied += bin.Denied
+		wider := s.bin(oldStart + domain.Instant(i)*oldWidth)
+		wider.Allowed += bin.Allowed
+		wider.Denied += bin.Denied
 	}
 }
 
-// floor is the last whole multiple of width up to at, which may lie before the epoch.
+// floor rounds at down to a whole multiple of width. at may be negative.
 func floor(at, width domain.Instant) domain.Instant { return at - (at%width+width)%width }
 
-// finish fills in what is shown.
+// finish sets the fields that the JSON shows.
 func (s *Series) finish() {
 	if s.width > 0 {
 		s.Start, s.WidthSeconds = s.start.Time(), int64(s.width)/1e6

@@ -4,28 +4,31 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/decision"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
 )
 
-// tally counts what one policy does.
+// tally counts the decisions of one policy.
 type tally struct {
 	report PolicyReport
-	// clients[index[name]] is a client: the map alone would be looked up twice.
+	// clients[index[name]] is the client of a name. With values in the map, each request would need two lookups.
 	index   map[string]int32
 	clients []client
 	minute  minute
 	busiest minute
 	worst   minute
-	first   domain.Instant // denial
-	last    domain.Instant
+	first   domain.Instant // first denial
+	last    domain.Instant // last denial
 }
 
 // client is one client under one policy.
 type client struct {
 	name             string
 	requests, denied int
-	first, last      domain.Instant // denial
+	first, last      domain.Instant // first and last denial
 }
 
 // minute counts the requests of one minute.
@@ -36,22 +39,27 @@ type minute struct {
 
 const microsPerMinute = 60_000_000
 
-func newTally(p *domain.Policy) *tally {
+func newTally(p *policy.Policy) *tally {
 	t := &tally{index: make(map[string]int32)}
 	t.report.Name, t.report.Mode = p.Name, p.Mode.String()
 	t.report.Limits = make([]LimitReport, len(p.Limits))
 	for i := range p.Limits {
 		t.report.Limits[i].Name = p.Limits[i].Name()
+		t.report.Limits[i].NotChecked = p.Limits[i].Kind() == domain.KindConcurrency
 	}
 	return t
 }
 
 // add counts one decision.
-func (t *tally) add(at domain.Instant, d *domain.Decision) {
+func (t *tally) add(at domain.Instant, d *decision.Decision) {
 	passed := passes(d.Outcome)
 	t.report.add(d.Outcome)
-	if d.KeyMissing {
+	if d.UsedFallbackKey {
 		t.report.KeyMissing++
+	}
+	if d.Wait > 0 {
+		t.report.Waited++
+		t.report.LongestWaitMS = max(t.report.LongestWaitMS, int64((d.Wait+time.Millisecond-1)/time.Millisecond))
 	}
 	for i := range d.Limits {
 		if s := &d.Limits[i]; !s.Allowed && !s.LevelUnknown {
@@ -83,7 +91,7 @@ func (t *tally) client(name string) *client {
 	i, known := t.index[name]
 	if !known {
 		i = int32(len(t.clients))
-		name = strings.Clone(name) // which may be the end of a longer text
+		name = strings.Clone(name) // it may be part of a longer text
 		t.index[name] = i
 		t.clients = append(t.clients, client{name: name})
 	}
@@ -99,7 +107,7 @@ func (t *tally) endMinute() {
 	}
 }
 
-// finish makes the report; it has the top clients.
+// finish returns the report, which names the top clients.
 func (t *tally) finish(top int) *PolicyReport {
 	t.endMinute()
 	r := &t.report

@@ -1,9 +1,10 @@
-// Command accesslog writes an access log of made-up requests to standard output, the same for the same flags: a day of
-// traffic in which a few clients send much and many send little, as they do.
+// Command accesslog writes an access log of made-up requests to standard output: a day of traffic in which few clients send
+// much and many send little. The same flags give the same log.
 package main
 
 import (
 	"bufio"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -14,20 +15,17 @@ import (
 )
 
 func main() {
-	lines := flag.Int("lines", 1_000_000, "how many lines")
-	clients := flag.Uint64("clients", 100_000, "among how many clients")
+	lines := flag.Int("lines", 1_000_000, "number of lines")
+	clients := flag.Uint64("clients", 100_000, "number of clients")
 	format := flag.String("format", "combined", "combined, nginx or caddy")
 	flag.Parse()
-	write, known := formats[*format]
+	line, known := formats[*format]
 	if !known || *lines < 1 || *clients < 1 {
 		flag.Usage()
 		os.Exit(2)
 	}
 	w := bufio.NewWriter(os.Stdout)
-	if err := generate(w, *lines, *clients, write); err != nil {
-		log.Fatal(err)
-	}
-	if err := w.Flush(); err != nil {
+	if err := errors.Join(generate(w, *lines, *clients, line), w.Flush()); err != nil {
 		log.Fatal(err)
 	}
 }
@@ -46,7 +44,7 @@ var (
 	paths = []string{"/", "/login", "/api/search?q=%d", "/api/items/%d", "/api/users/%d/orders?page=2", "/static/app.%d.js"}
 )
 
-func generate(w io.Writer, lines int, clients uint64, write func(io.Writer, *request) error) error {
+func generate(w io.Writer, lines int, clients uint64, line func(*request) string) error {
 	random := rand.New(rand.NewPCG(1, 2))
 	busy := rand.NewZipf(random, 1.1, 20, clients-1)
 	step := 24 * time.Hour / time.Duration(lines)
@@ -61,14 +59,14 @@ func generate(w io.Writer, lines int, clients uint64, write func(io.Writer, *req
 		case r.path != "/":
 			r.path = fmt.Sprintf(r.path, random.IntN(100_000))
 		}
-		if err := write(w, &r); err != nil {
+		if _, err := io.WriteString(w, line(&r)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-var formats = map[string]func(io.Writer, *request) error{"combined": combined, "nginx": nginx, "caddy": caddy}
+var formats = map[string]func(*request) string{"combined": combined, "nginx": nginx, "caddy": caddy}
 
 func (r *request) address() string {
 	return fmt.Sprintf("10.%d.%d.%d", r.client>>16&255, r.client>>8&255, r.client&255)
@@ -78,25 +76,22 @@ func (r *request) userAgent() string {
 	return fmt.Sprintf("Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/%d.0.0.0 Safari/537.36", 100+r.agent)
 }
 
-func combined(w io.Writer, r *request) error {
-	_, err := fmt.Fprintf(w, "%s - - [%s] \"%s %s HTTP/1.1\" %d %d \"https://example.com/\" \"%s\"\n",
+func combined(r *request) string {
+	return fmt.Sprintf("%s - - [%s] \"%s %s HTTP/1.1\" %d %d \"https://example.com/\" \"%s\"\n",
 		r.address(), r.at.Format("02/Jan/2006:15:04:05 -0700"), r.method, r.path, r.status, r.size, r.userAgent())
-	return err
 }
 
-func nginx(w io.Writer, r *request) error {
-	_, err := fmt.Fprintf(w, `{"msec":"%.3f","remote_addr":"%s","request_method":"%s","request_uri":"%s","host":"example.com","status":"%d",`+
+func nginx(r *request) string {
+	return fmt.Sprintf(`{"msec":"%.3f","remote_addr":"%s","request_method":"%s","request_uri":"%s","host":"example.com","status":"%d",`+
 		`"body_bytes_sent":"%d","http_referer":"https://example.com/","http_user_agent":"%s","http_x_client_id":"c%d"}`+"\n",
 		float64(r.at.UnixMilli())/1000, r.address(), r.method, r.path, r.status, r.size, r.userAgent(), r.client)
-	return err
 }
 
-func caddy(w io.Writer, r *request) error {
-	_, err := fmt.Fprintf(w, `{"level":"info","ts":%.7f,"logger":"http.log.access.log0","msg":"handled request","request":{"remote_ip":"%[2]s",`+
+func caddy(r *request) string {
+	return fmt.Sprintf(`{"level":"info","ts":%.7f,"logger":"http.log.access.log0","msg":"handled request","request":{"remote_ip":"%[2]s",`+
 		`"remote_port":"50000","client_ip":"%[2]s","proto":"HTTP/2.0","method":"%[3]s","host":"example.com","uri":"%[4]s","headers":{`+
 		`"User-Agent":["%[7]s"],"Accept":["*/*"],"X-Client-Id":["c%[8]d"]},"tls":{"resumed":false,"version":772,"cipher_suite":4865,`+
 		`"proto":"h2","server_name":"example.com"}},"bytes_read":0,"user_id":"","duration":0.0012,"size":%[6]d,"status":%[5]d,`+
 		`"resp_headers":{"Server":["Caddy"],"Content-Type":["application/json"]}}`+"\n",
 		float64(r.at.UnixMicro())/1e6, r.address(), r.method, r.path, r.status, r.size, r.userAgent(), r.client)
-	return err
 }

@@ -1,5 +1,5 @@
-// Package helm renders the chart of deploy/helm and decodes what comes of it into Kubernetes' own types, strictly: a
-// field that a type does not have fails. It is a module of its own, so that nobody else needs Kubernetes.
+// Package helm renders the chart of deploy/helm and decodes the result into Kubernetes' own types, strictly: an unknown
+// field is an error. It is a module of its own, so that no other module requires Kubernetes.
 package helm
 
 import (
@@ -15,6 +15,7 @@ import (
 	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/chart/loader"
 	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/engine"
@@ -30,20 +31,28 @@ import (
 
 const chartPath = "../../deploy/helm/velocity"
 
+// load reads the chart. Its version is always the same, so that a release changes no golden file.
+func load(t *testing.T) *chart.Chart {
+	t.Helper()
+	c, err := loader.Load(chartPath)
+	require.NoError(t, err)
+	c.Metadata.Version, c.Metadata.AppVersion = "1.2.3", "1.2.3"
+	return c
+}
+
 // render returns the documents of the chart, by kind and name, with these values over the chart's own.
 func render(t *testing.T, values string) (map[string]string, error) {
 	t.Helper()
-	chart, err := loader.Load(chartPath)
-	require.NoError(t, err)
+	c := load(t)
 	over := map[string]any{}
 	require.NoError(t, yaml.Unmarshal([]byte(values), &over))
-	all, err := chartutil.ToRenderValues(chart, over, chartutil.ReleaseOptions{
+	all, err := chartutil.ToRenderValues(c, over, chartutil.ReleaseOptions{
 		Name: "edge", Namespace: "limits", IsInstall: true,
 	}, chartutil.DefaultCapabilities)
 	if err != nil {
 		return nil, err
 	}
-	files, err := engine.Render(chart, all)
+	files, err := engine.Render(c, all)
 	if err != nil {
 		return nil, err
 	}
@@ -101,30 +110,38 @@ func TestChart_everyDocumentIsWhatKubernetesKnows(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			documents, err := render(t, tt.values)
 			require.NoError(t, err)
-			for name := range documents {
-				switch kind, _, _ := strings.Cut(name, "/"); kind {
-				case "Deployment":
-					decode[apps.Deployment](t, documents, name)
-				case "Service":
-					decode[core.Service](t, documents, name)
-				case "ConfigMap":
-					decode[core.ConfigMap](t, documents, name)
-				case "Secret":
-					decode[core.Secret](t, documents, name)
-				case "PodDisruptionBudget":
-					decode[policy.PodDisruptionBudget](t, documents, name)
-				case "HorizontalPodAutoscaler":
-					decode[autoscaling.HorizontalPodAutoscaler](t, documents, name)
-				case "NetworkPolicy":
-					decode[networking.NetworkPolicy](t, documents, name)
-				case "ServiceMonitor":
-					decode[monitoring.ServiceMonitor](t, documents, name)
-				default:
-					t.Errorf("a document that this test does not know: %s", name)
-				}
-			}
 			assert.Len(t, documents, tt.want)
+			decodeAll(t, documents)
 		})
+	}
+}
+
+// decodeAll reads each document strictly into the type of its kind.
+func decodeAll(t *testing.T, documents map[string]string) {
+	t.Helper()
+	for name := range documents {
+		switch kind, _, _ := strings.Cut(name, "/"); kind {
+		case "Deployment":
+			decode[apps.Deployment](t, documents, name)
+		case "Service":
+			decode[core.Service](t, documents, name)
+		case "ConfigMap":
+			decode[core.ConfigMap](t, documents, name)
+		case "Secret":
+			decode[core.Secret](t, documents, name)
+		case "PodDisruptionBudget":
+			decode[policy.PodDisruptionBudget](t, documents, name)
+		case "HorizontalPodAutoscaler":
+			decode[autoscaling.HorizontalPodAutoscaler](t, documents, name)
+		case "NetworkPolicy":
+			decode[networking.NetworkPolicy](t, documents, name)
+		case "ServiceMonitor":
+			decode[monitoring.ServiceMonitor](t, documents, name)
+		case "PodMonitor":
+			decode[monitoring.PodMonitor](t, documents, name)
+		default:
+			t.Errorf("a document that this test does not know: %s", name)
+		}
 	}
 }
 
@@ -138,17 +155,20 @@ func TestDeployment_isConfinedAndProbed(t *testing.T) {
 	assert.False(t, *pod.AutomountServiceAccountToken)
 	assert.Equal(t, int64(20), *pod.TerminationGracePeriodSeconds)
 	c := pod.Containers[0]
-	assert.Equal(t, "velocity:0.1.0", c.Image)
+	assert.Equal(t, "velocity:1.2.3", c.Image)
 	assert.True(t, *c.SecurityContext.ReadOnlyRootFilesystem)
 	assert.False(t, *c.SecurityContext.AllowPrivilegeEscalation)
 	assert.Equal(t, []core.Capability{"ALL"}, c.SecurityContext.Capabilities.Drop)
-	// /readyz fails for all pods at once where every policy is closed, and clients are to get Velocity's 503 then.
+	// While Redis fails and every policy is closed, /readyz fails in all pods at once. Clients must get Velocity's 503 then.
 	for _, probe := range []*core.Probe{c.StartupProbe, c.LivenessProbe, c.ReadinessProbe} {
 		assert.Equal(t, "/healthz", probe.HTTPGet.Path)
 		assert.Equal(t, intstr.FromString("admin"), probe.HTTPGet.Port)
 	}
-	require.Len(t, c.VolumeMounts, 1)
-	assert.Empty(t, c.VolumeMounts[0].SubPath, "a file that is mounted by itself never changes")
+	require.Len(t, c.VolumeMounts, 4)
+	for _, m := range c.VolumeMounts {
+		assert.Empty(t, m.SubPath, "a file mounted by subPath is never updated")
+		assert.True(t, m.ReadOnly)
+	}
 	assert.Equal(t, "edge-velocity-policies", pod.Volumes[0].ConfigMap.Name)
 
 	env := map[string]core.EnvVar{}
@@ -159,14 +179,29 @@ func TestDeployment_isConfinedAndProbed(t *testing.T) {
 	assert.Equal(t, "32", env["VELOCITY_REDIS_POOL_SIZE"].Value)
 	for name, key := range map[string]string{
 		"VELOCITY_ADMIN_TOKEN": "edge-velocity-admin/token", "VELOCITY_API_TOKEN": "velocity-api/token",
-		"VELOCITY_REDIS_PASSWORD": "redis/password", "VELOCITY_REDIS_USERNAME": "redis/username",
+		"VELOCITY_REDIS_PASSWORD": "redis/password",
 	} {
-		require.NotNil(t, env[name].ValueFrom, name)
-		ref := env[name].ValueFrom.SecretKeyRef
-		assert.Equal(t, key, ref.Name+"/"+ref.Key)
-		assert.Empty(t, env[name].Value, "a secret stays one")
+		assert.NotContains(t, env, name, "a variable never changes")
+		assert.Equal(t, key, mountedSecret(t, pod, env[name+"_FILE"].Value))
 	}
+	username := env["VELOCITY_REDIS_USERNAME"].ValueFrom.SecretKeyRef
+	assert.Equal(t, "redis/username", username.Name+"/"+username.Key)
 	assert.Equal(t, "s3cret: yes", decode[core.Secret](t, documents, "Secret/edge-velocity-admin").StringData["token"])
+}
+
+// mountedSecret returns the Secret and the key, with a slash between, that a container has at a path.
+func mountedSecret(t *testing.T, pod core.PodSpec, path string) string {
+	t.Helper()
+	for _, m := range pod.Containers[0].VolumeMounts {
+		file, within := strings.CutPrefix(path, m.MountPath+"/")
+		for _, v := range pod.Volumes {
+			if within && v.Name == m.Name && v.Secret != nil && v.Secret.Items[0].Path == file {
+				return v.Secret.SecretName + "/" + v.Secret.Items[0].Key
+			}
+		}
+	}
+	require.Fail(t, "no Secret is mounted there", path)
+	return ""
 }
 
 func TestNetworkPolicy_neitherLimitsNorMetricsArePublic(t *testing.T) {
@@ -184,15 +219,15 @@ func TestNetworkPolicy_neitherLimitsNorMetricsArePublic(t *testing.T) {
 	documents, err = render(t, "{ admin: { token: x }, networkPolicy: { adminFrom: [] } }")
 	require.NoError(t, err)
 	n = decode[networking.NetworkPolicy](t, documents, "NetworkPolicy/edge-velocity")
-	assert.Len(t, n.Spec.Ingress, 1, "nobody")
+	assert.Len(t, n.Spec.Ingress, 1, "no peer may reach the admin plane")
 
 	public := decode[core.Service](t, documents, "Service/edge-velocity")
 	require.Len(t, public.Spec.Ports, 1)
 	assert.Equal(t, "http", public.Spec.Ports[0].TargetPort.StrVal)
 }
 
-// TestGRPC_isADoorInAllOfThem: a port that the container alone knows is one that nobody reaches.
-func TestGRPC_isADoorInAllOfThem(t *testing.T) {
+// A gRPC port must be in the container, the service and the network policy, else no client reaches it.
+func TestGRPC_isInEachObjectThatNamesPorts(t *testing.T) {
 	for values, want := range map[string][]string{
 		"{ admin: { token: x } }":                                      {"http"},
 		"{ admin: { token: x }, grpc: { enabled: true, port: 8081 } }": {"http", "grpc"},
@@ -233,7 +268,7 @@ func TestGRPC_isADoorInAllOfThem(t *testing.T) {
 	}
 }
 
-// TestDocs_theCommandsFitTheChart: what docs/operating.md builds, pushes and creates is what the chart then asks for.
+// The image and the secrets that docs/operating.md creates are those that the chart uses.
 func TestDocs_theCommandsFitTheChart(t *testing.T) {
 	text, err := os.ReadFile("../../docs/operating.md")
 	require.NoError(t, err)
@@ -254,16 +289,16 @@ func TestDocs_theCommandsFitTheChart(t *testing.T) {
 
 	built := one(`docker tag (\S+) `)
 	assert.Equal(t, "velocity:"+one(`make docker-build VERSION=(\S+)`), built)
-	container := decode[apps.Deployment](t, documents, "Deployment/"+one(`port-forward deployment/(\S+)`)).Spec.Template.Spec.Containers[0]
+	pod := decode[apps.Deployment](t, documents, "Deployment/"+one(`port-forward deployment/(\S+)`)).Spec.Template.Spec
+	container := pod.Containers[0]
 	assert.Equal(t, one(`docker push (\S+)`), container.Image)
 	assert.Equal(t, one(`docker tag \S+ (\S+)`), container.Image)
 	env := map[string]core.EnvVar{}
 	for _, e := range container.Env {
 		env[e.Name] = e
 	}
-	token := env["VELOCITY_ADMIN_TOKEN"].ValueFrom.SecretKeyRef
-	assert.Equal(t, one(`create secret generic (\S+)`), token.Name)
-	assert.Equal(t, one(`--from-literal=(\w+)=`), token.Key)
+	token := mountedSecret(t, pod, env["VELOCITY_ADMIN_TOKEN_FILE"].Value)
+	assert.Equal(t, one(`create secret generic (\S+)`)+"/"+one(`--from-literal=(\w+)=`), token)
 	assert.Equal(t, "a="+one(`create deployment (\S+)`)+":"+one(`expose deployment redis --port=(\d+)`), env["VELOCITY_REDIS_ADDRS"].Value)
 	assert.Equal(t, "http://backend:8080", env["VELOCITY_UPSTREAM_URL"].Value)
 	assert.Contains(t, page, "kubectl create namespace "+one(`helm upgrade .* --namespace (\S+)`)+"\n")
@@ -287,6 +322,11 @@ func TestServiceMonitor_findsTheAdminServiceAlone(t *testing.T) {
 	}
 	assert.Equal(t, 1, found)
 	assert.Equal(t, "edge-velocity-admin", m.Spec.Endpoints[0].Authorization.Credentials.Name)
+
+	documents, err = render(t, "{ admin: { existingSecret: tokens }, serviceMonitor: { enabled: true, existingSecret: scraping } }")
+	require.NoError(t, err)
+	m = decode[monitoring.ServiceMonitor](t, documents, "ServiceMonitor/edge-velocity")
+	assert.Equal(t, "scraping", m.Spec.Endpoints[0].Authorization.Credentials.Name)
 }
 
 func TestChart_refusesWhatItCannotRun(t *testing.T) {
@@ -300,13 +340,17 @@ func TestChart_refusesWhatItCannotRun(t *testing.T) {
 		{"{ admin: { token: x }, grpc: { enabled: true, port: 80 } }", "grpc.port and service.port are the same"},
 		{"{ admin: { token: x }, grpc: { enable: true } }", "enable"},
 		{"{ admin: { token: x }, policies: { policies: [] } }", "policies"},
+		{"{ admin: { token: x }, podSecurityContext: { runAsNonRoot: false } }", "runAsNonRoot"},
+		{"{ admin: { token: x }, podSecurityContext: { runAsUser: 0 } }", "runAsUser"},
+		{"{ admin: { token: x }, topologySpreadConstraints: [ { maxSkew: 1, topologyKey: zone } ] }", "whenUnsatisfiable"},
+		{"{ admin: { token: x }, podMonitor: { enabled: true }, serviceMonitor: { enabled: true } }", "scraped twice: enable one"},
 	} {
 		_, err := render(t, c.values)
 		assert.ErrorContains(t, err, c.want, c.values)
 	}
 }
 
-// api runs the service's own binary, which is what the chart configures.
+// api runs the service's binary, which the chart configures.
 func api(t *testing.T, args ...string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "go", append([]string{"run", "./cmd/api"}, args...)...)
@@ -332,6 +376,7 @@ func TestChart_speaksTheLanguageOfTheService(t *testing.T) {
 	names := regexp.MustCompile(`VELOCITY_[A-Z_]+`).FindAllString(documents["Deployment/edge-velocity"], -1)
 	assert.Greater(t, len(names), 8)
 	for _, name := range names {
-		assert.Contains(t, settings, "  "+name+" ", "the service has no such setting")
+		row := regexp.MustCompile(`(?m)^  ` + name + ` |; or a file with it, in ` + name + `\b`)
+		assert.True(t, row.MatchString(settings), "the service has no such setting: %s", name)
 	}
 }

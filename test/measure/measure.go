@@ -1,6 +1,6 @@
-// Package measure keeps what tests measure, so that the scoreboard can say it. Two environment variables decide:
-// VELOCITY_MEASURE is the folder of the figures, nothing is kept without it; VELOCITY_EXACT makes tests hold the exact
-// times of the scoreboard, which a machine that is busy with other things cannot.
+// Package measure writes the figures that tests measure to files, for the reliability report. It reads two environment
+// variables. VELOCITY_MEASURE is the directory for the figures; if it is not set, no figure is written. VELOCITY_EXACT
+// makes tests check the exact times of the report, which needs an otherwise idle machine.
 package measure
 
 import (
@@ -18,10 +18,10 @@ const (
 	ExactVar  = "VELOCITY_EXACT"
 )
 
-// Exact reports whether exact times are to be held.
+// Exact reports whether tests check exact times.
 func Exact() bool { return os.Getenv(ExactVar) != "" }
 
-// Keep writes a figure down, as JSON.
+// Keep writes a figure as JSON, if VELOCITY_MEASURE is set.
 func Keep(t testing.TB, name string, figure any) {
 	t.Helper()
 	folder := os.Getenv(FolderVar)
@@ -37,7 +37,7 @@ func Keep(t testing.TB, name string, figure any) {
 	}
 }
 
-// Quantile is the q-th of the times, which it sorts.
+// Quantile returns the quantile q of the times. It sorts them.
 func Quantile(times []time.Duration, q float64) time.Duration {
 	if len(times) == 0 {
 		return 0
@@ -46,7 +46,7 @@ func Quantile(times []time.Duration, q float64) time.Duration {
 	return times[min(len(times)-1, int(q*float64(len(times))))]
 }
 
-// Median is the middle of the numbers, which it sorts.
+// Median returns the median of the numbers. It sorts them.
 func Median(numbers []float64) float64 {
 	slices.Sort(numbers)
 	return numbers[len(numbers)/2]

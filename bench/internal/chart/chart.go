@@ -1,5 +1,5 @@
-// Package chart draws horizontal bars as SVG, in a light and a dark theme, without a script or a font of its own, so
-// that a page may embed them as images.
+// Package chart draws bar charts as SVG, in a light and a dark theme. They have no scripts and no fonts of their own, so a
+// page can embed them as images.
 package chart
 
 import (
@@ -22,13 +22,13 @@ type Group struct {
 	Bars []Bar
 }
 
-// Bar is one subject's value, with the least and the most of the rounds.
+// Bar is one subject's value, with its minimum and maximum over the rounds.
 type Bar struct {
 	Label          string
 	Value, Low, Hi float64
 	// Text stands at the end of the bar.
 	Text string
-	// Own marks the project's own bars, Bound those of what only bounds the others: they are drawn hollow.
+	// Own is set for the project's own bars. Bound is set for subjects that decide nothing: their bars are pale.
 	Own, Bound bool
 }
 
@@ -101,7 +101,7 @@ func (d *drawing) text(x, y, size int, weight, colour, anchor, s string) {
 		x, y, size, weight, colour, anchor, html.EscapeString(s))
 }
 
-// bar draws the label, the bar, a whisker from the least to the most of the rounds, and the value.
+// bar draws the label, the bar, a line (whisker) from the minimum to the maximum of the rounds, and the value.
 func (d *drawing) bar(b Bar, y int) {
 	const left = margin + labelWidth
 	colour, weight := d.theme.peer, "400"

@@ -1,4 +1,4 @@
-// Package exchange writes the requests that Velocity's HTTP doors are asked with, and reads their answers.
+// Package exchange writes requests to Velocity's HTTP interface and reads its answers.
 package exchange
 
 import (
@@ -12,29 +12,43 @@ import (
 	"github.com/velocity-limiter/velocity/bench/internal/load"
 )
 
-// Client draws the name of the client that asks next.
+// Client draws the name of the next client.
 type Client func(*rand.Rand) string
 
 // Get asks for a protected path.
 func Get(path string, draw Client) httpload.Exchange {
 	return httpload.Exchange{
 		AppendRequest: func(dst []byte, rng *rand.Rand) []byte { return AppendGet(dst, path, draw(rng)) },
-		Judge:         judgeStatus,
+		Classify:      classifyStatus,
+	}
+}
+
+// GetOfTenant asks for a protected path, and names the client's tenant in X-Tenant.
+func GetOfTenant(path string, draw Client, tenant func(client string) string) httpload.Exchange {
+	return httpload.Exchange{
+		AppendRequest: func(dst []byte, rng *rand.Rand) []byte {
+			client := draw(rng)
+			dst = appendHead(dst, path, client)
+			return append(append(append(dst, "\r\nX-Tenant: "...), tenant(client)...), "\r\n\r\n"...)
+		},
+		Classify: classifyStatus,
 	}
 }
 
 // AppendGet appends the request of one client, who is named in X-Client-ID.
 func AppendGet(dst []byte, path, client string) []byte {
-	dst = append(append(dst, "GET "...), path...)
-	dst = append(append(dst, " HTTP/1.1\r\nHost: bench\r\nX-Client-ID: "...), client...)
-	return append(dst, "\r\n\r\n"...)
+	return append(appendHead(dst, path, client), "\r\n\r\n"...)
 }
 
-// byFallback marks an answer that a failure policy gave: its speed is not the store's. Servers spell the name in
-// two ways.
+func appendHead(dst []byte, path, client string) []byte {
+	dst = append(append(dst, "GET "...), path...)
+	return append(append(dst, " HTTP/1.1\r\nHost: bench\r\nX-Client-ID: "...), client...)
+}
+
+// byFallback is the header of an answer that a failure policy gave, without the store. Servers spell the name in two ways.
 var byFallback = [][]byte{[]byte("X-RateLimit-Store"), []byte("X-Ratelimit-Store")}
 
-func judgeStatus(a httpload.Answer) (load.Outcome, error) {
+func classifyStatus(a httpload.Answer) (load.Outcome, error) {
 	o := load.Outcome{Decisions: 1}
 	switch a.Status {
 	case http.StatusOK:
@@ -77,7 +91,7 @@ func appendCheck(dst []byte, client string) []byte {
 const lengthDigits = 6
 
 func post(path string, decisions int, appendBody func([]byte, *rand.Rand) []byte) httpload.Exchange {
-	head := "POST " + path + " HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: "
+	head := "POST " + path + " HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
 	return httpload.Exchange{
 		AppendRequest: func(dst []byte, rng *rand.Rand) []byte {
 			dst = append(dst, head...)
@@ -89,12 +103,12 @@ func post(path string, decisions int, appendBody func([]byte, *rand.Rand) []byte
 			copy(dst[lengthAt+lengthDigits-len(length):], length)
 			return dst
 		},
-		Judge: func(a httpload.Answer) (load.Outcome, error) { return judgeChecks(a, decisions) },
+		Classify: func(a httpload.Answer) (load.Outcome, error) { return classifyChecks(a, decisions) },
 	}
 }
 
-// judgeChecks counts the results of one check or of many by the marks that each has once.
-func judgeChecks(a httpload.Answer, want int) (load.Outcome, error) {
+// classifyChecks counts the results of one check or of many by members that each result has once.
+func classifyChecks(a httpload.Answer, want int) (load.Outcome, error) {
 	o := load.Outcome{
 		Decisions: bytes.Count(a.Body, []byte(`"store":"`)),
 		Degraded:  bytes.Count(a.Body, []byte(`"store":"fallback"`)),

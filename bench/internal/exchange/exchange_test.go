@@ -46,6 +46,16 @@ func TestGet_names(t *testing.T) {
 	}
 }
 
+func TestGetOfTenant_namesClientAndTenant(t *testing.T) {
+	x := exchange.GetOfTenant("/api/resource", counting(), func(client string) string { return "tenant of " + client })
+	for _, client := range []string{"c0", "c1"} {
+		r, _ := sent(t, x)
+		assert.Equal(t, "/api/resource", r.URL.Path)
+		assert.Equal(t, client, r.Header.Get("X-Client-ID"))
+		assert.Equal(t, "tenant of "+client, r.Header.Get("X-Tenant"))
+	}
+}
+
 func TestCheck_isWellFormed(t *testing.T) {
 	r, body := sent(t, exchange.Check(counting()))
 	assert.Equal(t, "POST", r.Method)
@@ -62,7 +72,7 @@ func TestChecks_asksForEachOnce(t *testing.T) {
 	assert.Equal(t, "c99", got.Checks[99].Key)
 }
 
-func TestJudge_ofAStatus(t *testing.T) {
+func TestClassify_ofAStatus(t *testing.T) {
 	x := exchange.Get("/", counting())
 	cases := []struct {
 		name   string
@@ -78,15 +88,15 @@ func TestJudge_ofAStatus(t *testing.T) {
 		},
 	}
 	for _, c := range cases {
-		got, err := x.Judge(c.answer)
+		got, err := x.Classify(c.answer)
 		require.NoError(t, err, c.name)
 		assert.Equal(t, c.want, got, c.name)
 	}
-	_, err := x.Judge(httpload.Answer{Status: 503, Body: []byte("no shard answers")})
+	_, err := x.Classify(httpload.Answer{Status: 503, Body: []byte("no shard answers")})
 	assert.ErrorContains(t, err, "no shard answers")
 }
 
-func TestJudge_ofResults(t *testing.T) {
+func TestClassify_ofResults(t *testing.T) {
 	const (
 		allowed  = `{"allowed":true,"policy":"default","store":"redis","limits":[{"name":"default","allowed":true}]}`
 		denied   = `{"allowed":false,"policy":"default","store":"redis","limits":[{"name":"default","allowed":false}]}`
@@ -94,15 +104,15 @@ func TestJudge_ofResults(t *testing.T) {
 		problem  = `{"type":"about:blank","title":"Unprocessable Content","status":422}`
 	)
 	x := exchange.Checks(counting(), 3)
-	judge := func(status int, results ...string) (load.Outcome, error) {
-		return x.Judge(httpload.Answer{Status: status, Body: []byte(`{"results":[` + strings.Join(results, ",") + `]}`)})
+	classify := func(status int, results ...string) (load.Outcome, error) {
+		return x.Classify(httpload.Answer{Status: status, Body: []byte(`{"results":[` + strings.Join(results, ",") + `]}`)})
 	}
-	got, err := judge(200, allowed, denied, fallback)
+	got, err := classify(200, allowed, denied, fallback)
 	require.NoError(t, err)
 	assert.Equal(t, load.Outcome{Decisions: 3, Allowed: 2, Degraded: 1}, got)
 
-	_, err = judge(200, allowed, problem, denied)
+	_, err = classify(200, allowed, problem, denied)
 	assert.ErrorContains(t, err, "2 results instead of 3")
-	_, err = judge(500, allowed, allowed, allowed)
+	_, err = classify(500, allowed, allowed, allowed)
 	assert.Error(t, err)
 }

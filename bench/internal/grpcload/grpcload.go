@@ -46,9 +46,16 @@ func (c *Connections) Close() error {
 	return errors.Join(errs...)
 }
 
-// NewCall asks for one client at a time, under one descriptor with this key.
-func (c *Connections) NewCall(ctx context.Context, worker int, key string, draw func(*rand.Rand) string) load.Call {
-	take := c.take(worker, []string{key})
+// Descriptor is a descriptor of a request, with one entry.
+type Descriptor struct {
+	Key string
+	// Value is the entry's value for a client; nil: the client.
+	Value func(client string) string
+}
+
+// NewCall asks for one client at a time, under all descriptors in one request.
+func (c *Connections) NewCall(ctx context.Context, worker int, draw func(*rand.Rand) string, descriptors ...Descriptor) load.Call {
+	take := c.take(worker, descriptors)
 	return func(rng *rand.Rand) (load.Outcome, error) {
 		allowed, err := take(ctx, draw(rng))
 		o := load.Outcome{Decisions: 1}
@@ -59,16 +66,20 @@ func (c *Connections) NewCall(ctx context.Context, worker int, key string, draw 
 	}
 }
 
-// Take asks for a client under one descriptor per key, all in one request.
-func (c *Connections) Take(keys ...string) peer.Take { return c.take(0, keys) }
+// Take asks for a client under all descriptors in one request.
+func (c *Connections) Take(descriptors ...Descriptor) peer.Take { return c.take(0, descriptors) }
 
-func (c *Connections) take(worker int, keys []string) peer.Take {
+func (c *Connections) take(worker int, asked []Descriptor) peer.Take {
 	client := c.clients[worker%len(c.clients)]
 	return func(ctx context.Context, name string) (bool, error) {
-		descriptors := make([]*ratelimitv3.RateLimitDescriptor, len(keys))
-		for i, key := range keys {
+		descriptors := make([]*ratelimitv3.RateLimitDescriptor, len(asked))
+		for i, d := range asked {
+			value := name
+			if d.Value != nil {
+				value = d.Value(name)
+			}
 			descriptors[i] = &ratelimitv3.RateLimitDescriptor{
-				Entries: []*ratelimitv3.RateLimitDescriptor_Entry{{Key: key, Value: name}},
+				Entries: []*ratelimitv3.RateLimitDescriptor_Entry{{Key: d.Key, Value: value}},
 			}
 		}
 		r, err := client.ShouldRateLimit(ctx, &rlsv3.RateLimitRequest{Domain: c.domain, Descriptors: descriptors})
@@ -77,7 +88,7 @@ func (c *Connections) take(worker int, keys []string) peer.Take {
 		}
 		for i, s := range r.GetStatuses() {
 			if s.GetCurrentLimit() == nil {
-				return false, fmt.Errorf("no limit applies to descriptor %q: it would not be limited", keys[i])
+				return false, fmt.Errorf("no limit applies to descriptor %q: it would not be limited", asked[i].Key)
 			}
 		}
 		return r.GetOverallCode() == rlsv3.RateLimitResponse_OK, nil

@@ -1,6 +1,5 @@
-// Package httpload speaks HTTP/1.1 over connections that stay open, with as little work of its own as it can: the
-// generator shares its machine with what it measures. It understands the answers of a well-behaved server with a
-// Content-Length, and nothing else; whatever else comes is an error, not a guess.
+// Package httpload is a minimal HTTP/1.1 client over connections that stay open: the load generator shares its machine
+// with what it measures, so it does little work. It reads answers with a Content-Length; any other answer is an error.
 package httpload
 
 import (
@@ -23,11 +22,11 @@ type Answer struct {
 	Body   []byte
 }
 
-// Exchange says what to send and what an answer means.
+// Exchange is a request and the meaning of its answer.
 type Exchange struct {
 	// AppendRequest appends one whole request.
 	AppendRequest func(dst []byte, rng *rand.Rand) []byte
-	Judge         func(Answer) (load.Outcome, error)
+	Classify      func(Answer) (load.Outcome, error)
 }
 
 // Connections are the open connections to one server. Close closes them.
@@ -53,7 +52,7 @@ func (c *Connections) NewCall(x Exchange) (load.Call, error) {
 		if err != nil {
 			return load.Outcome{}, err
 		}
-		return x.Judge(answer)
+		return x.Classify(answer)
 	}, nil
 }
 

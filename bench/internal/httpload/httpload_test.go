@@ -37,7 +37,7 @@ func TestNewCall_keepsItsConnection(t *testing.T) {
 			n++
 			return fmt.Appendf(dst, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n%d", n)
 		},
-		Judge: func(a httpload.Answer) (load.Outcome, error) {
+		Classify: func(a httpload.Answer) (load.Outcome, error) {
 			o := load.Outcome{Decisions: 1}
 			if a.Status == http.StatusOK {
 				o.Allowed = 1

@@ -1,5 +1,5 @@
-// Package load drives a subject in a closed loop: each worker asks, waits for the answer and asks again. The rate is
-// therefore the subject's own, and a latency is that of a fully loaded subject: it says nothing of a lighter load.
+// Package load drives a subject in a closed loop: each worker asks, waits for the answer and asks again. The subject sets
+// the rate, and latencies are those of a fully loaded subject.
 package load
 
 import (
@@ -16,14 +16,14 @@ import (
 	"github.com/velocity-limiter/velocity/bench/internal/stats"
 )
 
-// Outcome is what one call brought: how many decisions, and how many of them let the request pass.
+// Outcome is the result of one call: the number of decisions, and how many of them allowed the request.
 type Outcome struct {
 	Decisions, Allowed int
 	// Degraded counts decisions that a failure policy or a local fallback made, and not the store under test.
 	Degraded int
 }
 
-// Call asks once for whoever rng draws.
+// Call asks once, for a client that it draws from rng.
 type Call func(rng *rand.Rand) (Outcome, error)
 
 // Config bounds a run in time and in count.
@@ -86,7 +86,7 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	for _, w := range workers {
 		w.total, w.latencies = Outcome{}, nil
 	}
-	runtime.GC() // the garbage of whoever ran before is not this subject's
+	runtime.GC() // do not charge this subject for earlier garbage
 	if cfg.Started != nil {
 		if err := cfg.Started(); err != nil {
 			return nil, err
@@ -104,7 +104,7 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	return sum(workers, elapsed), nil
 }
 
-// phase lets all workers run behind a start gun and returns the time from the gun to the last answer.
+// phase starts all workers at once and returns the time from the start to the last answer.
 func phase(ctx context.Context, workers []*worker, d time.Duration, maxCalls int) (time.Duration, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -133,8 +133,7 @@ func phase(ctx context.Context, workers []*worker, d time.Duration, maxCalls int
 	return elapsed, errors.Join(errs...)
 }
 
-// run calls until the end. The time of an answer is also the start of the next call, so that a call costs one
-// reading of the clock.
+// run calls until the end. The time of an answer is also the start of the next call, so a call reads the clock once.
 func (w *worker) run(ctx context.Context, end time.Time, maxCalls int) error {
 	start := time.Now()
 	for n := 0; n < maxCalls && start.Before(end); n++ {

@@ -22,10 +22,10 @@ type Peer struct {
 	Module string
 	// Form says how the limit is expressed, where the peer knows no token bucket.
 	Form string
-	// Open opens it for so many clients: those that bound their memory get room for all of them.
+	// Open opens it for so many clients: those that bound their memory can hold all of them.
 	Open func(limit peer.Limit, clients int) (*peer.Limiter, error)
-	// OpenGroup opens it for several limits that are taken together, and a second way in to the first of them alone;
-	// nil if it has no such groups.
+	// OpenGroup opens it for several limits that are taken together, and returns a second limiter for the first of
+	// them only. Nil if the peer has no such groups.
 	OpenGroup func(limits []peer.Limit, clients int) (all, first *peer.Limiter, err error)
 }
 
@@ -57,7 +57,7 @@ func takeGoLimiter(store limiter.Store) peer.Take {
 	}
 }
 
-// openThrottled leaves the store without a bound: its least-recently-used list, which a bound would add, costs it more.
+// openThrottled opens the store without a bound: a bound would add a list of recent use, which costs more time.
 func openThrottled(l peer.Limit, _ int) (*peer.Limiter, error) {
 	store, err := throttledmem.NewCtx(0)
 	if err != nil {
@@ -75,7 +75,7 @@ func openThrottled(l peer.Limit, _ int) (*peer.Limiter, error) {
 	}, nil), nil
 }
 
-// openXTimeRate is what is often written by hand. It forgets nobody, ever.
+// openXTimeRate is what many programs write themselves. It never forgets a client.
 func openXTimeRate(l peer.Limit, _ int) (*peer.Limiter, error) {
 	var limiters sync.Map
 	perSecond := rate.Limit(float64(l.Tokens) * float64(time.Second) / float64(l.Per))

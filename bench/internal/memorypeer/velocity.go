@@ -7,6 +7,7 @@ import (
 	"github.com/velocity-limiter/velocity/bench/internal/rule"
 	"github.com/velocity-limiter/velocity/internal/adapters/memstore"
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
@@ -42,7 +43,7 @@ func newTake(store ports.BucketStore, rules []domain.Limit) peer.Take {
 	reqs, results := make([]ports.TakeRequest, 1), make([]ports.TakeResult, 1)
 	reqs[0] = ports.TakeRequest{Op: domain.OpTake, Limits: rules, Cost: 1}
 	return func(ctx context.Context, client string) (bool, error) {
-		reqs[0].Key = domain.BucketKey(client)
+		reqs[0].Key = clientkey.BucketKey(client)
 		store.TakeMany(ctx, reqs, results)
 		return results[0].Verdict == domain.Allowed, results[0].Err
 	}

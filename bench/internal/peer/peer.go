@@ -1,4 +1,4 @@
-// Package peer says what a rate limiter is to this benchmark, Velocity among them.
+// Package peer defines what this benchmark calls a rate limiter. Velocity is one of them.
 package peer
 
 import (
@@ -15,23 +15,23 @@ type Limit struct {
 	Capacity int
 }
 
-// Window is the fixed window that comes closest, for limiters that know nothing else: one that passes Capacity, and as
-// many over a long time as the bucket.
+// Window returns the closest fixed window, for limiters that have no bucket: it allows Capacity in each window, and as many
+// over a long time as the bucket.
 func (l Limit) Window() time.Duration {
 	return l.Per * time.Duration(l.Capacity) / time.Duration(l.Tokens)
 }
 
-// String is meant for people.
+// String returns a text for tables.
 func (l Limit) String() string {
 	return fmt.Sprintf("%d per %v, capacity %d", l.Tokens, l.Per, l.Capacity)
 }
 
-// Take asks for one token for a client. One goroutine at a time calls it.
+// Take asks for one token for a client. It is not safe for concurrent use.
 type Take func(ctx context.Context, client string) (allowed bool, err error)
 
 // Limiter is a running limiter, under one limit or several.
 type Limiter struct {
-	// NewTake returns a worker's way in, with the buffers that it keeps for itself. Safe for concurrent use.
+	// NewTake returns a Take for one worker, with buffers of its own. It is safe for concurrent use.
 	NewTake func() Take
 	// Close releases what the limiter holds; nil if it holds nothing.
 	Close func() error
@@ -42,9 +42,20 @@ func Shared(take Take, closer func() error) *Limiter {
 	return &Limiter{NewTake: func() Take { return take }, Close: closer}
 }
 
-// Both asks first, then second, and passes what both let pass: what the user of a limiter without groups must do for
-// two limits. A token that the first gave is not returned when the second denies. The second knows the client by
-// another name, for limiters that would keep both limits under one key.
+// Renamed is a limiter that knows a client by another name. It is nil if l is.
+func Renamed(l *Limiter, name func(client string) string) *Limiter {
+	if l == nil {
+		return nil
+	}
+	return &Limiter{Close: l.Close, NewTake: func() Take {
+		take := l.NewTake()
+		return func(ctx context.Context, client string) (bool, error) { return take(ctx, name(client)) }
+	}}
+}
+
+// Both asks first, then second, and allows what both allow: users of a limiter without groups must do so for two limits. A
+// token of the first is not returned when the second denies. The second gets another name for the client, since some
+// limiters would keep both limits under one key.
 func Both(first, second *Limiter) *Limiter {
 	return &Limiter{
 		NewTake: func() Take {
@@ -61,7 +72,7 @@ func Both(first, second *Limiter) *Limiter {
 	}
 }
 
-// Shut closes a limiter that may have nothing to close.
+// Shut calls Close if it is not nil.
 func (l *Limiter) Shut() error {
 	if l.Close == nil {
 		return nil

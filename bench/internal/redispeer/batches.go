@@ -9,10 +9,12 @@ import (
 	"github.com/velocity-limiter/velocity/bench/internal/rule"
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore"
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
-// Batches takes for several clients in one call of Velocity's store, under one policy or several. For one caller.
+// Batches takes for several clients in one call of Velocity's store, under one policy or several. It is not safe for
+// concurrent use.
 type Batches struct {
 	store    *redisstore.Store
 	policies [][]domain.Limit
@@ -20,7 +22,7 @@ type Batches struct {
 	results  []ports.TakeResult
 }
 
-// OpenVelocityBatches opens it on one server.
+// OpenVelocityBatches opens the store on one server.
 func OpenVelocityBatches(addr string, policies [][]peer.Limit) (*Batches, error) {
 	b := &Batches{}
 	for _, limits := range policies {
@@ -73,9 +75,9 @@ func (b *Batches) Take(ctx context.Context, clients []string) (allowed int, err 
 }
 
 // policyKey is the key of a client under the i-th policy.
-func policyKey(i int, client string) domain.BucketKey {
+func policyKey(i int, client string) clientkey.BucketKey {
 	if i == 0 {
 		return BucketKey(client)
 	}
-	return domain.NewBucketKey(fmt.Sprintf("p%d", i), domain.KeySource{Kind: domain.SourceHeader, Name: "x-client-id"}, client)
+	return clientkey.NewBucketKey(fmt.Sprintf("p%d", i), clientkey.Source{Kind: clientkey.SourceHeader, Name: "x-client-id"}, client)
 }

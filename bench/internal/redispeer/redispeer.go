@@ -22,16 +22,16 @@ type Peer struct {
 	Module string
 	// Form says how the limit is expressed, where the peer knows no token bucket.
 	Form string
-	// Floor marks what is no limiter but a lower bound of the work.
+	// Floor is true of a subject that limits nothing and is a lower bound of the work.
 	Floor bool
 	// Open opens it on one server.
 	Open func(addr string, limit peer.Limit) (*peer.Limiter, error)
-	// OpenGroup opens it for several limits that are taken together, and a second way in to the first of them alone;
-	// nil if it has no such groups.
+	// OpenGroup opens it for several limits that are taken together, and returns a second limiter for the first of
+	// them only. Nil if the peer has no such groups.
 	OpenGroup func(addr string, limits []peer.Limit) (all, first *peer.Limiter, err error)
 }
 
-// Velocity is the product, RedisRate the peer that it is compared with first; Script and Ping bound them all.
+// The names of subjects. RedisRate is the main peer; Script and Ping limit nothing and are lower bounds.
 const (
 	Velocity  = "Velocity"
 	RedisRate = "redis_rate"
@@ -89,7 +89,7 @@ func (p pool) openThrottled(addr string, l peer.Limit) (*peer.Limiter, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Its burst is what may pass above the one that the rate allows at any time.
+	// Its burst comes on top of the one request that the rate allows at any time.
 	limiter, err := throttled.NewGCRARateLimiterCtx(store, throttled.RateQuota{
 		MaxRate: throttled.PerDuration(l.Tokens, l.Per), MaxBurst: l.Capacity - 1,
 	})
@@ -115,7 +115,7 @@ func (p pool) openUlule(addr string, l peer.Limit) (*peer.Limiter, error) {
 	}, client.Close), nil
 }
 
-// plainScript is about the least that a limiter can do in one script.
+// plainScript does about the least work that a limiter can do in one script.
 var plainScript = redis.NewScript(`
 local taken = redis.call('INCR', KEYS[1])
 if taken == 1 then

@@ -8,11 +8,13 @@ import (
 	"github.com/velocity-limiter/velocity/bench/internal/rule"
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore"
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
-// OpenVelocity opens Velocity's store on one shard or several, with all limits in one bucket group. Its settings are
-// the product's defaults but for the time-out: a peer waits for seconds too, and what is late should count as late.
+// OpenVelocity opens Velocity's store on one shard or several, with all limits in one bucket group. The settings are
+// the product's defaults except for a timeout of seconds, as the peers have: a late answer must count as late, not as failed.
 func OpenVelocity(addrs []string, limits []peer.Limit) (*peer.Limiter, error) {
 	rules, err := rule.All(limits)
 	if err != nil {
@@ -27,7 +29,7 @@ func OpenVelocity(addrs []string, limits []peer.Limit) (*peer.Limiter, error) {
 	return &peer.Limiter{NewTake: func() peer.Take { return newTake(store, rules) }, Close: store.Close}, nil
 }
 
-// openVelocityGroup opens it twice: the first limit has the same name in both, and so the same bucket.
+// openVelocityGroup opens the store twice. The first limit has the same name in both, so both use the same bucket.
 func openVelocityGroup(addr string, limits []peer.Limit) (all, first *peer.Limiter, err error) {
 	if all, err = OpenVelocity([]string{addr}, limits); err != nil {
 		return nil, nil, err
@@ -37,12 +39,11 @@ func openVelocityGroup(addr string, limits []peer.Limit) (all, first *peer.Limit
 }
 
 // BucketKey is the key of a client under the policy of the benchmark.
-func BucketKey(client string) domain.BucketKey {
-	return domain.NewBucketKey(domain.DefaultPolicyName, domain.KeySource{Kind: domain.SourceHeader, Name: "x-client-id"}, client)
+func BucketKey(client string) clientkey.BucketKey {
+	return clientkey.NewBucketKey(policy.DefaultName, clientkey.Source{Kind: clientkey.SourceHeader, Name: "x-client-id"}, client)
 }
 
-// newTake makes the key and works out what remains and how long to wait within the time that is measured, since the
-// peers do both too.
+// newTake makes the key and computes the tokens that remain and the time to wait within the measured time, as the peers do.
 func newTake(store ports.BucketStore, rules []domain.Limit) peer.Take {
 	reqs, results := make([]ports.TakeRequest, 1), make([]ports.TakeResult, 1)
 	reqs[0] = ports.TakeRequest{Op: domain.OpTake, Limits: rules, Cost: 1}
@@ -56,7 +57,7 @@ func newTake(store ports.BucketStore, rules []domain.Limit) peer.Take {
 		}
 		allowed := r.Verdict == domain.Allowed
 		for i := range rules {
-			statuses[i] = rules[i].Status(r.Buckets[i], r.Now, 1, allowed)
+			statuses[i] = rules[i].Status(r.States[i], r.Now, 1, 0, allowed)
 		}
 		return allowed, nil
 	}

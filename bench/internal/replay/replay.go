@@ -1,4 +1,4 @@
-// Package replay holds an HTTP answer, so that one service can send what another was seen to send.
+// Package replay holds a recorded HTTP answer of one service, so that another can send it.
 package replay
 
 import (
@@ -18,7 +18,7 @@ type Answer struct {
 // Field is one line of the header.
 type Field struct{ Name, Value string }
 
-// Record takes an answer over for a path, but for the fields that every server makes itself.
+// Record copies an answer for a path, without the header fields that every server sets itself.
 func Record(path string, a httpload.Answer) Answer {
 	r := Answer{Path: path, Status: a.Status, Body: string(a.Body)}
 	lines := strings.Split(string(a.Head), "\r\n")

@@ -1,5 +1,5 @@
-// Package report holds what a run of the benchmark measured and writes it as Markdown and as JSON. It keeps the value
-// of every round; medians, spreads and ratios are worked out from them when they are shown.
+// Package report holds the results of a benchmark run and writes them as Markdown and JSON. It keeps the value of every
+// round, and computes medians, spreads and ratios from those when it writes them.
 package report
 
 import (
@@ -19,8 +19,11 @@ type Report struct {
 	Machine  []Fact     `json:"machine"`
 	Versions []Fact     `json:"versions"`
 	Settings []Fact     `json:"settings"`
-	Bars     []Bar      `json:"bars"`
+	Targets  []Target   `json:"targets"`
+	Costs    []Cost     `json:"costs"`
 	Sections []*Section `json:"sections"`
+	// Front is the comparisons that come first, as charts. Their rows are those of Sections.
+	Front []*Section `json:"-"`
 	// Failures are measurements that could not be taken, and why.
 	Failures []string `json:"failures"`
 }
@@ -59,6 +62,8 @@ type Ratio struct {
 	Key   string `json:"key"`
 	Of    string `json:"of"`
 	Title string `json:"title"`
+	// Difference states how much the row has above the other, and not how many times as much.
+	Difference bool `json:"difference,omitempty"`
 }
 
 // Row is one subject under one load.
@@ -153,32 +158,49 @@ func (r *Row) RatioTo(other *Row, key string) float64 {
 	return stats.PairedRatio(r.Series(key), other.Series(key))
 }
 
-// Bar is a mark that the project has set itself.
-type Bar struct {
+// Over is the median of the rounds' differences of this row to another; NaN if there is no other.
+func (r *Row) Over(other *Row, key string) float64 {
+	if other == nil {
+		return math.NaN()
+	}
+	return stats.PairedDifference(r.Series(key), other.Series(key))
+}
+
+// Cost is the CPU time of a decision beside that of something else, in microseconds. It has no threshold.
+type Cost struct {
+	Text   string  `json:"text"`
+	Beside string  `json:"beside"` // what the other does
+	Own    float64 `json:"own_us"`
+	Other  float64 `json:"other_us"`
+	Over   float64 `json:"over_us"`
+}
+
+// Target is a threshold that the project has set itself.
+type Target struct {
 	Text string `json:"text"`
-	// Want is the mark, and AtMost says on which side of it the value should be.
+	// Want is the threshold, and AtMost says on which side of it the value should be.
 	Want   float64 `json:"want"`
 	AtMost bool    `json:"at_most"`
 	// Got is what was measured; nil if this run did not measure it.
 	Got *float64 `json:"got"`
 }
 
-// NewBar compares a measured value, NaN if there is none, with a mark.
-func NewBar(text string, got float64, atMost bool, want float64) Bar {
-	b := Bar{Text: text, Want: want, AtMost: atMost}
+// NewTarget compares a measured value, NaN if there is none, with a threshold.
+func NewTarget(text string, got float64, atMost bool, want float64) Target {
+	t := Target{Text: text, Want: want, AtMost: atMost}
 	if !math.IsNaN(got) {
-		b.Got = &got
+		t.Got = &got
 	}
-	return b
+	return t
 }
 
-// Met reports whether the mark was measured and reached.
-func (b Bar) Met() bool {
-	if b.Got == nil {
+// Met reports whether the target was measured and reached.
+func (t Target) Met() bool {
+	if t.Got == nil {
 		return false
 	}
-	if b.AtMost {
-		return *b.Got <= b.Want
+	if t.AtMost {
+		return *t.Got <= t.Want
 	}
-	return *b.Got >= b.Want
+	return *t.Got >= t.Want
 }

@@ -26,7 +26,21 @@ func (r *Report) WriteMarkdown(w io.Writer, charts map[string][]string) error {
 	}
 	fmt.Fprintf(&b, "`%s`, %s, in %s.\n\n", r.Command, r.Started.UTC().Format("2006-01-02 15:04 UTC"), r.Took)
 	b.WriteString("Each figure is the median of the rounds; ± is half the distance between the best and the worst round, as a share " +
-		"of the median. A ratio is the median of the ratios of each round, whose measurements lie side by side in time.\n\n")
+		"of the median. A ratio, or a difference, is the median of those of each round, whose measurements lie side by side in time.\n\n")
+	for _, s := range r.Front {
+		fmt.Fprintf(&b, "## %s\n\n%s\n", s.Title, s.About)
+		for _, name := range charts[s.ID] {
+			b.WriteString("\n" + picture(s, name) + "\n")
+		}
+		b.WriteString("\n")
+	}
+	if len(r.Costs) > 0 {
+		b.WriteString("## CPU time beside\n\nWhat a decision costs above something that does less, in microseconds of CPU time. No target is set: these " +
+			"figures follow the machine's speed.\n\n")
+		writeTable(&b, costCells(r.Costs))
+		b.WriteString("\n")
+	}
+	b.WriteString("## Machine and versions\n\n")
 	for _, facts := range [][]Fact{r.Machine, r.Versions, r.Settings} {
 		for _, f := range facts {
 			fmt.Fprintf(&b, "- %s: %s\n", f.Name, f.Value)
@@ -38,37 +52,64 @@ func (r *Report) WriteMarkdown(w io.Writer, charts map[string][]string) error {
 		}
 		fmt.Fprintf(&b, "- %s\n", strings.ReplaceAll(f, "\n", "; "))
 	}
-	if len(r.Bars) > 0 {
-		b.WriteString("\n## Marks\n\n")
-		writeTable(&b, barCells(r.Bars))
+	if len(r.Targets) > 0 {
+		b.WriteString("\n## Targets\n\n")
+		writeTable(&b, targetCells(r.Targets))
 	}
 	for _, s := range r.Sections {
 		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n", s.Title, s.About)
 		writeTable(&b, s.cells())
 		for _, name := range charts[s.ID] {
-			fmt.Fprintf(&b, "\n<picture><source media=\"(prefers-color-scheme: dark)\" srcset=\"%s-dark.svg\">"+
-				"<img src=\"%s-light.svg\" alt=\"%s\"></picture>\n", name, name, s.Title)
+			b.WriteString("\n" + picture(s, name) + "\n")
 		}
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-func barCells(bars []Bar) [][]string {
-	cells := [][]string{{"mark", "wanted", "measured", "reached"}}
-	for _, bar := range bars {
+// WriteFront writes the comparisons that come first, a line for each: README.md is short. charts is that of WriteMarkdown.
+func (r *Report) WriteFront(w io.Writer, charts map[string][]string) error {
+	for _, s := range r.Front {
+		line := "**" + s.Title + ".** " + s.About
+		for _, name := range charts[s.ID] {
+			line += "<br>" + picture(s, name) + "<br>"
+		}
+		if _, err := io.WriteString(w, line+"\n"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// picture is a chart in the theme of its reader.
+func picture(s *Section, name string) string {
+	return fmt.Sprintf(`<picture><source media="(prefers-color-scheme: dark)" srcset="%s-dark.svg"><img src="%s-light.svg" alt="%s"></picture>`,
+		name, name, s.Title)
+}
+
+func costCells(costs []Cost) [][]string {
+	cells := [][]string{{"decision", "CPU us", "beside", "CPU us", "above it"}}
+	for _, c := range costs {
+		cells = append(cells, []string{c.Text, Number(c.Own, 2), c.Beside, Number(c.Other, 2), Number(c.Over, 2)})
+	}
+	return cells
+}
+
+func targetCells(targets []Target) [][]string {
+	cells := [][]string{{"target", "wanted", "measured", "reached"}}
+	for _, t := range targets {
 		side := "at least "
-		if bar.AtMost {
+		if t.AtMost {
 			side = "at most "
 		}
 		got, reached := "not in this run", ""
-		if bar.Got != nil {
-			got, reached = Number(*bar.Got, 3), "no"
-			if bar.Met() {
+		if t.Got != nil {
+			got, reached = Number(*t.Got, 3), "no"
+			if t.Met() {
 				reached = "yes"
 			}
 		}
-		cells = append(cells, []string{bar.Text, side + strconv.FormatFloat(bar.Want, 'g', -1, 64), got, reached})
+		cells = append(cells, []string{t.Text, side + strconv.FormatFloat(t.Want, 'g', -1, 64), got, reached})
 	}
 	return cells
 }
@@ -119,7 +160,11 @@ func (s *Section) rowCells(r *Row, columns []Column) []string {
 		line = append(line, cell)
 	}
 	if s.Ratio != nil {
-		line = append(line, Number(r.RatioTo(s.Find(r.Group, s.Ratio.Of), s.Ratio.Key), 2))
+		compare := r.RatioTo
+		if s.Ratio.Difference {
+			compare = r.Over
+		}
+		line = append(line, Number(compare(s.Find(r.Group, s.Ratio.Of), s.Ratio.Key), 2))
 	}
 	for _, name := range s.Facts {
 		line = append(line, r.Facts[name])

@@ -13,7 +13,7 @@ func All(limits []peer.Limit) ([]domain.Limit, error) {
 	rules := make([]domain.Limit, len(limits))
 	for i, l := range limits {
 		var err error
-		rules[i], err = domain.NewLimit("l"+strconv.Itoa(i), domain.Tokens(l.Capacity), domain.Tokens(l.Tokens), l.Per)
+		rules[i], err = domain.NewBucket("l"+strconv.Itoa(i), domain.Tokens(l.Capacity), domain.Tokens(l.Tokens), l.Per)
 		if err != nil {
 			return nil, err
 		}

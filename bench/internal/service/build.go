@@ -1,4 +1,4 @@
-// Package service builds and runs the whole services that are measured: Velocity, a bare Fiber handler, a plain proxy and
+// Package service builds and runs the whole services that are measured: Velocity, a bare Fiber handler, two proxies and
 // envoyproxy/ratelimit. Each runs as a process of its own, so that the kernel can tell its CPU time from that of
 // the load generator.
 package service
@@ -14,7 +14,9 @@ import (
 
 // Binaries are the programs, built from source.
 type Binaries struct {
-	Velocity, BareFiber, PlainProxy, EnvoyRatelimit string
+	Velocity, BareFiber, BareProxy, EnvoyRatelimit string
+	// Caddy is empty until BuildCaddy.
+	Caddy string
 
 	dir    string
 	starts atomic.Int64
@@ -25,7 +27,7 @@ func Build(ctx context.Context, dir string) (*Binaries, error) {
 	b := &Binaries{
 		Velocity:       filepath.Join(dir, "velocity"),
 		BareFiber:      filepath.Join(dir, "barefiber"),
-		PlainProxy:     filepath.Join(dir, "plainproxy"),
+		BareProxy:      filepath.Join(dir, "bareproxy"),
 		EnvoyRatelimit: filepath.Join(dir, "envoyratelimit"),
 		dir:            dir,
 	}
@@ -40,7 +42,7 @@ func Build(ctx context.Context, dir string) (*Binaries, error) {
 	for _, x := range []struct{ module, out, pkg string }{
 		{product, b.Velocity, "./cmd/api"},
 		{bench, b.BareFiber, "./peers/barefiber"},
-		{bench, b.PlainProxy, "./peers/plainproxy"},
+		{bench, b.BareProxy, "./peers/bareproxy"},
 		// A module of its own, so that it is built with the dependencies that it asks for, and with no others.
 		{filepath.Join(bench, "peers", "envoyratelimit"), b.EnvoyRatelimit, "github.com/envoyproxy/ratelimit/src/service_cmd"},
 	} {
@@ -49,6 +51,20 @@ func Build(ctx context.Context, dir string) (*Binaries, error) {
 		}
 	}
 	return b, nil
+}
+
+// BuildCaddy builds Caddy, from the module that builds it for the integration tests.
+func (b *Binaries) BuildCaddy(ctx context.Context) error {
+	product, err := moduleDir(ctx, "github.com/velocity-limiter/velocity")
+	if err != nil {
+		return err
+	}
+	out := filepath.Join(b.dir, "caddy")
+	if _, err := goCommand(ctx, filepath.Join(product, "test", "integration", "caddy"), "build", "-o", out, "."); err != nil {
+		return err
+	}
+	b.Caddy = out
+	return nil
 }
 
 func moduleDir(ctx context.Context, module string) (string, error) {

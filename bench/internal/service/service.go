@@ -31,7 +31,7 @@ func (s *Service) Stop() error { return s.process.Stop() }
 // startTimeout bounds the time until a service answers.
 const startTimeout = 15 * time.Second
 
-// start starts a program and waits until health answers 200, or, without health, until addr accepts.
+// start starts a program and waits until the URL health answers 200; without health, until addr accepts connections.
 func start(ctx context.Context, spec process.Spec, addr, health string) (*Service, error) {
 	p, err := process.Start(spec)
 	if err != nil {
@@ -51,7 +51,7 @@ func ready(ctx context.Context, addr, health string) error {
 	if err != nil {
 		return err
 	}
-	_ = conn.Close() // it was opened to see that it opens
+	_ = conn.Close() // only the connecting was tested
 	if health == "" {
 		return nil
 	}
@@ -77,6 +77,10 @@ func (b *Binaries) logPath(name string) string {
 
 // StartVelocity starts the product's binary with its defaults and env, keyed by the header X-Client-ID.
 func (b *Binaries) StartVelocity(ctx context.Context, env ...string) (*Service, error) {
+	return b.startVelocity(ctx, append([]string{"VELOCITY_CLIENT_KEY=header:X-Client-ID"}, env...))
+}
+
+func (b *Binaries) startVelocity(ctx context.Context, env []string) (*Service, error) {
 	addr, err := process.FreeAddr()
 	if err != nil {
 		return nil, err
@@ -86,12 +90,19 @@ func (b *Binaries) StartVelocity(ctx context.Context, env ...string) (*Service, 
 		return nil, err
 	}
 	return start(ctx, process.Spec{
-		Path: b.Velocity,
-		Env: append([]string{
-			"VELOCITY_HTTP_ADDR=" + addr, "VELOCITY_ADMIN_ADDR=" + admin, "VELOCITY_CLIENT_KEY=header:X-Client-ID",
-		}, env...),
+		Path:    b.Velocity,
+		Env:     append([]string{"VELOCITY_HTTP_ADDR=" + addr, "VELOCITY_ADMIN_ADDR=" + admin}, env...),
 		LogPath: b.logPath("velocity"),
 	}, addr, "http://"+admin+"/readyz")
+}
+
+// StartVelocityWith starts the product's binary with a policy file, which is written first.
+func (b *Binaries) StartVelocityWith(ctx context.Context, policies string, env ...string) (*Service, error) {
+	file := filepath.Join(b.dir, fmt.Sprintf("policies-%d.yaml", b.starts.Load()))
+	if err := os.WriteFile(file, []byte(policies), 0o600); err != nil {
+		return nil, err
+	}
+	return b.startVelocity(ctx, append([]string{"VELOCITY_POLICY_FILE=" + file}, env...))
 }
 
 // StartBareFiber starts the handler that decides nothing and sends these answers.
@@ -113,18 +124,48 @@ func (b *Binaries) StartBareFiber(ctx context.Context, answers []replay.Answer) 
 	}, addr, "")
 }
 
-// StartPlainProxy starts the proxy that decides nothing in front of a server.
-func (b *Binaries) StartPlainProxy(ctx context.Context, upstream string) (*Service, error) {
+// StartBareProxy starts the proxy that decides nothing in front of a server.
+func (b *Binaries) StartBareProxy(ctx context.Context, upstream string) (*Service, error) {
 	addr, err := process.FreeAddr()
 	if err != nil {
 		return nil, err
 	}
 	return start(ctx, process.Spec{
-		Path: b.PlainProxy, Args: []string{"-addr", addr, "-upstream", upstream}, LogPath: b.logPath("plainproxy"),
+		Path: b.BareProxy, Args: []string{"-addr", addr, "-upstream", upstream}, LogPath: b.logPath("bareproxy"),
 	}, addr, "")
 }
 
-// StartVelocityForEnvoy starts the product's binary with its gRPC door, which is the service's address, and rules in the
+// StartCaddy starts Caddy's reverse_proxy in front of a server. It logs no requests. It keeps as many connections to the
+// server as it needs: by default it keeps 32.
+func (b *Binaries) StartCaddy(ctx context.Context, upstream string) (*Service, error) {
+	addr, err := process.FreeAddr()
+	if err != nil {
+		return nil, err
+	}
+	file := filepath.Join(b.dir, "caddy.json")
+	if err := os.WriteFile(file, fmt.Appendf(nil, caddyConfig, addr, upstream), 0o600); err != nil {
+		return nil, err
+	}
+	return start(ctx, process.Spec{
+		Path: b.Caddy, Args: []string{"run", "--config", file}, Env: []string{"HOME=" + b.dir}, LogPath: b.logPath("caddy"),
+	}, addr, "")
+}
+
+const caddyConfig = `{
+  "admin": {"disabled": true, "config": {"persist": false}},
+  "apps": {"http": {"servers": {"proxy": {
+    "listen": [%q],
+    "automatic_https": {"disable": true},
+    "routes": [{"handle": [{
+      "handler": "reverse_proxy",
+      "upstreams": [{"dial": %q}],
+      "transport": {"protocol": "http", "compression": false, "keep_alive": {"max_idle_conns_per_host": 4096}}
+    }]}]
+  }}}}
+}
+`
+
+// StartVelocityForEnvoy starts the product's binary with its gRPC interface, which is the service's address, and rules in the
 // words of envoyproxy/ratelimit; empty: those that StartEnvoyRatelimit configures.
 func (b *Binaries) StartVelocityForEnvoy(ctx context.Context, rules string, env ...string) (*Service, error) {
 	addr, err := process.FreeAddr()
@@ -167,6 +208,7 @@ const (
 	EnvoyFlooded   = "flooded"    // 10 an hour
 	EnvoyWide      = "wide"       // 50 a day
 	EnvoyNarrow    = "narrow"     // 1 a day
+	EnvoyEndless   = "endless"    // 100,000,000 a second
 )
 
 const envoyConfig = `domain: bench
@@ -175,6 +217,7 @@ descriptors:
   - { key: flooded, rate_limit: { unit: hour, requests_per_unit: 10 } }
   - { key: wide, rate_limit: { unit: day, requests_per_unit: 50 } }
   - { key: narrow, rate_limit: { unit: day, requests_per_unit: 1 } }
+  - { key: endless, rate_limit: { unit: second, requests_per_unit: 100000000 } }
 `
 
 // EnvoyOptions are the settings in which the measurements differ. Zero: its defaults.

@@ -1,5 +1,4 @@
-// Package stats holds the few calculations that the tables rest on: median, percentile, spread and ratio. All of
-// them work on exact samples; nothing is binned or interpolated.
+// Package stats computes the median, percentile, spread and ratio of exact samples. Nothing is binned or interpolated.
 package stats
 
 import (
@@ -42,7 +41,7 @@ func Spread(values []float64) float64 {
 }
 
 // PairedRatio is the median of a[i] / b[i]. The rounds are paired because both values of a round met the same
-// moment of the machine: noise that slows the whole round cancels. Pairs with a missing (NaN) or zero divisor are left
+// moment of the machine: noise that slows the whole round cancels out. Pairs with a missing (NaN) or zero divisor are left
 // out; NaN if none remain.
 func PairedRatio(a, b []float64) float64 {
 	var ratios []float64
@@ -53,6 +52,17 @@ func PairedRatio(a, b []float64) float64 {
 		ratios = append(ratios, a[i]/b[i])
 	}
 	return Median(ratios)
+}
+
+// PairedDifference is the median of a[i] - b[i]. Pairs with a missing (NaN) value are left out; NaN if none remain.
+func PairedDifference(a, b []float64) float64 {
+	var differences []float64
+	for i := range min(len(a), len(b)) {
+		if d := a[i] - b[i]; !math.IsNaN(d) {
+			differences = append(differences, d)
+		}
+	}
+	return Median(differences)
 }
 
 // Imbalance is how far the largest of the shares lies above their mean: 0 when all are equal, 0.05 when one shard

@@ -67,3 +67,9 @@ func TestImbalance(t *testing.T) {
 	assert.Zero(t, stats.Imbalance(nil))
 	assert.Zero(t, stats.Imbalance([]float64{0, 0}))
 }
+
+func TestPairedDifference(t *testing.T) {
+	nan := math.NaN()
+	assert.InDelta(t, 2, stats.PairedDifference([]float64{3, 12, 5, nan}, []float64{1, 2, 4, 1}), 1e-12, "the median of 2, 10 and 1")
+	assert.True(t, math.IsNaN(stats.PairedDifference([]float64{1}, []float64{nan})), "no pair")
+}

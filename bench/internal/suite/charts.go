@@ -43,7 +43,7 @@ func draw(section *report.Section, column report.Column) *chart.Chart {
 	return c
 }
 
-// bars is one bar, or none if the row was not measured.
+// bars returns one bar, or none if the row was not measured.
 func bars(r *report.Row, column report.Column) []chart.Bar {
 	values := r.Measured(column.Key)
 	if len(values) == 0 {
@@ -60,12 +60,12 @@ func bars(r *report.Row, column report.Column) []chart.Bar {
 	}}
 }
 
-// isBound reports whether a subject decides nothing, and only bounds those that do.
+// isBound reports whether a subject decides nothing and is a lower bound of the others.
 func isBound(subject string) bool {
 	return subject == redispeer.Script || subject == redispeer.Ping || subject == bareFiber
 }
 
-// decimals leaves out what no eye needs behind three digits.
+// decimals returns how many decimals to show: three digits in all, and at most so many.
 func decimals(v float64, most int) int {
 	digits := len(strconv.FormatInt(int64(v), 10))
 	return max(0, min(most, 3-digits))

@@ -17,14 +17,14 @@ import (
 
 const usualLoad = "usual limit"
 
-// plenty is a limit that nobody reaches.
+// plenty is a limit that no client reaches.
 var plenty = peer.Limit{Tokens: 1_000_000, Per: usual.Per, Capacity: 1_000_000}
 
 func (s *Suite) inMemory(ctx context.Context) error {
 	section := &report.Section{
 		ID: "inmemory", Title: "In memory",
 		About: "Go benchmarks of a limiter that holds all clients already, with as many goroutines as CPUs, each drawing clients at random. " +
-			"At the usual limit of " + usual.String() + " such a load is denied most of the time; under a limit that nobody reaches it never is.",
+			"At the usual limit of " + usual.String() + " such a load is denied most of the time; under a limit that no client reaches it never is.",
 		Columns: []report.Column{
 			{Key: "ns", Title: "ns per decision", Decimals: 1, Chart: true, LowerIsBetter: true},
 			{Key: "allocs", Title: "allocations"},
@@ -36,7 +36,7 @@ func (s *Suite) inMemory(ctx context.Context) error {
 	for _, load := range []struct {
 		name  string
 		limit peer.Limit
-	}{{usualLoad, usual}, {"nobody denied", plenty}} {
+	}{{usualLoad, usual}, {"no denials", plenty}} {
 		for _, cpus := range []int{1, 2} {
 			for _, p := range memorypeer.All() {
 				all = append(all, measurement{inMemoryGroup(load.name, cpus), p.Name, func(ctx context.Context) (report.Values, error) {
@@ -45,7 +45,7 @@ func (s *Suite) inMemory(ctx context.Context) error {
 			}
 		}
 	}
-	return s.measure(ctx, section, all, s.cfg.Rounds, stage{
+	return s.measure(ctx, section, all, s.cfg.Rounds, fixture{
 		setUp: func(context.Context) (func(), error) {
 			// The time of testing.Benchmark is a flag of the testing package.
 			testing.Init()

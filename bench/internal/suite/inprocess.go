@@ -29,10 +29,10 @@ func (s *Suite) inProcess(ctx context.Context) error {
 		About: "Limiters as libraries, over TCP to one redis-server. Each goroutine asks for a client drawn at random, waits for the answer and " +
 			"asks again. Client CPU is this process's, the load's own tenth of a microsecond included; commands are all that Redis ran, those called by scripts too. " +
 			"EVALSHA alone is a script of two commands that counts in a fixed window, PING decides nothing: they show what one round trip per decision costs. " +
-			"The law: a client asks once, waits until the window of its limit is nearly over and asks as fast as it can across the edge; and ten denials by one " +
+			"Tokens over the limit: a client asks once, waits until the window of its limit is nearly over and asks as fast as it can across the edge; and ten denials by one " +
 			"limit of two should take no token from the other.",
 		Columns: []report.Column{
-			charted(columnRate), columnP50, charted(columnP99), columnClientCPU, columnRedisCPU, charted(columnCPU),
+			columnRate, columnP50, charted(columnP99), columnClientCPU, columnRedisCPU, charted(columnCPU),
 			columnScripts, columnCommands,
 			{Key: "bytes", Title: "Redis bytes per client"},
 		},
@@ -50,7 +50,7 @@ func (s *Suite) inProcess(ctx context.Context) error {
 			}})
 		}
 	}
-	return s.measure(ctx, section, all, s.cfg.Rounds, stage{
+	return s.measure(ctx, section, all, s.cfg.Rounds, fixture{
 		setUp:    s.oneRedis(&server),
 		describe: func(ctx context.Context) { s.describeRedisPeers(ctx, section, server) },
 	})
@@ -84,7 +84,7 @@ func (s *Suite) measureCalls(ctx context.Context, servers []*redisserver.Server,
 	}
 	defer func() { err = errors.Join(err, shut()) }()
 
-	m := newMeter(servers, func() (time.Duration, error) { return process.OwnCPUTime(), nil })
+	m := newUsage(servers, func() (time.Duration, error) { return process.OwnCPUTime(), nil })
 	result, err := load.Run(ctx, load.Config{
 		Workers: workers, Seed: s.cfg.Seed, Warmup: s.cfg.Warmup, Duration: s.cfg.Duration,
 		NewCall: func(int) (load.Call, error) { return newCall(), nil },
@@ -97,8 +97,8 @@ func (s *Suite) measureCalls(ctx context.Context, servers []*redisserver.Server,
 	return m.values(result, "client_cpu")
 }
 
-// takeAtRandom gives every subject a context that nobody can cancel, as Fiber's handlers have it: a store that lets
-// a caller leave at once has to wait on another goroutine, and the one that cannot be called away need not.
+// takeAtRandom gives every subject a context that cannot be canceled, as Fiber's handlers have it: to return early, a store
+// must wait on another goroutine, which costs time.
 func (s *Suite) takeAtRandom(ctx context.Context, take peer.Take) load.Call {
 	ctx = context.WithoutCancel(ctx)
 	return func(rng *rand.Rand) (load.Outcome, error) {
@@ -111,7 +111,7 @@ func (s *Suite) takeAtRandom(ctx context.Context, take peer.Take) load.Call {
 	}
 }
 
-// describeRedisPeers finds out what does not depend on the load: the memory of a client, and the law.
+// describeRedisPeers measures what does not depend on the load: the memory of a client, and the limit.
 func (s *Suite) describeRedisPeers(ctx context.Context, section *report.Section, server *redisserver.Server) {
 	examinations := make(map[string]examination)
 	for _, p := range redispeer.All(s.cfg.PeerPool) {
@@ -134,11 +134,11 @@ func (s *Suite) describeRedisPeers(ctx context.Context, section *report.Section,
 	s.examine(section, examinations)
 }
 
-// lasting is a limit whose buckets stay for as long as a test takes.
+// lasting is a limit whose buckets outlive a test.
 var lasting = peer.Limit{Tokens: 10, Per: 24 * time.Hour, Capacity: 10}
 
-// bytesPerClient lets every client take once under a limit that keeps them all, and divides what Redis has allocated
-// since by the keys that are new. 0 if the subject keeps nothing. Connections and scripts are there before.
+// bytesPerClient takes once for every client under a limit that keeps them all, and divides what Redis has allocated by
+// the number of new keys. It returns 0 if there are none. Connections and scripts exist before.
 func (s *Suite) bytesPerClient(ctx context.Context, server *redisserver.Server, p redispeer.Peer, names []string) (_ float64, err error) {
 	limiter, err := p.Open(server.Addr, lasting)
 	if err != nil {

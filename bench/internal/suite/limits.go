@@ -12,7 +12,7 @@ import (
 	"github.com/velocity-limiter/velocity/bench/internal/report"
 )
 
-// The subjects of a load whose Redis decides batches of one size, so that what differs is the policy alone.
+// The subjects of a load in which Redis decides batches of one size: only the policy differs.
 const (
 	batchSize    = 32
 	oneLimit     = "Velocity, 1 limit"
@@ -62,7 +62,7 @@ func (s *Suite) limits(ctx context.Context) error {
 			})
 		}})
 	}
-	return s.measure(ctx, section, all, s.cfg.Rounds, stage{setUp: s.oneRedis(&server)})
+	return s.measure(ctx, section, all, s.cfg.Rounds, fixture{setUp: s.oneRedis(&server)})
 }
 
 // takeBatches asks for clients drawn at random, as many as their takes fill a batch.
@@ -77,7 +77,7 @@ func (s *Suite) takeBatches(ctx context.Context, b *redispeer.Batches) load.Call
 	}
 }
 
-// severalLimits is the usual limit and others that nobody reaches.
+// severalLimits returns the usual limit and n-1 others that no client reaches.
 func severalLimits(n int) []peer.Limit {
 	limits := []peer.Limit{usual}
 	for _, per := range []time.Duration{

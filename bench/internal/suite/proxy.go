@@ -17,19 +17,21 @@ import (
 const (
 	groupProxied  = "requests through a proxy"
 	velocityProxy = "Velocity, reverse proxy, memory"
-	plainProxy    = "plain fasthttp proxy"
+	bareProxy     = "bare httputil.ReverseProxy"
+	caddyProxy    = "Caddy, reverse_proxy"
 	proxiedPath   = "/orders"
 )
 
-// proxied measures what it costs to stand in front of a server: the same server, behind Velocity and behind the plainest
-// proxy there is.
+// proxied measures the cost of a proxy in front of a server: the same server behind Velocity, behind the
+// library that its proxy stands on, and behind Caddy, which stands on it, too.
 func (s *Suite) proxied(ctx context.Context) error {
 	section := &report.Section{
 		ID: "proxy", Title: "In front of a server",
-		About: "Each proxy is a process of its own in front of the bare Fiber handler. CPU is the proxy's alone. The plain proxy is fasthttp's server and " +
-			"client and a handler of five lines: it checks nothing, adds nothing, and holds whole bodies in memory.",
-		Columns: []report.Column{columnRate, columnP50, columnP99, charted(columnCPU)},
-		Ratio:   &report.Ratio{Key: "cpu", Of: plainProxy, Title: "CPU x " + plainProxy},
+		About: "Each proxy is a process of its own in front of the bare Fiber handler. CPU is the proxy's alone. Velocity decides each request in memory, with " +
+			"its metrics on, and logs no decisions. The bare proxy is httputil.ReverseProxy on net/http's server, and decides nothing. Caddy logs no requests, and " +
+			"may keep as many connections to the server as the others.",
+		Columns: []report.Column{columnRate, columnP50, columnP99, columnCPU},
+		Ratio:   &report.Ratio{Key: "cpu", Of: bareProxy, Title: "CPU x " + bareProxy},
 	}
 	var binaries *service.Binaries
 	var upstream *service.Service
@@ -40,19 +42,26 @@ func (s *Suite) proxied(ctx context.Context) error {
 	}
 	all := []measurement{
 		through(velocityProxy, func(ctx context.Context) (*service.Service, error) {
-			return binaries.StartVelocity(ctx, append(velocityEnv("blocked", "5/s", nil), "VELOCITY_UPSTREAM_URL=http://"+upstream.Addr)...)
+			return binaries.StartVelocity(ctx, append(velocityEnv("none", "5/s", nil), "VELOCITY_UPSTREAM_URL=http://"+upstream.Addr)...)
 		}),
-		through(plainProxy, func(ctx context.Context) (*service.Service, error) {
-			return binaries.StartPlainProxy(ctx, upstream.Addr)
+		through(bareProxy, func(ctx context.Context) (*service.Service, error) {
+			return binaries.StartBareProxy(ctx, upstream.Addr)
+		}),
+		through(caddyProxy, func(ctx context.Context) (*service.Service, error) {
+			return binaries.StartCaddy(ctx, upstream.Addr)
 		}),
 	}
-	return s.measure(ctx, section, all, s.cfg.Rounds, stage{setUp: func(ctx context.Context) (stop func(), err error) {
+	return s.measure(ctx, section, all, s.cfg.Rounds, fixture{setUp: func(ctx context.Context) (stop func(), err error) {
 		dir, err := os.MkdirTemp("", "velocity-bench-")
 		if err != nil {
 			return nil, err
 		}
 		remove := func() { _ = os.RemoveAll(dir) } // what is left over lies in the folder for temporary files
 		if binaries, err = service.Build(ctx, dir); err == nil {
+			err = binaries.BuildCaddy(ctx)
+		}
+		if err == nil {
+			s.describeBinary(binaries.Caddy, "github.com/caddyserver/caddy/v2")
 			upstream, err = binaries.StartBareFiber(ctx, []replay.Answer{{
 				Path: proxiedPath, Status: 200, Body: `{"orders":[{"id":1,"state":"paid"},{"id":2,"state":"sent"}]}`,
 				Header: []replay.Field{{Name: "Content-Type", Value: "application/json"}, {Name: "Cache-Control", Value: "no-store"}},

@@ -17,7 +17,7 @@ import (
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore"
 )
 
-// scaleWorkers is the load of the scaling tests.
+// scaleWorkers is the number of goroutines of the scaling loads.
 const scaleWorkers = 64
 
 func shardsSubject(n int) string {
@@ -28,11 +28,11 @@ func shardsSubject(n int) string {
 }
 
 // shards measures whether a decision costs the same on more shards. All servers share this machine's CPUs, so that it
-// is the CPU time that tells, not the rate.
+// is the CPU time that matters, not the rate.
 func (s *Suite) shards(ctx context.Context) error {
 	section := &report.Section{
 		ID: "shards", Title: "Shards",
-		About: "Velocity's store in process over several redis-servers on this one machine, which adds no CPU with a shard: what should stay flat is the CPU time of " +
+		About: "Velocity's store in process over several redis-servers on this one machine, which adds no CPU with a shard: what should stay equal is the CPU time of " +
 			"a decision. With a fixed number of goroutines each shard has fewer at once, and so smaller batches; with so many for each shard it has as many. " +
 			"The imbalance is how far the busiest shard lies above the mean, in commands.",
 		Columns: []report.Column{
@@ -60,13 +60,13 @@ func (s *Suite) shards(ctx context.Context) error {
 			}})
 		}
 	}
-	return s.measure(ctx, section, all, s.cfg.Rounds, stage{setUp: func(ctx context.Context) (stop func(), err error) {
+	return s.measure(ctx, section, all, s.cfg.Rounds, fixture{setUp: func(ctx context.Context) (stop func(), err error) {
 		servers, stop, err = startServers(ctx, most)
 		return stop, err
 	}})
 }
 
-// startServers starts them unpinned: pinned to one CPU, the shards would wait for each other.
+// startServers starts n servers that may use every CPU: on one CPU the shards would wait for each other.
 func startServers(ctx context.Context, n int) (servers []*redisserver.Server, stop func(), err error) {
 	stop = func() {
 		for _, server := range servers {
@@ -84,7 +84,7 @@ func startServers(ctx context.Context, n int) (servers []*redisserver.Server, st
 	return servers, stop, nil
 }
 
-// addresses names the shards: with names, what they own does not depend on which ports were free.
+// addresses names the shards, so that routing does not depend on the ports.
 func addresses(servers []*redisserver.Server) []string {
 	addrs := make([]string, len(servers))
 	for i, server := range servers {
@@ -118,8 +118,8 @@ func (s *Suite) manyClients(ctx context.Context) error {
 			return fillMemory(ctx, p, names)
 		}})
 	}
-	// One round: it counts bytes, which do not vary.
-	return s.measure(ctx, section, all, 1, stage{setUp: func(context.Context) (func(), error) {
+	// One round: the bytes do not vary.
+	return s.measure(ctx, section, all, 1, fixture{setUp: func(context.Context) (func(), error) {
 		names = load.Clients(s.cfg.ManyClients)
 		return func() {}, nil
 	}})
@@ -153,7 +153,7 @@ func fillMemory(ctx context.Context, p memorypeer.Peer, names []string) (_ repor
 	return report.Values{"bytes": float64(grown) / float64(len(names)), "seconds": took.Seconds()}, nil
 }
 
-// heapBytes is what is alive. Two collections, since the first only finishes what finalizers hold.
+// heapBytes returns the live heap. It collects twice: the first collection only runs finalizers.
 func heapBytes() int64 {
 	runtime.GC()
 	runtime.GC()
@@ -183,7 +183,7 @@ func (s *Suite) movedKeys(ctx context.Context) error {
 			})
 		}
 	}
-	return s.measure(ctx, section, all, 1, stage{}) // it counts, and would count the same again
+	return s.measure(ctx, section, all, 1, fixture{}) // a second round would count the same
 }
 
 func (s *Suite) countMoved(strategy redisstore.Strategy, n int) (report.Values, error) {

@@ -20,11 +20,11 @@ import (
 
 const (
 	resourcePath = "/api/resource"
-	deniedPath   = "/denied" // the bare handler's alone
+	deniedPath   = "/denied" // only the bare handler has it
 )
 
-// perCall is how many checks one call of /v1/checks carries, and checksConnections how many calls are under way:
-// fewer than of the others, since each is a hundred decisions.
+// perCall is the number of checks in one call of /v1/checks. checksConnections is the number of calls in flight: fewer than
+// for other loads, since each call is a hundred decisions.
 const (
 	perCall           = 100
 	checksConnections = 8
@@ -36,7 +36,7 @@ type httpLoad struct {
 	connections int
 }
 
-func (s *Suite) measureHTTP(ctx context.Context, a *arena, x httpLoad, start func() (*service.Service, error)) (_ report.Values, err error) {
+func (s *Suite) measureHTTP(ctx context.Context, a *environment, x httpLoad, start func() (*service.Service, error)) (_ report.Values, err error) {
 	if err := a.redis.Flush(ctx); err != nil {
 		return nil, err
 	}
@@ -52,11 +52,13 @@ func (s *Suite) measureHTTP(ctx context.Context, a *arena, x httpLoad, start fun
 	})
 }
 
-// inFlight is how many gRPC calls are under way.
+// inFlight is the number of concurrent gRPC calls.
 const inFlight = 256
 
-// measureGRPC measures a service that Envoy could ask.
-func (s *Suite) measureGRPC(ctx context.Context, a *arena, key string, draw exchange.Client, start func() (*service.Service, error)) (_ report.Values, err error) {
+// measureGRPC measures a service with Envoy's protocol.
+func (s *Suite) measureGRPC(ctx context.Context, a *environment, draw exchange.Client, ask []grpcload.Descriptor,
+	start func() (*service.Service, error),
+) (_ report.Values, err error) {
 	if err := a.redis.Flush(ctx); err != nil {
 		return nil, err
 	}
@@ -71,7 +73,7 @@ func (s *Suite) measureGRPC(ctx context.Context, a *arena, key string, draw exch
 	defer func() { err = errors.Join(err, connections.Close()) }()
 	return s.run(ctx, running, []*redisserver.Server{a.redis}, load.Config{
 		Workers: inFlight,
-		NewCall: func(worker int) (load.Call, error) { return connections.NewCall(ctx, worker, key, draw), nil },
+		NewCall: func(worker int) (load.Call, error) { return connections.NewCall(ctx, worker, draw, ask...), nil },
 	})
 }
 
@@ -79,12 +81,12 @@ func dialEnvoy(running *service.Service, connections int) (*grpcload.Connections
 	return grpcload.Dial(running.Addr, connections, service.EnvoyDomain)
 }
 
-// recordAnswers takes down what Velocity sends when it allows and when it denies.
+// recordAnswers records what Velocity sends when it allows and when it denies.
 func recordAnswers(ctx context.Context, b *service.Binaries) (_ []replay.Answer, err error) {
 	var answers []replay.Answer
 	for _, x := range []struct {
 		rate, path string
-		requests   int // the last one's answer is taken down
+		requests   int // the answer to the last one is recorded
 		status     int
 	}{{"5/s", resourcePath, 1, http.StatusOK}, {"1/h", deniedPath, 11, http.StatusTooManyRequests}} {
 		running, err := b.StartVelocity(ctx, velocityEnv("none", x.rate, nil)...)

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/velocity-limiter/velocity/bench/internal/exchange"
-	"github.com/velocity-limiter/velocity/bench/internal/law"
+	"github.com/velocity-limiter/velocity/bench/internal/grpcload"
+	"github.com/velocity-limiter/velocity/bench/internal/invariant"
 	"github.com/velocity-limiter/velocity/bench/internal/load"
 	"github.com/velocity-limiter/velocity/bench/internal/machine"
 	"github.com/velocity-limiter/velocity/bench/internal/peer"
@@ -39,14 +41,14 @@ const (
 )
 
 var (
-	// gathered is the least that its documentation recommends.
+	// gathered uses the shortest time that its documentation recommends.
 	gathered = service.EnvoyOptions{GatherWrites: 150 * time.Microsecond}
-	// cached has room for far more keys than the loads take over their limit.
+	// cached holds far more keys than the loads take over their limit.
 	cached = service.EnvoyOptions{CacheBytes: 64 << 20}
 )
 
-// arena is what the services of a run share: the binaries, one Redis, and the answers that the bare handler sends.
-type arena struct {
+// environment holds what the services of a run share: the binaries, one Redis, and the answers that the bare handler sends.
+type environment struct {
 	binaries *service.Binaries
 	redis    *redisserver.Server
 	answers  []replay.Answer
@@ -58,24 +60,25 @@ func (s *Suite) services(ctx context.Context) error {
 		About: "Each service is a process of its own, started anew for each measurement, with its log going to a file. CPU per decision is that of the " +
 			"service and of its Redis, by the kernel's clocks of the two processes; the load generator's is not in it. Decisions/s is what the machine reaches with the " +
 			"generator on the same CPUs. Velocity and the bare Fiber handler, which sends the same header and body and decides nothing, are asked over HTTP/1.1; " +
-			"Velocity with the very same rules, too, and envoyproxy/ratelimit over gRPC, that one with statistics off and only errors logged. It knows fixed windows only: 5 per second for the many clients. " +
+			"Velocity with the very same rules, too, and envoyproxy/ratelimit over gRPC, that one with statistics off and only errors logged. " +
+			"Velocity waits for Redis for up to a second, so that a late answer counts as late. envoyproxy/ratelimit knows fixed windows only: 5 per second for the many clients. " +
 			"The latencies are of calls, so those of /v1/checks are of 100 decisions.",
 		Columns: []report.Column{
-			columnRate, columnP50, columnP99, columnServiceCPU, columnRedisCPU, charted(columnCPU), columnScripts, columnCommands,
+			columnRate, columnP50, columnP99, columnServiceCPU, columnRedisCPU, columnCPU, columnScripts, columnCommands,
 			{Key: "allowed", Title: "% allowed", Decimals: 2},
 			{Key: "degraded", Title: "% decided by a fallback", Decimals: 3},
 		},
-		Ratio: &report.Ratio{Key: "cpu", Of: bareFiber, Title: "CPU x " + bareFiber},
+		Ratio: &report.Ratio{Key: "cpu", Of: bareFiber, Title: "CPU us over " + bareFiber, Difference: true},
 		Facts: []string{factOver, factPass, factSpent, factForm},
 	}
-	a := &arena{}
-	return s.measure(ctx, section, s.serviceMeasurements(a), s.cfg.Rounds, stage{
+	a := &environment{}
+	return s.measure(ctx, section, s.serviceMeasurements(a), s.cfg.Rounds, fixture{
 		setUp:    func(ctx context.Context) (func(), error) { return s.setUpServices(ctx, a) },
 		describe: func(ctx context.Context) { s.describeServices(ctx, section, a) },
 	})
 }
 
-func (s *Suite) setUpServices(ctx context.Context, a *arena) (stop func(), err error) {
+func (s *Suite) setUpServices(ctx context.Context, a *environment) (stop func(), err error) {
 	dir, err := os.MkdirTemp("", "velocity-bench-")
 	if err != nil {
 		return nil, err
@@ -102,35 +105,45 @@ func (s *Suite) setUpServices(ctx context.Context, a *arena) (stop func(), err e
 
 // describeBinaries lists what the services were built from.
 func (s *Suite) describeBinaries(b *service.Binaries) {
-	for _, x := range []struct {
-		file    string
-		modules []string
-	}{
-		{b.BareFiber, []string{"github.com/gofiber/fiber/v2", "github.com/valyala/fasthttp"}},
-		{b.EnvoyRatelimit, []string{"github.com/envoyproxy/ratelimit"}},
-	} {
-		info, err := buildinfo.ReadFile(x.file)
-		if err != nil {
-			s.fail("versions of "+x.file, err)
-			continue
-		}
-		s.versions = append(s.versions, machine.Modules(info, x.modules...)...)
+	s.describeBinary(b.BareFiber, "github.com/gofiber/fiber/v2", "github.com/valyala/fasthttp")
+	s.describeBinary(b.EnvoyRatelimit, "github.com/envoyproxy/ratelimit")
+}
+
+// describeBinary lists the versions of modules that a binary was built from.
+func (s *Suite) describeBinary(file string, modules ...string) {
+	info, err := buildinfo.ReadFile(file)
+	if err != nil {
+		s.fail("versions of "+file, err)
+		return
 	}
+	for _, f := range machine.Modules(info, modules...) {
+		if !slices.Contains(s.versions, f) { // another section may use the same binary
+			s.versions = append(s.versions, f)
+		}
+	}
+}
+
+// noDrain is for the time after the measurement alone.
+const noDrain = "VELOCITY_HTTP_DRAIN_PERIOD=0s"
+
+// onRedis are the settings of a Redis. A late answer must count as late, and not as failed, as with the peers.
+func onRedis(redis *redisserver.Server) []string {
+	return []string{"VELOCITY_STORE=redis", "VELOCITY_REDIS_ADDRS=" + redis.Addr, "VELOCITY_TAKE_TIMEOUT=1s"}
 }
 
 // velocityEnv are the settings of Velocity in these loads, beside its defaults.
 func velocityEnv(logDecisions, rate string, redis *redisserver.Server) []string {
 	env := []string{
 		"VELOCITY_LOG_DECISIONS=" + logDecisions, "VELOCITY_RATE=" + rate, "VELOCITY_CAPACITY=10",
-		"VELOCITY_HTTP_DRAIN_PERIOD=0s", // for the time after the measurement alone
+		noDrain,
 	}
 	if redis == nil {
 		return append(env, "VELOCITY_STORE=memory")
 	}
-	return append(env, "VELOCITY_STORE=redis", "VELOCITY_REDIS_ADDRS="+redis.Addr)
+	return append(env, onRedis(redis)...)
 }
 
-func (s *Suite) serviceMeasurements(a *arena) []measurement {
+func (s *Suite) serviceMeasurements(a *environment) []measurement {
 	const few, hourly = "5/s", "1/h"
 	velocity := func(group, subject string, x httpLoad, env func() []string) measurement {
 		return measurement{group, subject, func(ctx context.Context) (report.Values, error) {
@@ -139,7 +152,7 @@ func (s *Suite) serviceMeasurements(a *arena) []measurement {
 			})
 		}}
 	}
-	onRedis := func(logging, rate string) func() []string {
+	withRedis := func(logging, rate string) func() []string {
 		return func() []string { return velocityEnv(logging, rate, a.redis) }
 	}
 	inMemory := func(logging, rate string) func() []string {
@@ -154,14 +167,14 @@ func (s *Suite) serviceMeasurements(a *arena) []measurement {
 	}
 	grpc := func(group, subject, key string, client exchange.Client, o service.EnvoyOptions) measurement {
 		return measurement{group, subject, func(ctx context.Context) (report.Values, error) {
-			return s.measureGRPC(ctx, a, key, client, func() (*service.Service, error) {
+			return s.measureGRPC(ctx, a, client, []grpcload.Descriptor{{Key: key}}, func() (*service.Service, error) {
 				return a.binaries.StartEnvoyRatelimit(ctx, a.redis.Addr, o)
 			})
 		}}
 	}
 	overGRPC := func(group, key string, client exchange.Client, logging string) measurement {
 		return measurement{group, velocityGRPC, func(ctx context.Context) (report.Values, error) {
-			return s.measureGRPC(ctx, a, key, client, func() (*service.Service, error) {
+			return s.measureGRPC(ctx, a, client, []grpcload.Descriptor{{Key: key}}, func() (*service.Service, error) {
 				return a.binaries.StartVelocityForEnvoy(ctx, "", velocityEnv(logging, few, a.redis)...)
 			})
 		}}
@@ -172,9 +185,9 @@ func (s *Suite) serviceMeasurements(a *arena) []measurement {
 	one := httpLoad{exchange.Get(resourcePath, theOne), s.cfg.Connections}
 	denied := httpLoad{exchange.Get(deniedPath, theOne), s.cfg.Connections}
 	return []measurement{
-		velocity(groupRequests, velocityRedis, many, onRedis("blocked", few)),
-		velocity(groupRequests, velocityAll, many, onRedis("all", few)),
-		velocity(groupRequests, velocityNone, many, onRedis("none", few)),
+		velocity(groupRequests, velocityRedis, many, withRedis("blocked", few)),
+		velocity(groupRequests, velocityAll, many, withRedis("all", few)),
+		velocity(groupRequests, velocityNone, many, withRedis("none", few)),
 		velocity(groupRequests, velocityMemory, many, inMemory("blocked", few)),
 		bare(groupRequests, many),
 		overGRPC(groupRequests, service.EnvoyPerSecond, anyone, "blocked"),
@@ -182,22 +195,22 @@ func (s *Suite) serviceMeasurements(a *arena) []measurement {
 		grpc(groupRequests, envoyGathered, service.EnvoyPerSecond, anyone, gathered),
 		grpc(groupRequests, envoyCached, service.EnvoyPerSecond, anyone, cached),
 
-		velocity(groupFlood, velocityRedis, one, onRedis("none", hourly)),
+		velocity(groupFlood, velocityRedis, one, withRedis("none", hourly)),
 		velocity(groupFlood, velocityMemory, one, inMemory("none", hourly)),
 		bare(groupFlood, denied),
 		overGRPC(groupFlood, service.EnvoyFlooded, theOne, "none"),
 		grpc(groupFlood, envoy, service.EnvoyFlooded, theOne, service.EnvoyOptions{}),
 		grpc(groupFlood, envoyCached, service.EnvoyFlooded, theOne, cached),
 
-		velocity(groupAPI, velocityCheck, httpLoad{exchange.Check(anyone), s.cfg.Connections}, onRedis("blocked", few)),
-		velocity(groupAPI, velocityChecks, httpLoad{exchange.Checks(anyone, perCall), checksConnections}, onRedis("blocked", few)),
+		velocity(groupAPI, velocityCheck, httpLoad{exchange.Check(anyone), s.cfg.Connections}, withRedis("blocked", few)),
+		velocity(groupAPI, velocityChecks, httpLoad{exchange.Checks(anyone, perCall), checksConnections}, withRedis("blocked", few)),
 	}
 }
 
 // run measures a service that has been started, and stops it.
 func (s *Suite) run(ctx context.Context, running *service.Service, servers []*redisserver.Server, cfg load.Config) (_ report.Values, err error) {
 	defer func() { err = errors.Join(err, running.Stop()) }()
-	m := newMeter(servers, running.CPUTime)
+	m := newUsage(servers, running.CPUTime)
 	cfg.Seed, cfg.Warmup, cfg.Duration = s.cfg.Seed, s.cfg.Warmup, s.cfg.Duration
 	cfg.Started = func() error { return m.start(ctx) }
 	cfg.Ended = func() error { return m.stop(ctx) }
@@ -208,8 +221,8 @@ func (s *Suite) run(ctx context.Context, running *service.Service, servers []*re
 	return m.values(result, "service_cpu")
 }
 
-// describeServices asks those that decide how they keep the law.
-func (s *Suite) describeServices(ctx context.Context, section *report.Section, a *arena) {
+// describeServices checks the limits of the services that decide.
+func (s *Suite) describeServices(ctx context.Context, section *report.Section, a *environment) {
 	s.examine(section, map[string]examination{
 		velocityRedis: func() (map[string]string, error) { return s.examineVelocity(ctx, a) },
 		envoy:         func() (map[string]string, error) { return s.examineEnvoy(ctx, a, envoy, service.EnvoyOptions{}) },
@@ -218,7 +231,7 @@ func (s *Suite) describeServices(ctx context.Context, section *report.Section, a
 	})
 }
 
-func (s *Suite) examineVelocity(ctx context.Context, a *arena) (_ map[string]string, err error) {
+func (s *Suite) examineVelocity(ctx context.Context, a *environment) (_ map[string]string, err error) {
 	running, err := a.binaries.StartVelocity(ctx, velocityEnv("none", "5/s", a.redis)...)
 	if err != nil {
 		return nil, err
@@ -229,14 +242,14 @@ func (s *Suite) examineVelocity(ctx context.Context, a *arena) (_ map[string]str
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, closer()) }()
-	finding, err := law.WorstAtTheEdge(ctx, take, "edge", usual, usual.Window(), s.cfg.LawTries)
+	finding, err := invariant.WorstAtTheEdge(ctx, take, "edge", usual, usual.Window(), s.cfg.InvariantTries)
 	return describeFinding(finding, ""), err
 }
 
 // perSecondWindow is EnvoyPerSecond as a limit.
 var perSecondWindow = peer.Limit{Tokens: 5, Per: time.Second, Capacity: 5}
 
-func (s *Suite) examineEnvoy(ctx context.Context, a *arena, client string, o service.EnvoyOptions) (_ map[string]string, err error) {
+func (s *Suite) examineEnvoy(ctx context.Context, a *environment, client string, o service.EnvoyOptions) (_ map[string]string, err error) {
 	running, err := a.binaries.StartEnvoyRatelimit(ctx, a.redis.Addr, o)
 	if err != nil {
 		return nil, err
@@ -247,14 +260,14 @@ func (s *Suite) examineEnvoy(ctx context.Context, a *arena, client string, o ser
 		return nil, err
 	}
 	defer connections.Close()
-	finding, err := law.WorstAtTheEdge(ctx, connections.Take(service.EnvoyPerSecond), client, perSecondWindow,
-		perSecondWindow.Window(), s.cfg.LawTries)
+	finding, err := invariant.WorstAtTheEdge(ctx, connections.Take(grpcload.Descriptor{Key: service.EnvoyPerSecond}), client, perSecondWindow,
+		perSecondWindow.Window(), s.cfg.InvariantTries)
 	if err != nil {
 		return nil, err
 	}
 	facts := describeFinding(finding, "fixed window, 5 per second")
-	spent, err := law.SpentByDenials(ctx, connections.Take(service.EnvoyWide, service.EnvoyNarrow),
-		connections.Take(service.EnvoyWide), client)
+	wide, narrow := grpcload.Descriptor{Key: service.EnvoyWide}, grpcload.Descriptor{Key: service.EnvoyNarrow}
+	spent, err := invariant.SpentByDenials(ctx, connections.Take(wide, narrow), connections.Take(wide), client)
 	if err != nil {
 		return facts, err
 	}

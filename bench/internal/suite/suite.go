@@ -1,4 +1,4 @@
-// Package suite is the benchmark itself: which subjects are measured under which loads, and what is made of it.
+// Package suite is the benchmark itself: it measures each subject under each load and builds the report.
 package suite
 
 import (
@@ -21,28 +21,28 @@ import (
 
 // Settings bound a run.
 type Settings struct {
-	// Only selects the measurements by "section/load/subject". Nil: all.
+	// Only selects measurements by "section/load/subject". Nil selects all.
 	Only *regexp.Regexp
 	// Rounds is how often each measurement is taken. All subjects of a load are measured side by side in each round.
 	Rounds int
 	// Warmup goes before each measurement, Duration is its length.
 	Warmup, Duration time.Duration
-	// Clients is how many there are, and ManyClients how many where their number itself is measured.
+	// Clients is the number of clients, and ManyClients their number where memory per client is measured.
 	Clients, ManyClients int
 	// Connections of the HTTP load, and requests in flight of the gRPC load, which uses GRPCConns connections.
 	Connections, GRPCConns int
-	// LawTries is how often a subject is asked how it keeps the law; its worst answer counts.
-	LawTries int
+	// InvariantTries is how often a subject's limit is checked; the worst result counts.
+	InvariantTries int
 	// PeerPool is how many connections to Redis a peer in this process has.
 	PeerPool int
 	// PinRedis keeps Redis on the last CPU.
 	PinRedis bool
 	Seed     uint64
-	// Progress is told what is being measured.
+	// Progress receives a line for each measurement.
 	Progress io.Writer
 }
 
-// The limit of all loads but the floods: the product's default. A client that asks at random, one of 100,000, is
+// usual is the limit of all loads except the floods: the product's default. One of 100,000 clients, drawn at random, is
 // seldom denied.
 var usual = peer.Limit{Tokens: 5, Per: time.Second, Capacity: 10}
 
@@ -66,7 +66,7 @@ func (s *Suite) Run(ctx context.Context) (*report.Report, error) {
 	started := time.Now()
 	s.describeVersions()
 	for _, section := range []func(context.Context) error{
-		s.inProcess, s.inMemory, s.services, s.proxied, s.shards, s.limits, s.manyClients, s.movedKeys,
+		s.inProcess, s.inMemory, s.services, s.proxied, s.shards, s.limits, s.sharedLimits, s.sharedServices, s.manyClients, s.movedKeys,
 	} {
 		if err := section(ctx); err != nil {
 			return nil, err
@@ -76,7 +76,7 @@ func (s *Suite) Run(ctx context.Context) (*report.Report, error) {
 		Started: started, Took: time.Since(started).Round(time.Second).String(),
 		Versions: s.versions, Settings: s.describeSettings(), Sections: s.sections, Failures: s.failures,
 	}
-	r.Bars = Marks(r)
+	r.Targets, r.Costs, r.Front = Targets(r), Costs(r), Front(r)
 	return r, nil
 }
 
@@ -119,15 +119,15 @@ func (s *Suite) selected(section *report.Section, all []measurement) []measureme
 	return some
 }
 
-// stage is what a section needs: setUp starts it and returns how to stop it, describe adds what is not measured in
-// rounds. Either may be nil.
-type stage struct {
+// fixture holds what a section needs: setUp starts it and returns a function that stops it, describe adds results that
+// are not measured in rounds. Either may be nil.
+type fixture struct {
 	setUp    func(context.Context) (stop func(), err error)
 	describe func(context.Context)
 }
 
-// measure takes those measurements of a section that are selected, and nothing if none is.
-func (s *Suite) measure(ctx context.Context, section *report.Section, all []measurement, rounds int, on stage) error {
+// measure takes the selected measurements of a section. It does nothing if none is selected.
+func (s *Suite) measure(ctx context.Context, section *report.Section, all []measurement, rounds int, on fixture) error {
 	all = s.selected(section, all)
 	if len(all) == 0 {
 		return nil
@@ -149,7 +149,7 @@ func (s *Suite) measure(ctx context.Context, section *report.Section, all []meas
 	return nil
 }
 
-// oneRedis is a stage with a server of its own, which it puts where the measurements find it.
+// oneRedis returns a setUp that starts a server and stores it in *server.
 func (s *Suite) oneRedis(server **redisserver.Server) func(context.Context) (func(), error) {
 	return func(ctx context.Context) (func(), error) {
 		started, err := redisserver.Start(ctx, s.redisCPUs())
@@ -174,8 +174,7 @@ func (s *Suite) describeRedis(ctx context.Context, server *redisserver.Server) {
 }
 
 // interleave takes every measurement once per round. The subjects of a group follow each other directly, so that a
-// slow spell of the machine meets all of them, and each round begins with another one, so that none is always the
-// one that finds the machine cold.
+// slow period of the machine affects all of them. Each round begins with another subject, so that none is always first.
 func (s *Suite) interleave(ctx context.Context, section *report.Section, all []measurement, rounds int) error {
 	var groups [][]measurement
 	for _, m := range all {
@@ -229,7 +228,7 @@ func perDecision(d time.Duration, decisions int64) float64 {
 
 func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 
-// share is a part of a whole; NaN of nothing.
+// share returns part/whole; NaN if whole is 0.
 func share(part, whole int64) float64 {
 	if whole == 0 {
 		return math.NaN()

@@ -55,7 +55,7 @@ func TestMeasure_goesOnWithoutASectionThatCannotBeSetUp(t *testing.T) {
 		t.Error("measured without what it needs")
 		return nil, nil
 	}}}
-	err := s.measure(t.Context(), &report.Section{ID: "x"}, never, 1, stage{
+	err := s.measure(t.Context(), &report.Section{ID: "x"}, never, 1, fixture{
 		setUp: func(context.Context) (func(), error) { return nil, errors.New("no redis-server") },
 	})
 	require.NoError(t, err)
@@ -68,7 +68,7 @@ func TestMeasure_stopsWhatItStartedAndDescribesBefore(t *testing.T) {
 	step := func(name string) { order = append(order, name) }
 	require.NoError(t, s.measure(t.Context(), &report.Section{ID: "x"}, []measurement{
 		{"g", "subject", func(context.Context) (report.Values, error) { step("measure"); return nil, nil }},
-	}, 1, stage{
+	}, 1, fixture{
 		setUp:    func(context.Context) (func(), error) { step("start"); return func() { step("stop") }, nil },
 		describe: func(context.Context) { step("describe") },
 	}))
@@ -87,8 +87,8 @@ func TestRun_withNothingSelectedMeasuresNothing(t *testing.T) {
 	r, err := New(Settings{Clients: 1, Only: regexp.MustCompile("^nothing$"), Progress: io.Discard}).Run(t.Context())
 	require.NoError(t, err)
 	assert.Empty(t, r.Sections)
-	for _, bar := range r.Bars {
-		assert.Nil(t, bar.Got, bar.Text)
+	for _, target := range r.Targets {
+		assert.Nil(t, target.Got, target.Text)
 	}
 }
 

@@ -1,12 +1,15 @@
 package accesslog
 
-import "bytes"
+import (
+	"bytes"
+	"encoding/hex"
+)
 
 // parseCommon reads a line of the Common or the Combined Log Format:
 //
-//	host ident user [time] "request" status bytes "referer" "user agent" and whatever else
+//	host ident user [time] "request" status bytes "referer" "user agent" ...
 //
-// The last two are Combined's. Apache's vhost_combined has the server's name in front.
+// Only the Combined Log Format has the last two. Apache's vhost_combined has the server's name in front.
 func (e *entry) parseCommon(line []byte) error {
 	begin := bytes.Index(line, []byte(" ["))
 	if begin < 0 {
@@ -21,7 +24,7 @@ func (e *entry) parseCommon(line []byte) error {
 	if e.At, ok = parseLogTime(rest[:end]); !ok {
 		return errTime
 	}
-	request, rest, ok := quoted(rest[end+1:])
+	request, rest, ok := e.quoted(rest[end+1:])
 	if !ok {
 		return errNoRequest
 	}
@@ -32,10 +35,10 @@ func (e *entry) parseCommon(line []byte) error {
 	if err := e.setStatus(status); err != nil {
 		return err
 	}
-	_, rest = word(rest) // how long the answer was
-	if value, more, ok := quoted(rest); ok {
+	_, rest = word(rest) // the size of the answer
+	if value, more, ok := e.quoted(rest); ok {
 		e.addHeader(headerReferer, value)
-		if value, _, ok = quoted(more); ok {
+		if value, _, ok = e.quoted(more); ok {
 			e.addHeader(headerUserAgent, value)
 		}
 	}
@@ -47,13 +50,27 @@ func (e *entry) parseCommon(line []byte) error {
 	if err := e.setClient(second); err != nil {
 		return err
 	}
-	e.setHost(first)
+	e.Request.Host = text(first)
 	return nil
 }
 
 var headerReferer, headerUserAgent = []byte("referer"), []byte("user-agent")
 
-// word cuts off what comes before the next space.
+// setRequestLine parses a request line, such as "GET /path HTTP/1.1".
+func (e *entry) setRequestLine(line []byte) error {
+	method, target := word(line)
+	target = bytes.Trim(target, " ")
+	if protocol := bytes.LastIndexByte(target, ' '); protocol >= 0 && bytes.HasPrefix(target[protocol+1:], []byte("HTTP/")) {
+		target = target[:protocol]
+	}
+	if len(target) == 0 {
+		return errRequest
+	}
+	e.target = target
+	return e.setMethod(method)
+}
+
+// word splits b at the next space.
 func word(b []byte) (first, rest []byte) {
 	b = bytes.TrimLeft(b, " ")
 	if i := bytes.IndexByte(b, ' '); i >= 0 {
@@ -62,8 +79,8 @@ func word(b []byte) (first, rest []byte) {
 	return b, nil
 }
 
-// quoted cuts off a text in double quotes, and takes its escapes away in place.
-func quoted(b []byte) (value, rest []byte, ok bool) {
+// quoted splits b after a text in double quotes, and decodes its escapes. b stays as it is: examples show the line.
+func (e *entry) quoted(b []byte) (value, rest []byte, ok bool) {
 	b = bytes.TrimLeft(b, " ")
 	if len(b) == 0 || b[0] != '"' {
 		return nil, b, false
@@ -84,13 +101,14 @@ func quoted(b []byte) (value, rest []byte, ok bool) {
 	if end >= len(b) {
 		return nil, b, false
 	}
-	return unescaped(b[:end]), b[end+1:], true
+	from := len(e.spare)
+	e.spare = appendUnescaped(e.spare, b[:end])
+	return e.spare[from:len(e.spare):len(e.spare)], b[end+1:], true
 }
 
-// unescaped undoes what Apache and nginx do to a text in quotes: \xHH, \" and \\, and C's letters. What is none of
-// these stands for itself. The result is in the same memory, since it is never longer.
-func unescaped(b []byte) []byte {
-	out := b[:0]
+// appendUnescaped decodes the escapes of Apache and nginx: \xHH, \", \\, \n, \r and \t. Any other escaped character stands
+// for itself.
+func appendUnescaped(out, b []byte) []byte {
 	for i := 0; i < len(b); i++ {
 		c := b[i]
 		if c != '\\' || i+1 == len(b) {
@@ -101,10 +119,8 @@ func unescaped(b []byte) []byte {
 		switch c = b[i]; c {
 		case 'x':
 			if i+2 < len(b) {
-				hi, ok1 := hexDigit(b[i+1])
-				lo, ok2 := hexDigit(b[i+2])
-				if ok1 && ok2 {
-					out = append(out, hi<<4|lo)
+				if c, ok := hexByte(b[i+1:]); ok {
+					out = append(out, c)
 					i += 2
 					continue
 				}
@@ -123,12 +139,9 @@ func unescaped(b []byte) []byte {
 	return out
 }
 
-func hexDigit(c byte) (byte, bool) {
-	switch {
-	case isDigit(c):
-		return c - '0', true
-	case 'a' <= c|0x20 && c|0x20 <= 'f':
-		return c | 0x20 - 'a' + 10, true
-	}
-	return 0, false
+// hexByte decodes the two hex digits that b begins with.
+func hexByte(b []byte) (byte, bool) {
+	var out [1]byte
+	_, err := hex.Decode(out[:], b[:2])
+	return out[0], err == nil
 }

@@ -6,11 +6,11 @@ import (
 	"net/netip"
 	"unsafe"
 
-	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
-// What keeps a line from being a request. Values, since a log may hold millions of such lines.
+// The reasons why a line is not a request. They are variables because a log may have millions of such lines.
 var (
 	errTooLong   = errors.New("the line is longer than 256 KiB")
 	errEmpty     = errors.New("the line is empty")
@@ -23,32 +23,26 @@ var (
 	errClient    = errors.New("the client is no address")
 )
 
-// entry is a line that was read. It owns the memory of all its strings, which is used again for a later line.
+// entry is a line of a log. It owns the memory of all its strings, and reuses it for a later line.
 type entry struct {
 	ports.LoggedRequest
-	// line is a copy of the line; the strings of the request lie in it, or in spare where they had escapes.
+	// line is a copy of the line. The strings of the request point into it, or into spare if they had escapes.
 	line, spare []byte
 
-	// target is what was asked for, the query not cut off yet unless it is in query.
+	// target is the target of the request. It includes the query, unless query is set.
 	target, query []byte
-	// headers and cookies are those that the line has a field of its own for.
+	// headers and cookies are those with a field of their own in the line.
 	headers, cookies []field
-	// object is Caddy's JSON object of headers, which is looked into only if somebody asks.
+	// object is Caddy's JSON object of headers. It is parsed only when a header is looked up.
 	object []byte
 	dec    *jsonDecoder                           // for object
-	lookup func(domain.KeySource) (string, error) // the method value is an allocation of its own
+	lookup func(clientkey.Source) (string, error) // e.value, kept because each method value is an allocation
 }
 
 // field is a header or a cookie of the request.
 type field struct{ name, value []byte }
 
-func newEntry() *entry {
-	e := new(entry)
-	e.lookup = e.value
-	return e
-}
-
-// reset makes e a copy of a line, with nothing read from it yet.
+// reset copies a line into e, unparsed.
 func (e *entry) reset(log string, number int, line []byte) {
 	e.line = append(e.line[:0], line...)
 	e.spare, e.headers, e.cookies = e.spare[:0], e.headers[:0], e.cookies[:0]
@@ -58,36 +52,10 @@ func (e *entry) reset(log string, number int, line []byte) {
 	e.Request.Lookup = e.lookup
 }
 
-// bytes is about how much memory the entry holds.
+// bytes returns roughly how much memory the entry holds.
 func (e *entry) bytes() int { return cap(e.line) + cap(e.spare) + int(unsafe.Sizeof(*e)) }
 
-// parse reads the line.
-func (e *entry) parse(d *jsonDecoder) error {
-	line := bytes.TrimSpace(e.line)
-	if len(line) == 0 {
-		return errEmpty
-	}
-	if line[0] == '{' {
-		return e.parseJSON(d, line)
-	}
-	return e.parseCommon(line)
-}
-
-// setRequestLine takes "GET /path HTTP/1.1" apart. What was sent to a wrong port, say, is no such line.
-func (e *entry) setRequestLine(line []byte) error {
-	method, target := word(line)
-	target = bytes.Trim(target, " ")
-	if protocol := bytes.LastIndexByte(target, ' '); protocol >= 0 && bytes.HasPrefix(target[protocol+1:], []byte("HTTP/")) {
-		target = target[:protocol]
-	}
-	if len(target) == 0 {
-		return errRequest
-	}
-	e.target = target
-	return e.setMethod(method)
-}
-
-// setMethod takes HEAD for GET, as the doors do.
+// setMethod sets the method. HEAD becomes GET, as in the service.
 func (e *entry) setMethod(method []byte) error {
 	if len(method) == 0 {
 		return errRequest
@@ -98,9 +66,6 @@ func (e *entry) setMethod(method []byte) error {
 		}
 	}
 	e.Request.Method = text(method)
-	if e.Request.Method == "HEAD" {
-		e.Request.Method = "GET"
-	}
 	return nil
 }
 
@@ -113,7 +78,7 @@ func (e *entry) setStatus(b []byte) error {
 	return nil
 }
 
-// setClient takes an address, perhaps with a port.
+// setClient parses an address, with or without a port.
 func (e *entry) setClient(b []byte) error {
 	s := text(b)
 	addr, err := netip.ParseAddr(s)
@@ -128,9 +93,7 @@ func (e *entry) setClient(b []byte) error {
 	return nil
 }
 
-func (e *entry) setHost(b []byte) { e.Request.Host = text(b) }
-
-// addHeader keeps a header's value, unless the log shows that there was none.
+// addHeader adds a header, unless the value is empty or "-", which stand for none.
 func (e *entry) addHeader(name, value []byte) {
 	if len(value) == 0 || len(value) == 1 && value[0] == '-' {
 		return
@@ -138,17 +101,17 @@ func (e *entry) addHeader(name, value []byte) {
 	e.headers = append(e.headers, field{name, value})
 }
 
-// setTarget cuts the target into host, path and query, and brings the path into its normal form.
+// setTarget splits the target into host, path and query, and normalises the path.
 func (e *entry) setTarget(normal func(string) (string, error)) error {
 	target := e.target
 	if scheme := bytes.Index(target, []byte("://")); scheme > 0 && target[0] != '/' {
-		// A proxy is asked for a whole URL.
+		// The target of a request to a proxy is a whole URL.
 		authority := target[scheme+3:]
 		target = nil
 		if slash := bytes.IndexAny(authority, "/?"); slash >= 0 {
 			authority, target = authority[:slash], authority[slash:]
 		}
-		e.setHost(authority)
+		e.Request.Host = text(authority)
 	}
 	path, query, _ := bytes.Cut(target, []byte{'?'})
 	if e.query == nil {
@@ -159,5 +122,19 @@ func (e *entry) setTarget(normal func(string) (string, error)) error {
 	return err
 }
 
-// text is b as a string, in the same memory.
+// text returns b as a string that shares its memory.
 func text(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
+
+// digits returns the decimal number b; -1 if b is not one.
+func digits(b []byte) int {
+	n := 0
+	for _, c := range b {
+		if !isDigit(c) {
+			return -1
+		}
+		n = n*10 + int(c-'0')
+	}
+	return n
+}
+
+func isDigit(c byte) bool { return '0' <= c && c <= '9' }

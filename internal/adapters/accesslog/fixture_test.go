@@ -16,7 +16,7 @@ import (
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
-// request is what a test compares: a copy of what the log lends.
+// request is a copy of a logged request, for comparisons: a log reuses the memory of its requests.
 type request struct {
 	Line                       int
 	Time                       string // of the form 2006-01-02T15:04:05.000000Z
@@ -34,7 +34,7 @@ func copied(r *ports.LoggedRequest) request {
 
 var plainConfig = accesslog.Config{NormalPath: refusesDots}
 
-// refusesDots stands in for a normal form: it is the doors' to say what that is.
+// refusesDots is a normal form for tests.
 func refusesDots(path string) (string, error) {
 	if strings.Contains(path, "..") {
 		return "", errors.New("goes above the root")
@@ -83,7 +83,7 @@ func file(t testing.TB, name string, lines ...string) string {
 	return path
 }
 
-// at is a line of the Common Log Format, some seconds after noon.
+// at returns a line of the Common Log Format, this many seconds after noon.
 func at(offset time.Duration, path string) string {
 	when := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC).Add(offset)
 	return "192.0.2.1 - - [" + when.Format("02/Jan/2006:15:04:05 -0700") + `] "GET ` + path + ` HTTP/1.1" 200 5`

@@ -59,9 +59,9 @@ func TestFormats_requestsAreRead(t *testing.T) {
 			`192.0.2.1 - - [` + noon + `] "GET http://example.com:80/a?b HTTP/1.1" 200 5`,
 			request{Time: noonUTC, Client: "192.0.2.1", Method: "GET", Host: "example.com:80", Path: "/a", Status: 200},
 		},
-		"HEAD is decided as GET": {
+		"HEAD": {
 			`192.0.2.1 - - [` + noon + `] "HEAD /a HTTP/1.1" 200 0`,
-			request{Time: noonUTC, Client: "192.0.2.1", Method: "GET", Path: "/a", Status: 200},
+			request{Time: noonUTC, Client: "192.0.2.1", Method: "HEAD", Path: "/a", Status: 200},
 		},
 		"nginx, variables under their names": {
 			`{"time_iso8601":"2026-10-10T14:00:00+02:00","remote_addr":"192.0.2.1","request_method":"GET",` +
@@ -137,7 +137,7 @@ func TestFormats_timesAreExact(t *testing.T) {
 	}
 }
 
-func TestFormats_whatIsNoRequestIsCountedWithItsLineAndReason(t *testing.T) {
+func TestFormats_aMalformedLineIsCountedWithItsNumberAndReason(t *testing.T) {
 	t.Parallel()
 	good := at(0, "/")
 	for line, reason := range map[string]string{
@@ -172,6 +172,18 @@ func TestFormats_whatIsNoRequestIsCountedWithItsLineAndReason(t *testing.T) {
 		assert.Less(t, len(e.Text), 200)
 		assert.True(t, strings.HasPrefix(e.Text, line[:min(len(line), 10)]), e.Text)
 	}
+}
+
+// The probes of TLS scanners have escapes in a request that is refused, and in one that cannot be read.
+func TestFormats_anExampleShowsTheLineAsItWas(t *testing.T) {
+	t.Parallel()
+	malformed := `192.0.2.1 - - [10/Oct/2026:12:00:00 +0000] "\x16\x03\x01\x02\x00\x01\x00\x01\xFC" 400 150 "-" "-"`
+	refused := `192.0.2.1 - - [10/Oct/2026:12:00:00 +0000] "GET /a\x22/../b HTTP/1.1" 400 5 "\x22a\x22" "b\"c"`
+	_, stats := read(t, plainConfig, malformed, refused)
+	require.Len(t, stats.MalformedExamples, 1)
+	assert.Equal(t, malformed, stats.MalformedExamples[0].Text)
+	require.Len(t, stats.RefusedExamples, 1)
+	assert.Equal(t, refused, stats.RefusedExamples[0].Text)
 }
 
 func TestFormats_aPathWithoutANormalFormIsRefused(t *testing.T) {

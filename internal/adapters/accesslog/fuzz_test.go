@@ -10,11 +10,12 @@ import (
 
 	"github.com/velocity-limiter/velocity/internal/adapters/accesslog"
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
-// FuzzLogs reads whatever comes: nothing panics, every line is accounted for, time never goes back, and reading twice
-// gives the same.
+// FuzzLogs reads any text: nothing panics, every line is counted, time never goes back, and a second reading has the same
+// result.
 func FuzzLogs(f *testing.F) {
 	for _, seed := range []string{
 		"", "\n\n", at(0, "/a"), at(0, `/\x22\"`) + ` "-" "x"` + "\n" + at(-5, "/b"), caddyWithHeaders,
@@ -32,7 +33,7 @@ func FuzzLogs(f *testing.F) {
 	})
 }
 
-// outcome reads a text that may be anything, even a broken archive.
+// outcome reads any text, even a broken archive.
 func outcome(t *testing.T, text string) (requests []string, stats accesslog.Stats) {
 	l, err := accesslog.Open([]string{accesslog.Stdin}, strings.NewReader(text), plainConfig)
 	if err != nil {
@@ -52,6 +53,6 @@ func outcome(t *testing.T, text string) (requests []string, stats accesslog.Stat
 }
 
 func described(r *ports.LoggedRequest) string {
-	agent, err := r.Request.Lookup(domain.KeySource{Kind: domain.SourceHeader, Name: "user-agent"})
+	agent, err := r.Request.Lookup(clientkey.Source{Kind: clientkey.SourceHeader, Name: "user-agent"})
 	return fmt.Sprint(copied(r), agent, err)
 }

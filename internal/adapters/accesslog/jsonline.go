@@ -2,70 +2,66 @@ package accesslog
 
 import (
 	"bytes"
+	"cmp"
 	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// jsonDecoder is used again for every line.
+// jsonDecoder is reused for every line. After an error it returns nothing more.
 type jsonDecoder struct {
-	dec   *jsontext.Decoder
-	input bytes.Buffer
+	dec    *jsontext.Decoder
+	input  bytes.Buffer
+	failed bool
 }
 
-// jsonOptions let bytes pass that are no UTF-8, since servers do.
+// jsonOptions accept invalid UTF-8, which servers write.
 var jsonOptions = []jsontext.Options{jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)}
 
 func newJSONDecoder() *jsonDecoder {
 	return &jsonDecoder{dec: jsontext.NewDecoder(new(bytes.Buffer), jsonOptions...)}
 }
 
-// reset begins with one line. The decoder reads it where it lies, and so do the values that it returns.
+// reset starts a line. The decoder does not copy it, and the values that it returns point into it.
 func (d *jsonDecoder) reset(line []byte) {
-	d.input = *bytes.NewBuffer(line)
+	d.input, d.failed = *bytes.NewBuffer(line), false
 	d.dec.Reset(&d.input, jsonOptions...)
 }
 
-// open reads the brace or bracket that begins an object or an array.
-func (d *jsonDecoder) open(kind jsontext.Kind) error {
-	if d.dec.PeekKind() != kind {
-		return errJSON
+// token reads the brace or bracket that begins or ends an object or an array.
+func (d *jsonDecoder) token(kind jsontext.Kind) {
+	if !d.failed && d.dec.PeekKind() == kind {
+		_, err := d.dec.ReadToken()
+		d.failed = err != nil
+	} else {
+		d.failed = true
 	}
-	return d.close()
 }
 
-// close reads what ends an object or an array.
-func (d *jsonDecoder) close() error {
-	if _, err := d.dec.ReadToken(); err != nil {
-		return errJSON
+// more reports whether a string comes next, which may be a name.
+func (d *jsonDecoder) more() bool { return !d.failed && d.dec.PeekKind() == '"' }
+
+// next returns the next value, encoded.
+func (d *jsonDecoder) next() []byte {
+	if d.failed {
+		return nil
 	}
-	return nil
+	value, err := d.dec.ReadValue()
+	d.failed = err != nil
+	return value
 }
 
-// more reports whether a name, or another text, comes next.
-func (d *jsonDecoder) more() bool { return d.dec.PeekKind() == '"' }
-
-// next is the value that comes next, as it is written.
-func (d *jsonDecoder) next() ([]byte, error) {
-	v, err := d.dec.ReadValue()
-	if err != nil {
-		return nil, errJSON
-	}
-	return v, nil
-}
-
-// jsonFields are the values of a line that mean something, each of the best name that the line has for it.
+// jsonFields holds the values of a line by their meaning. If several members have the same meaning, the rank decides.
 type jsonFields [slots]struct {
 	value []byte
 	rank  uint8
 }
 
-// slot is what a field means.
+// slot is the meaning of a field.
 type slot uint8
 
 const (
-	slotNone slot = iota
-	slotTime
+	slotTime slot = iota
 	slotClient
 	slotMethod
 	slotRequest // the whole request line
@@ -76,119 +72,75 @@ const (
 	slots
 )
 
-// meaning maps the names that Caddy and nginx's variables have to what they mean. Where several mean the same, the one
-// with the higher rank counts.
-func meaning(name string) (s slot, rank uint8) {
-	switch name {
-	case "ts":
-		return slotTime, 6
-	case "msec":
-		return slotTime, 5
-	case "time_iso8601":
-		return slotTime, 4
-	case "time_local":
-		return slotTime, 3
-	case "@timestamp", "timestamp":
-		return slotTime, 2
-	case "time":
-		return slotTime, 1
-	case "client_ip":
-		return slotClient, 4
-	case "remote_addr":
-		return slotClient, 3
-	case "remote_ip":
-		return slotClient, 2
-	case "client":
-		return slotClient, 1
-	case "request":
-		return slotRequest, 1
-	case "request_method", "method":
-		return slotMethod, 1
-	case "request_uri":
-		return slotTarget, 2
-	case "uri":
-		return slotTarget, 1
-	case "args", "query_string":
-		return slotQuery, 1
-	case "host":
-		return slotHost, 3
-	case "http_host":
-		return slotHost, 2
-	case "server_name":
-		return slotHost, 1
-	case "status":
-		return slotStatus, 1
-	}
-	return slotNone, 0
+// meaning is what a member of an object stands for. Among the names of one slot, that with the highest rank wins.
+type meaning struct {
+	slot slot
+	rank uint8
+}
+
+// meanings are those of Caddy's fields and nginx's variables.
+var meanings = map[string]meaning{
+	"ts": {slotTime, 6}, "msec": {slotTime, 5}, "time_iso8601": {slotTime, 4}, "time_local": {slotTime, 3},
+	"@timestamp": {slotTime, 2}, "timestamp": {slotTime, 2}, "time": {slotTime, 1},
+	"client_ip": {slotClient, 4}, "remote_addr": {slotClient, 3}, "remote_ip": {slotClient, 2}, "client": {slotClient, 1},
+	"request": {slotRequest, 1}, "request_method": {slotMethod, 1}, "method": {slotMethod, 1},
+	"request_uri": {slotTarget, 2}, "uri": {slotTarget, 1}, "args": {slotQuery, 1}, "query_string": {slotQuery, 1},
+	"host": {slotHost, 3}, "http_host": {slotHost, 2}, "server_name": {slotHost, 1}, "status": {slotStatus, 1},
 }
 
 // parseJSON reads a line of Caddy, or of nginx with a log_format of escape=json.
 func (e *entry) parseJSON(d *jsonDecoder, line []byte) error {
 	var fields jsonFields
 	d.reset(line)
-	if err := e.readFields(d, &fields, false); err != nil {
-		return err
-	}
-	if len(bytes.TrimSpace(line[d.dec.InputOffset():])) > 0 {
+	e.readFields(d, &fields, false)
+	if d.failed || len(bytes.TrimSpace(line[d.dec.InputOffset():])) > 0 {
 		return errJSON
 	}
 	return e.setFields(&fields)
 }
 
-// readFields reads the members of an object. Caddy has the request in an object of its own, within the line's.
-func (e *entry) readFields(d *jsonDecoder, fields *jsonFields, within bool) error {
-	if err := d.open('{'); err != nil {
-		return err
-	}
+// readFields reads the members of an object. Caddy puts the request into an object within that of the line.
+func (e *entry) readFields(d *jsonDecoder, fields *jsonFields, within bool) {
+	d.token('{')
 	for d.more() {
-		raw, err := d.next()
-		if err != nil {
-			return err
-		}
-		name := text(e.unquoted(raw))
+		name := text(e.unquoted(d.next()))
 		if !within && name == "request" && d.dec.PeekKind() == '{' {
-			if err := e.readFields(d, fields, true); err != nil {
-				return err
-			}
+			e.readFields(d, fields, true)
 			continue
 		}
-		value, err := d.next()
-		switch {
-		case err != nil:
-			return err
-		case within && name == "headers":
+		if value := d.next(); within && name == "headers" {
 			e.object = value
-		default:
+		} else {
 			e.keepField(fields, name, value)
 		}
 	}
-	return d.close()
+	d.token('}')
 }
 
-// keepField keeps a member that means something. "-" and null say that there is nothing.
+// keepField keeps a member whose meaning is known. The values "-" and null stand for none.
 func (e *entry) keepField(fields *jsonFields, name string, value []byte) {
-	s, rank := meaning(name)
-	isHeader := strings.HasPrefix(name, "http_")
-	isCookie := strings.HasPrefix(name, "cookie_")
-	if s == slotNone && !isHeader && !isCookie {
+	m, known := meanings[name]
+	header, isHeader := strings.CutPrefix(name, "http_")
+	cookie, isCookie := strings.CutPrefix(name, "cookie_")
+	if !known && !isHeader && !isCookie {
 		return
 	}
 	value = e.unquoted(value)
 	if len(value) == 0 || text(value) == "-" || text(value) == "null" {
 		return
 	}
-	if s != slotNone && rank >= fields[s].rank {
-		fields[s].value, fields[s].rank = value, rank
+	if known && m.rank >= fields[m.slot].rank {
+		fields[m.slot].value, fields[m.slot].rank = value, m.rank
 	}
 	switch {
 	case isHeader:
-		e.headers = append(e.headers, field{e.headerName(name[len("http_"):]), value})
+		e.headers = append(e.headers, field{e.headerName(header), value})
 	case isCookie:
-		e.cookies = append(e.cookies, field{[]byte(name[len("cookie_"):]), value})
+		e.cookies = append(e.cookies, field{[]byte(cookie), value})
 	}
 }
 
-// headerName is the header that a variable of nginx stands for.
+// headerName returns the name of the header that a variable of nginx holds.
 func (e *entry) headerName(variable string) []byte {
 	from := len(e.spare)
 	for i := range len(variable) {
@@ -201,7 +153,7 @@ func (e *entry) headerName(variable string) []byte {
 	return e.spare[from:len(e.spare):len(e.spare)]
 }
 
-// unquoted is what a JSON string says; another value as it is written.
+// unquoted decodes a JSON string. It returns any other value unchanged.
 func (e *entry) unquoted(value []byte) []byte {
 	if len(value) < 2 || value[0] != '"' {
 		return value
@@ -210,11 +162,11 @@ func (e *entry) unquoted(value []byte) []byte {
 		return value[1 : len(value)-1]
 	}
 	from := len(e.spare)
-	e.spare, _ = jsontext.AppendUnquote(e.spare, value) // fails for what is no UTF-8, and that has been let pass
+	e.spare, _ = jsontext.AppendUnquote(e.spare, value) // it reports invalid UTF-8 as an error, but appends it
 	return e.spare[from:len(e.spare):len(e.spare)]
 }
 
-// setFields makes the request of the fields.
+// setFields sets the request from the fields.
 func (e *entry) setFields(fields *jsonFields) error {
 	if fields[slotTime].value == nil {
 		return errNoTime
@@ -223,20 +175,17 @@ func (e *entry) setFields(fields *jsonFields) error {
 	if e.At, ok = parseTime(fields[slotTime].value); !ok {
 		return errTime
 	}
-	if err := e.setClient(fields[slotClient].value); err != nil {
+	if err := cmp.Or(e.setClient(fields[slotClient].value), e.setRequestFields(fields)); err != nil {
 		return err
 	}
-	if err := e.setRequestFields(fields); err != nil {
-		return err
-	}
-	e.setHost(fields[slotHost].value)
+	e.Request.Host = text(fields[slotHost].value)
 	if fields[slotStatus].value == nil {
 		return nil
 	}
 	return e.setStatus(fields[slotStatus].value)
 }
 
-// setRequestFields takes method and target from fields of their own, or else from the request line.
+// setRequestFields sets method and target from fields of their own, else from the request line.
 func (e *entry) setRequestFields(fields *jsonFields) error {
 	method, target, line := fields[slotMethod].value, fields[slotTarget].value, fields[slotRequest].value
 	switch {

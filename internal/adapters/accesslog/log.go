@@ -2,21 +2,24 @@ package accesslog
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+
+	"github.com/velocity-limiter/velocity/internal/domain"
 )
 
 const (
 	maxLine = 256 << 10
-	// batchSize is how many entries pass from one goroutine to the other at once.
+	// batchSize is the number of entries that one goroutine passes to the other at once.
 	batchSize = 512
-	// batches is how many may wait.
+	// batches is the number of batches that may wait.
 	batches = 4
 )
 
-// log is one log, which a goroutine of its own reads.
+// log is one log. A goroutine of its own reads it.
 type log struct {
 	name   string
 	in     *bufio.Reader
@@ -26,13 +29,13 @@ type log struct {
 	stats  Stats
 	quit   <-chan struct{}
 
-	filled chan []*entry // closed after the last one; then stats and err may be read
+	filled chan []*entry // closed after the last batch; then stats and err may be read
 	used   chan []*entry
 	free   []*entry
 	batch  []*entry
 	err    error
 
-	// What the reader of filled holds.
+	// The batch that the receiver of filled has taken last, and its position in it.
 	current []*entry
 	at      int
 }
@@ -42,7 +45,7 @@ func newLog(name string, in io.Reader, cfg *Config, quit <-chan struct{}) *log {
 		name: name, in: bufio.NewReaderSize(in, maxLine), cfg: cfg, dec: newJSONDecoder(), quit: quit,
 		filled: make(chan []*entry, batches), used: make(chan []*entry, batches+2),
 	}
-	l.window.span = instantSpan(cfg.Window)
+	l.window.span = domain.Instant(cfg.Window.Microseconds())
 	return l
 }
 
@@ -75,27 +78,24 @@ func (l *log) run() {
 	l.send()
 }
 
-// take reads one line. It reports false if nobody wants more.
+// take parses one line. It reports false if reading was ended.
 func (l *log) take(line []byte, tooLong bool) bool {
 	l.stats.Lines++
-	e := l.entry()
 	if tooLong {
-		e.reset(l.name, l.stats.Lines, line[:min(len(line), 2*maxExampleText)])
-	} else {
-		e.reset(l.name, l.stats.Lines, line)
+		line = line[:min(len(line), 2*maxExampleText)]
 	}
+	e := l.entry()
+	e.reset(l.name, l.stats.Lines, line)
 	err := errTooLong
 	if !tooLong {
-		err = e.parse(l.dec)
+		err = l.parse(e)
 	}
 	if err != nil {
-		l.stats.malformed(e, err)
-		l.free = append(l.free, e)
+		l.skip(e, err, &l.stats.Malformed, &l.stats.MalformedExamples)
 		return true
 	}
 	if err := e.setTarget(l.cfg.NormalPath); err != nil {
-		l.stats.refused(e, err)
-		l.free = append(l.free, e)
+		l.skip(e, err, &l.stats.Refused, &l.stats.RefusedExamples)
 		return true
 	}
 	l.stats.Requests++
@@ -114,7 +114,27 @@ func (l *log) take(line []byte, tooLong bool) bool {
 	return true
 }
 
-// entry is one that nobody uses.
+// parse reads the line of an entry, in the format that its first character shows.
+func (l *log) parse(e *entry) error {
+	line := bytes.TrimSpace(e.line)
+	switch {
+	case len(line) == 0:
+		return errEmpty
+	case line[0] == '{':
+		return e.parseJSON(l.dec, line)
+	default:
+		return e.parseCommon(line)
+	}
+}
+
+// skip counts a line that is not replayed, and keeps it as an example.
+func (l *log) skip(e *entry, err error, count *int, examples *[]Example) {
+	*count++
+	*examples = appendExample(*examples, e, err)
+	l.free = append(l.free, e)
+}
+
+// entry returns an entry that is not in use.
 func (l *log) entry() *entry {
 	if len(l.free) == 0 {
 		select {
@@ -131,7 +151,9 @@ func (l *log) entry() *entry {
 		l.free = l.free[:last]
 		return e
 	}
-	return newEntry()
+	e := new(entry)
+	e.lookup = e.value
+	return e
 }
 
 func (l *log) emit(e *entry) bool {
@@ -155,8 +177,8 @@ func (l *log) send() bool {
 	}
 }
 
-// head is the entry that comes next, for the goroutine that reads filled; nil after the last one. It waits for no entry
-// once the reading has been ended.
+// head returns the next entry without removing it; nil after the last one. Only the receiver of filled calls it. Once
+// reading has been ended it returns os.ErrClosed.
 func (l *log) head() (*entry, error) {
 	if l.at < len(l.current) {
 		return l.current[l.at], nil
@@ -164,7 +186,7 @@ func (l *log) head() (*entry, error) {
 	if l.current != nil {
 		select {
 		case l.used <- l.current:
-		default: // garbage, for once
+		default: // the garbage collector gets it
 		}
 	}
 	l.current, l.at = nil, 0

@@ -1,3 +1,11 @@
+// Package accesslog reads the access logs of web servers as requests that can be decided again.
+//
+// It reads the Common and the Combined Log Format (also with Apache's virtual host in front), and the JSON lines of nginx
+// and Caddy, plain or compressed with gzip. It detects the format of each line.
+//
+// A line that is not a request is counted, and reading goes on. Several logs are merged by time. Lines that are a little
+// out of order are sorted. The memory does not grow with the size of the logs. The package takes the client addresses of
+// the log as they are.
 package accesslog
 
 import (
@@ -10,20 +18,19 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/velocity-limiter/velocity/internal/domain"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
-// DefaultWindow is what servers need that write their lines through a buffer.
+// DefaultWindow is long enough for servers that buffer their lines.
 const DefaultWindow = 10 * time.Second
 
-// Config says how logs are read.
+// Config of the reading.
 type Config struct {
-	// NormalPath brings a path into its normal form, as the doors do, or refuses it.
+	// NormalPath returns the normal form of a path, as the service does, or an error if the service refuses the path.
 	NormalPath func(string) (string, error)
-	// Host is the host of requests whose line names none.
+	// Host is the host of requests whose line has none.
 	Host string
-	// Window is within what time the lines of one log may be out of order.
+	// Window is how far the lines of one log may be out of order.
 	Window time.Duration
 }
 
@@ -39,12 +46,13 @@ func (c *Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Logs are the requests of one or more logs, in the order of their times. For one goroutine, except Progress and Close.
+// Logs reads one or more logs as one sequence of requests, ordered by time. It is not safe for concurrent use, except for
+// Progress and Close.
 type Logs struct {
 	cfg   Config
 	logs  []*log
-	open  []*log // a heap would pay with hundreds of logs; there are a few
-	last  *log   // whose entry was returned last
+	open  []*log // few: a heap would pay off with hundreds
+	last  *log   // the log of the entry that was returned last
 	dec   *jsonDecoder
 	quit  chan struct{}
 	ended sync.WaitGroup
@@ -88,7 +96,7 @@ func (l *Logs) Next() (*ports.LoggedRequest, error) {
 	return &first.LoggedRequest, nil
 }
 
-// Stats is what became of the lines. It is complete once Next has returned io.EOF, and must not be asked before.
+// Stats counts what became of the lines. It must be called only after Next has returned io.EOF.
 func (l *Logs) Stats() Stats {
 	var total Stats
 	for _, log := range l.logs {
@@ -97,17 +105,16 @@ func (l *Logs) Stats() Stats {
 	return total
 }
 
-// Progress is how many bytes of the files have been read, and how many there are; 0 if that is not known, as it is
-// not for a pipe. Safe for concurrent use.
+// Progress returns the number of bytes that have been read, and the total; 0 if the total is not known, as for a pipe.
 func (l *Logs) Progress() (read, total int64) { return l.read.Load(), l.total }
 
-// Close ends the reading and closes the files; a Next that waits returns os.ErrClosed. A goroutine that reads standard
-// input ends when that has been read. Safe for concurrent use.
+// Close ends the reading and closes the files. A Next that waits returns os.ErrClosed. A goroutine that reads standard
+// input ends only when its read returns.
 func (l *Logs) Close() error {
 	var errs []error
 	l.once.Do(func() {
 		close(l.quit)
-		for _, f := range l.files { // which ends whatever waits for them
+		for _, f := range l.files { // which ends the reads that wait for them
 			errs = append(errs, f.Close())
 		}
 		l.ended.Wait()
@@ -117,5 +124,3 @@ func (l *Logs) Close() error {
 	})
 	return errors.Join(errs...)
 }
-
-func instantSpan(d time.Duration) domain.Instant { return domain.Instant(d.Microseconds()) }

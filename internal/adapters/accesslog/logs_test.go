@@ -38,7 +38,7 @@ func TestLogs_linesALittleOutOfOrderAreSorted(t *testing.T) {
 	assert.Equal(t, 0, stats.Late)
 }
 
-func TestLogs_aLineBeyondTheWindowCountsAsOfTheNewestRead(t *testing.T) {
+func TestLogs_aLineBeyondTheWindowGetsTheTimeOfAnEarlierLine(t *testing.T) {
 	t.Parallel()
 	cfg := plainConfig
 	cfg.Window = time.Second
@@ -63,12 +63,12 @@ func TestLogs_severalLogsAreMergedByTime(t *testing.T) {
 		names = append(names, filepath.Base(r.Log))
 	})
 	require.NoError(t, l.Close())
-	assert.Equal(t, "/a /b /x /d /c /e", paths(got), "of equal times the log that was named first is first")
+	assert.Equal(t, "/a /b /x /d /c /e", paths(got), "among equal times, the log named first comes first")
 	assert.Equal(t, []string{"access.log.1.gz", "access.log.1.gz", "-", "access.log", "access.log.1.gz", "access.log"}, names)
 	assert.Equal(t, 6, l.Stats().Requests)
 }
 
-func TestLogs_manyLinesSurviveTheirBatches(t *testing.T) {
+func TestLogs_noLineIsLostBetweenBatches(t *testing.T) {
 	t.Parallel()
 	const n = 20_000
 	lines := make([]string, n)
@@ -92,7 +92,7 @@ func TestLogs_manyLinesSurviveTheirBatches(t *testing.T) {
 	require.NoError(t, l.Close())
 }
 
-func TestLogs_gzipIsToldByItsContentAndMayHaveSeveralMembers(t *testing.T) {
+func TestLogs_gzipIsDetectedByItsContentAndMayHaveSeveralMembers(t *testing.T) {
 	t.Parallel()
 	var b bytes.Buffer
 	for _, path := range []string{"/a", "/b"} {
@@ -158,7 +158,7 @@ func TestConfig_everyViolationIsReported(t *testing.T) {
 	assert.Contains(t, err.Error(), "window: -1s")
 }
 
-// BenchmarkNext reports what one line costs, decompression included.
+// BenchmarkNext measures one line, decompression included.
 func BenchmarkNext(b *testing.B) {
 	for _, format := range []struct{ name, line string }{
 		{"combined", at(0, "/api/search?q=velocity") + ` "https://example.com/" "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36"`},

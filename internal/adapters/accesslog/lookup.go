@@ -4,29 +4,29 @@ import (
 	"bytes"
 	"errors"
 
-	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
 )
 
-// errSentTwice is the doors' refusal of a client's key that is there twice, since servers disagree about which counts.
+// errSentTwice refuses a client's key that was sent twice, as the service does: servers disagree about which one counts.
 var errSentTwice = errors.New("the client's key was sent twice")
 
-// value answers domain.Request.Lookup.
-func (e *entry) value(source domain.KeySource) (string, error) {
+// value implements policy.Request.Lookup.
+func (e *entry) value(source clientkey.Source) (string, error) {
 	var value []byte
 	var err error
 	switch source.Kind {
-	case domain.SourceHeader:
+	case clientkey.SourceHeader:
 		value, err = e.header([]byte(source.Name))
-	case domain.SourceCookie:
+	case clientkey.SourceCookie:
 		value, err = e.cookie(source.Name)
-	case domain.SourceQuery:
+	case clientkey.SourceQuery:
 		value, err = e.parameter(source.Name)
 	default:
 	}
 	return text(value), err
 }
 
-// cookie is the value of a cookie, from a field of its own or from the header.
+// cookie returns the value of a cookie, from a field of its own or from the header.
 func (e *entry) cookie(name string) (found []byte, err error) {
 	for i := range e.cookies {
 		if text(e.cookies[i].name) == name {
@@ -52,7 +52,7 @@ func (e *entry) cookie(name string) (found []byte, err error) {
 	return found, err
 }
 
-// parameter is the value of a parameter of the query.
+// parameter returns the value of a parameter of the query.
 func (e *entry) parameter(name string) (found []byte, err error) {
 	for n, rest := 0, e.query; len(rest) > 0; {
 		var pair []byte
@@ -69,7 +69,7 @@ func (e *entry) parameter(name string) (found []byte, err error) {
 	return found, nil
 }
 
-// queryDecoded undoes the encoding of a form: + is a space, and a % that two hex digits do not follow is a %.
+// queryDecoded decodes a form value: + is a space, and a % without two hex digits stands for itself.
 func (e *entry) queryDecoded(b []byte) []byte {
 	if bytes.IndexByte(b, '%') < 0 && bytes.IndexByte(b, '+') < 0 {
 		return b
@@ -81,10 +81,8 @@ func (e *entry) queryDecoded(b []byte) []byte {
 			c = ' '
 		}
 		if c == '%' && i+2 < len(b) {
-			hi, ok1 := hexDigit(b[i+1])
-			lo, ok2 := hexDigit(b[i+2])
-			if ok1 && ok2 {
-				c, i = hi<<4|lo, i+2
+			if decoded, ok := hexByte(b[i+1:]); ok {
+				c, i = decoded, i+2
 			}
 		}
 		e.spare = append(e.spare, c)
@@ -92,7 +90,7 @@ func (e *entry) queryDecoded(b []byte) []byte {
 	return e.spare[from:len(e.spare):len(e.spare)]
 }
 
-// header is the value of a header, from a field of its own or from Caddy's object of all headers.
+// header returns the value of a header, from a field of its own or from Caddy's object of all headers.
 func (e *entry) header(name []byte) ([]byte, error) {
 	for i := range e.headers {
 		if bytes.EqualFold(e.headers[i].name, name) {
@@ -102,49 +100,29 @@ func (e *entry) header(name []byte) ([]byte, error) {
 	if e.object == nil {
 		return nil, nil
 	}
-	value, err := e.headerInObject(name)
-	if errors.Is(err, errJSON) {
-		return nil, nil // an object of another form has no headers
-	}
-	return value, err
+	return e.headerInObject(name)
 }
 
-// headerInObject looks into {"Name": ["value"], ...}.
+// headerInObject looks a header up in {"Name": ["value"], ...}, and refuses more than one value. An object of another form has
+// no headers.
 func (e *entry) headerInObject(name []byte) ([]byte, error) {
 	d := e.dec
 	d.reset(e.object)
-	if err := d.open('{'); err != nil {
-		return nil, err
-	}
+	d.token('{')
 	for d.more() {
-		found, err := d.next()
-		if err != nil {
-			return nil, err
+		if !bytes.EqualFold(e.unquoted(d.next()), name) {
+			d.next()
+			continue
 		}
-		if bytes.EqualFold(e.unquoted(found), name) {
-			return e.onlyValue()
+		d.token('[')
+		if !d.more() {
+			return nil, nil
 		}
-		if _, err := d.next(); err != nil {
-			return nil, err
+		value := d.next()
+		if d.more() {
+			return nil, errSentTwice
 		}
+		return e.unquoted(value), nil
 	}
 	return nil, nil
-}
-
-// onlyValue reads ["value"].
-func (e *entry) onlyValue() ([]byte, error) {
-	if err := e.dec.open('['); err != nil {
-		return nil, err
-	}
-	if !e.dec.more() {
-		return nil, nil
-	}
-	value, err := e.dec.next()
-	if err != nil {
-		return nil, err
-	}
-	if e.dec.more() {
-		return nil, errSentTwice
-	}
-	return e.unquoted(value), nil
 }

@@ -8,11 +8,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/velocity-limiter/velocity/internal/adapters/accesslog"
-	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
-// looked is what the only line of a log has for sources of keys.
+// looked returns the values of sources of keys in a log of one line.
 func looked(t *testing.T, line string, sources ...string) (values []string, err error) {
 	t.Helper()
 	l, err := accesslog.Open([]string{accesslog.Stdin}, strings.NewReader(line), plainConfig)
@@ -21,7 +21,7 @@ func looked(t *testing.T, line string, sources ...string) (values []string, err 
 	each(t, l, func(r *ports.LoggedRequest) {
 		n++
 		for _, s := range sources {
-			source, parseErr := domain.ParseKeySource(s)
+			source, parseErr := clientkey.ParseSource(s)
 			require.NoError(t, parseErr)
 			var value string
 			value, err = r.Request.Lookup(source)
@@ -56,7 +56,7 @@ func TestLookup_headers(t *testing.T) {
 	assert.Equal(t, []string{"", ""}, values)
 }
 
-func TestLookup_whatWasSentTwiceIsRefusedAsTheDoorsDo(t *testing.T) {
+func TestLookup_aKeySentTwiceIsRefused(t *testing.T) {
 	t.Parallel()
 	_, err := looked(t, caddyWithHeaders, "header:x-twice")
 	require.ErrorContains(t, err, "twice")

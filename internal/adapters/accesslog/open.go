@@ -13,8 +13,8 @@ import (
 // Stdin is the name that means standard input.
 const Stdin = "-"
 
-// Open opens logs; the name [Stdin] reads stdin. Files that are compressed with gzip are told by their first bytes,
-// whatever they are called. Close ends the reading.
+// Open opens logs and starts reading them. The name [Stdin] stands for stdin. A file is decompressed if its first bytes
+// are those of gzip, whatever its name. The caller must close the logs.
 func Open(names []string, stdin io.Reader, cfg Config) (*Logs, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -24,7 +24,7 @@ func Open(names []string, stdin io.Reader, cfg Config) (*Logs, error) {
 	for _, name := range names {
 		in, size, err := l.openOne(name, stdin)
 		if err != nil {
-			_ = l.Close() // what was opened was only read
+			_ = l.Close() // the files are only read: an error of Close means nothing
 			return nil, err
 		}
 		known = known && size > 0
@@ -36,7 +36,7 @@ func Open(names []string, stdin io.Reader, cfg Config) (*Logs, error) {
 	}
 	for _, log := range l.logs {
 		if log.name == Stdin {
-			go log.run() // a read of it cannot be ended
+			go log.run() // Close cannot end its read, and does not wait for it
 		} else {
 			l.ended.Go(log.run)
 		}
@@ -45,7 +45,7 @@ func Open(names []string, stdin io.Reader, cfg Config) (*Logs, error) {
 	return l, nil
 }
 
-// openOne opens one log. The size is 0 if it is not known.
+// openOne opens one log. The size is 0 if it is unknown.
 func (l *Logs) openOne(name string, stdin io.Reader) (in io.Reader, size int64, err error) {
 	raw := stdin
 	if name != Stdin {
@@ -63,12 +63,12 @@ func (l *Logs) openOne(name string, stdin io.Reader) (in io.Reader, size int64, 
 	if name == Stdin {
 		return plain, 0, nil
 	}
-	ahead := readahead.NewReader(plain) // decompressing takes as long as the rest, and so a goroutine of its own
+	ahead := readahead.NewReader(plain) // decompressing takes as long as the rest: it gets its own goroutine
 	l.ahead = append(l.ahead, ahead)
 	return ahead, size, nil
 }
 
-// counter counts what is read.
+// counter counts the bytes that are read.
 type counter struct {
 	in   io.Reader
 	read *atomic.Int64
@@ -80,7 +80,7 @@ func (c *counter) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// unpacker decompresses what begins as a file of gzip does. It looks when it is first read, since that may wait.
+// unpacker decompresses its input if that begins like a gzip file. It looks at the first Read, because that may block.
 type unpacker struct {
 	in, plain io.Reader
 }
@@ -95,7 +95,7 @@ func (u *unpacker) Read(b []byte) (int, error) {
 				return 0, err
 			}
 			u.plain = unpacked
-		} // else reading it will tell what is wrong
+		} // an error of Peek comes again at the next Read
 	}
 	return u.plain.Read(b)
 }

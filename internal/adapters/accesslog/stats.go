@@ -10,40 +10,30 @@ const (
 	maxExampleText = 160
 )
 
-// Stats is what became of the lines of the logs.
+// Stats counts what became of the lines of the logs.
 type Stats struct {
-	// Lines is how many there were, Requests how many of them are requests that a door would decide.
+	// Lines counts all lines, Requests those that the service would decide.
 	Lines    int `json:"lines"`
 	Requests int `json:"requests"`
-	// Malformed is how many are no requests, and MalformedExamples are the first of each log.
+	// Malformed counts lines that are not requests. MalformedExamples has the first of each log.
 	Malformed         int       `json:"malformed"`
 	MalformedExamples []Example `json:"malformed_examples,omitempty"`
-	// Refused is how many ask for a path that a door refuses, because it has no normal form.
+	// Refused counts requests for a path that the service refuses, because it has no normal form.
 	Refused         int       `json:"refused"`
 	RefusedExamples []Example `json:"refused_examples,omitempty"`
-	// Late is how many came later than Config.Window after their time, and count as of the newest line then read.
+	// Late counts lines that came later than Config.Window after their time. They get the time of an earlier line.
 	Late int `json:"late"`
-	// NoHost is how many requests name no host, so that a policy for a host cannot match them.
+	// NoHost counts requests without a host, which no policy for a host can match.
 	NoHost int `json:"no_host"`
 }
 
-// Example is a line that was left out.
+// Example is a line that was skipped.
 type Example struct {
 	Log    string `json:"log"`
 	Line   int    `json:"line"`
 	Reason string `json:"reason"`
 	// Text is the beginning of the line.
 	Text string `json:"text"`
-}
-
-func (s *Stats) malformed(e *entry, err error) {
-	s.Malformed++
-	s.MalformedExamples = appendExample(s.MalformedExamples, e, err)
-}
-
-func (s *Stats) refused(e *entry, err error) {
-	s.Refused++
-	s.RefusedExamples = appendExample(s.RefusedExamples, e, err)
 }
 
 func appendExample(list []Example, e *entry, err error) []Example {

@@ -8,10 +8,10 @@ import (
 	"github.com/velocity-limiter/velocity/internal/domain"
 )
 
-// parseTime reads every form of time that servers write: seconds, milliseconds, microseconds or nanoseconds since
-// the epoch, with a fraction or without; 10/Oct/2000:13:55:36 -0700; and RFC 3339 with its relatives
-// (2000-10-10 13:55:36.123, 2000/10/10 13:55:36), which count as UTC where they name no zone. What is finer than a
-// microsecond is cut. Times before 1970 are refused: a server whose clock was not set writes them.
+// parseTime parses a time in any of these forms: seconds, milliseconds, microseconds or nanoseconds since the epoch, with
+// or without a fraction; 10/Oct/2000:13:55:36 -0700; and RFC 3339 with its variants (2000-10-10 13:55:36.123,
+// 2000/10/10 13:55:36), which are UTC if they have no zone. It truncates to microseconds. It refuses times before 1970,
+// which come from servers whose clock was not set.
 func parseTime(b []byte) (domain.Instant, bool) {
 	switch {
 	case len(b) >= 20 && b[2] == '/':
@@ -23,7 +23,7 @@ func parseTime(b []byte) (domain.Instant, bool) {
 	}
 }
 
-// parseLogTime reads the time of the Common Log Format, 10/Oct/2000:13:55:36 -0700.
+// parseLogTime parses the time of the Common Log Format, 10/Oct/2000:13:55:36 -0700.
 func parseLogTime(b []byte) (domain.Instant, bool) {
 	if len(b) < 20 || b[2] != '/' || b[6] != '/' || b[11] != ':' || b[14] != ':' || b[17] != ':' {
 		return 0, false
@@ -32,40 +32,34 @@ func parseLogTime(b []byte) (domain.Instant, bool) {
 	if !ok {
 		return 0, false
 	}
-	c := clockFace{year: digits(b[7:11]), month: month, day: digits(b[0:2]), hour: digits(b[12:14]), minute: digits(b[15:17])}
+	c := dateTime{year: digits(b[7:11]), month: month, day: digits(b[0:2]), hour: digits(b[12:14]), minute: digits(b[15:17])}
 	c.second = digits(b[18:20])
-	micros, zone, ok := parseFraction(b[20:])
-	if !ok {
-		return 0, false
-	}
-	return c.instant(micros, zone)
+	return c.instant(b[20:])
 }
 
-// parseISOTime reads 2000-10-10T13:55:36.123-07:00 and its relatives.
+// parseISOTime parses 2000-10-10T13:55:36.123-07:00 and its variants.
 func parseISOTime(b []byte) (domain.Instant, bool) {
 	if (b[10] != 'T' && b[10] != 't' && b[10] != ' ') || b[13] != ':' || b[16] != ':' {
 		return 0, false
 	}
-	c := clockFace{year: digits(b[0:4]), month: digits(b[5:7]), day: digits(b[8:10]), hour: digits(b[11:13])}
+	c := dateTime{year: digits(b[0:4]), month: digits(b[5:7]), day: digits(b[8:10]), hour: digits(b[11:13])}
 	c.minute, c.second = digits(b[14:16]), digits(b[17:19])
-	micros, zone, ok := parseFraction(b[19:])
-	if !ok {
-		return 0, false
-	}
-	return c.instant(micros, zone)
+	return c.instant(b[19:])
 }
 
-// clockFace is a time as a calendar and a clock show it; a part that was not a number is -1.
-type clockFace struct{ year, month, day, hour, minute, second int }
+// dateTime is a date and a time of day. A part that was not a number is -1.
+type dateTime struct{ year, month, day, hour, minute, second int }
 
-// instant refuses what no calendar shows, such as the 30th of February. A leap second is the second after it.
-func (c clockFace) instant(micros int64, zone []byte) (domain.Instant, bool) {
+// instant returns the time, whose optional fraction and zone are still to be parsed. It refuses dates that do not exist, such
+// as 30 February. A leap second counts as the second after it.
+func (c dateTime) instant(rest []byte) (domain.Instant, bool) {
 	if c.year < 0 || c.month < 1 || c.month > 12 || c.day < 1 || c.hour < 0 || c.hour > 23 ||
 		c.minute < 0 || c.minute > 59 || c.second < 0 || c.second > 60 {
 		return 0, false
 	}
+	micros, zone, known := parseFraction(rest)
 	east, ok := parseZone(zone)
-	if !ok {
+	if !known || !ok {
 		return 0, false
 	}
 	t := time.Date(c.year, time.Month(c.month), c.day, c.hour, c.minute, c.second, 0, time.UTC)
@@ -76,7 +70,7 @@ func (c clockFace) instant(micros int64, zone []byte) (domain.Instant, bool) {
 	return domain.Instant(at), at >= 0
 }
 
-// parseFraction reads ".123" if it stands there, and returns what follows.
+// parseFraction parses an optional fraction such as ".123", and returns what follows it.
 func parseFraction(b []byte) (micros int64, rest []byte, ok bool) {
 	if len(b) == 0 || b[0] != '.' && b[0] != ',' {
 		return 0, b, true
@@ -90,7 +84,7 @@ func parseFraction(b []byte) (micros int64, rest []byte, ok bool) {
 	return micros, b[n:], n > 0
 }
 
-// parseZone reads Z, -0700, -07:00, also after a space. The result is in seconds east of Greenwich.
+// parseZone parses Z, -0700 or -07:00, also after a space. It returns seconds east of UTC.
 func parseZone(b []byte) (east int64, ok bool) {
 	b = bytes.TrimLeft(b, " ")
 	if len(b) == 0 || len(b) == 1 && (b[0] == 'Z' || b[0] == 'z') {
@@ -113,7 +107,7 @@ func parseZone(b []byte) (east int64, ok bool) {
 	return east, true
 }
 
-// parseEpoch reads a number. Its size tells the unit: until the year 5138, seconds have at most 11 digits.
+// parseEpoch parses a number. Its size determines the unit: until the year 5138, seconds have at most 11 digits.
 func parseEpoch(b []byte) (domain.Instant, bool) {
 	whole, fraction, _ := bytes.Cut(b, []byte{'.'})
 	if len(whole) == 0 || len(whole) > 19 {
@@ -143,7 +137,7 @@ func parseEpoch(b []byte) (domain.Instant, bool) {
 	return domain.Instant(n), true
 }
 
-// monthOf reads the name that every server writes, whatever its language.
+// monthOf parses the English abbreviation of a month, which servers write in every locale.
 func monthOf(b []byte) (int, bool) {
 	const names = "JanFebMarAprMayJunJulAugSepOctNovDec"
 	for i := 0; i < len(names); i += 3 {
@@ -153,17 +147,3 @@ func monthOf(b []byte) (int, bool) {
 	}
 	return 0, false
 }
-
-// digits is the number that b shows; -1 if it shows none.
-func digits(b []byte) int {
-	n := 0
-	for _, c := range b {
-		if !isDigit(c) {
-			return -1
-		}
-		n = n*10 + int(c-'0')
-	}
-	return n
-}
-
-func isDigit(c byte) bool { return '0' <= c && c <= '9' }

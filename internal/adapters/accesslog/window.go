@@ -7,23 +7,24 @@ import (
 )
 
 const (
-	// The window ends earlier when it would hold more than this.
+	// The window holds no more than this, even if it becomes shorter than its span.
 	maxHeldEntries = 1 << 16
 	maxHeldBytes   = 64 << 20
 )
 
-// window puts entries in order that are nearly in order. Servers write a line when they have answered, and some show
-// the time at which the request came.
+// window sorts entries that are nearly in order. Servers write a line after the answer, but some log the time at which the
+// request came.
 type window struct {
 	held   byTime
 	bytes  int
-	span   domain.Instant // how long an entry waits for an earlier one
-	newest domain.Instant // of those that came
-	last   domain.Instant // of the one that left last
+	span   domain.Instant // how long an entry waits for earlier ones
+	newest domain.Instant // latest time of an entry that was added
+	last   domain.Instant // time of the last entry that was removed
 	late   int
 }
 
-// add takes an entry in. One that comes too late gets the time of the one that left last: time never goes back.
+// add adds an entry. One that comes too late gets the time of the last entry that was removed, so that time never goes
+// back.
 func (w *window) add(e *entry) {
 	if e.At < w.last {
 		e.At = w.last
@@ -34,7 +35,7 @@ func (w *window) add(e *entry) {
 	heap.Push(&w.held, e)
 }
 
-// next is the earliest entry, if none can come any more that is earlier; nil if there is none such.
+// next removes and returns the earliest entry, or nil if an earlier one may still come.
 func (w *window) next() *entry {
 	if len(w.held) == 0 ||
 		w.held[0].At > w.newest-w.span && len(w.held) <= maxHeldEntries && w.bytes <= maxHeldBytes {
@@ -43,7 +44,7 @@ func (w *window) next() *entry {
 	return w.rest()
 }
 
-// rest is the earliest entry, when no more come; nil after the last one.
+// rest removes and returns the earliest entry, once no more are added; nil after the last one.
 func (w *window) rest() *entry {
 	if len(w.held) == 0 {
 		return nil
@@ -54,7 +55,7 @@ func (w *window) rest() *entry {
 	return e
 }
 
-// byTime is a heap. Entries of one time stay in the order of the log.
+// byTime is a heap. Entries with the same time keep the order of the log.
 type byTime []*entry
 
 var _ heap.Interface = (*byTime)(nil)

@@ -14,35 +14,37 @@ import (
 
 	"github.com/velocity-limiter/velocity/internal/adapters/grpcenvoy/envoyconfig"
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/decision"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
-// quick answers every request alike, in the memory of the slots.
+// quick gives every request the same answer, in the memory of the slots.
 type quick struct{ status domain.LimitStatus }
 
-func (quick) Decide(context.Context, domain.Request) (domain.Decision, error) {
-	return domain.Decision{}, nil
+func (quick) Decide(context.Context, policy.Request) (decision.Decision, error) {
+	return decision.Decision{}, nil
 }
 
-func (q quick) DecideMany(_ context.Context, _ []domain.Request, answers []ports.Answer) {
+func (q quick) DecideMany(_ context.Context, _ []policy.Request, answers []ports.Answer) {
 	for i := range answers {
 		d := &answers[i].Decision
-		d.Outcome, d.LevelKnown, d.Limits = domain.OutcomeAllowed, true, append(d.Limits[:0], q.status)
+		d.Outcome, d.LevelKnown, d.Limits = decision.OutcomeAllowed, true, append(d.Limits[:0], q.status)
 	}
 }
 
-func (q quick) DecideTogether(ctx context.Context, reqs []domain.Request, answers []ports.Answer) {
+func (q quick) DecideAtomic(ctx context.Context, reqs []policy.Request, answers []ports.Answer) {
 	q.DecideMany(ctx, reqs, answers)
 }
 
-// What the door itself costs for a request of one descriptor, beside the transport and the decision.
+// BenchmarkShouldRateLimit measures the adapter without the transport and the decision.
 func BenchmarkShouldRateLimit(b *testing.B) {
 	file := filepath.Join(b.TempDir(), "rules.yaml")
 	require.NoError(b, os.WriteFile(file, []byte("{domain: d, descriptors: [{key: k, rate_limit: {unit: second, requests_per_unit: 5}}]}"), 0o600))
-	rules, err := envoyconfig.Load(file, domain.FailOpen)
+	rules, err := envoyconfig.Open(file, envoyconfig.Options{OnStoreFailure: policy.FailOpen}, zap.NewNop())
 	require.NoError(b, err)
-	policy := rules.Find("d", []domain.DescriptorEntry{{Key: "k"}}).Policy
-	s := newService(quick{policy.Limits[0].Status(domain.Bucket{}, 0, 1, true)}, rules, domain.FailOpen, zap.NewNop())
+	p := rules.Current().Find("d", []policy.DescriptorEntry{{Key: "k"}}).Policy
+	s := newService(quick{p.Limits[0].Status(domain.State{}, 0, 1, 0, true)}, rules, envoyconfig.Options{}, zap.NewNop())
 	request, err := proto.Marshal(&rlsv3.RateLimitRequest{Domain: "d", Descriptors: []*ratelimitv3.RateLimitDescriptor{
 		{Entries: []*ratelimitv3.RateLimitDescriptor_Entry{{Key: "k", Value: "client-000042"}}},
 	}})

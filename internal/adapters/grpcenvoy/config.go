@@ -4,64 +4,75 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
-	"net"
-	"net/netip"
 	"os"
 	"strconv"
 	"time"
 
-	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/adapters/grpcenvoy/envoyconfig"
+	"github.com/velocity-limiter/velocity/internal/domain/decision"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
+	"github.com/velocity-limiter/velocity/internal/violation"
+	"github.com/velocity-limiter/velocity/internal/web/setting"
 )
 
-// envPrefix is what the names in the struct tags are relative to. Violations name settings whole.
-const envPrefix = "VELOCITY_"
-
-// Config is the gRPC door's. The tags are envconfig's.
+// Config configures the gRPC listener. The tags are for envconfig.
 type Config struct {
 	Addr         string `envconfig:"GRPC_ADDR" desc:"address of Envoy's rate limit service, gRPC; empty: off"`
-	TLSCertFile  string `envconfig:"GRPC_TLS_CERT_FILE" desc:"certificate chain of the gRPC door, PEM; empty: no TLS"`
+	TLSCertFile  string `envconfig:"GRPC_TLS_CERT_FILE" desc:"certificate chain of the gRPC listener, PEM; empty: no TLS"`
 	TLSKeyFile   string `envconfig:"GRPC_TLS_KEY_FILE" desc:"its private key, PEM"`
-	ClientCAFile string `envconfig:"GRPC_CLIENT_CA_FILE" desc:"authorities of the clients of the gRPC door, PEM; set: a client needs a certificate of theirs"`
-	// RulesPath is for teams that come from envoyproxy/ratelimit and keep its files.
-	RulesPath string `envconfig:"ENVOY_CONFIG" desc:"file or folder of envoyproxy/ratelimit configuration, for the gRPC door"`
+	ClientCAFile string `envconfig:"GRPC_CLIENT_CA_FILE" desc:"authorities for certificates of gRPC clients, PEM; if set, a client needs a certificate of one of them"`
+	// RulesPath is for teams that come from envoyproxy/ratelimit and keep its configuration files.
+	RulesPath string `envconfig:"ENVOY_CONFIG" desc:"file or folder of envoyproxy/ratelimit configuration, for the gRPC listener; reloaded when it changes and on SIGHUP"`
+	// Limits applies to limits in a request, too. Empty means bucket.
+	Limits string `envconfig:"ENVOY_LIMITS" default:"bucket" desc:"what requests_per_unit in ENVOY_CONFIG means: bucket, which refills steadily, or quota, so many in each window of the clock, as in envoyproxy/ratelimit"`
 
-	// DrainPeriod is the data plane's: both stop together.
+	// DrainPeriod is the same as for the HTTP listener, since both stop together.
 	DrainPeriod time.Duration `envconfig:"-"`
-	// OnStoreFailure is what rules of RulesPath, and limits that a request brings, do while the store fails.
-	OnStoreFailure domain.FailureMode `envconfig:"-"`
+	// OnStoreFailure applies to the rules of RulesPath and to limits in a request.
+	OnStoreFailure policy.FailureMode `envconfig:"-"`
+	// Headers are the families of limit headers that Envoy adds to answers, the same as over HTTP.
+	Headers decision.HeaderFamilies `envconfig:"-"`
 }
 
-// Enabled reports whether there is a gRPC door.
+// Enabled reports whether there is a gRPC listener.
 func (c Config) Enabled() bool { return c.Addr != "" }
 
-// Validate reports every violation at once, each with the setting's whole name and the value found. What RulesPath holds
-// is looked at by New.
+// The values of Limits.
+const bucket, quota = "bucket", "quota"
+
+// rules returns what applies to all rules.
+func (c Config) rules() envoyconfig.Options {
+	return envoyconfig.Options{Quotas: c.Limits == quota, OnStoreFailure: c.OnStoreFailure}
+}
+
+// Validate reports every violation at once, each with the setting's short name and the value found. New checks the files of
+// RulesPath.
 func (c Config) Validate() error {
-	var errs []error
-	bad := func(setting, value, reason string) {
-		errs = append(errs, fmt.Errorf("%s%s: %s: %s", envPrefix, setting, strconv.Quote(value), reason))
-	}
+	var v setting.Violations
+	bad := func(setting, value, reason string) { v.Add(setting, strconv.Quote(value), reason) }
 	if c.Enabled() {
-		_, port, err := net.SplitHostPort(c.Addr)
-		if err == nil {
-			_, err = net.LookupPort("tcp", port)
-		}
-		if err != nil || port == "" {
-			bad("GRPC_ADDR", c.Addr, "must be host:port or :port")
-		}
+		v.Addr("GRPC_ADDR", c.Addr)
 	} else if c.RulesPath != "" {
-		bad("ENVOY_CONFIG", c.RulesPath, "is for the gRPC door, which needs "+envPrefix+"GRPC_ADDR")
+		bad("ENVOY_CONFIG", c.RulesPath, "is for the gRPC listener, which needs {GRPC_ADDR}")
+	}
+	switch c.Limits {
+	case "", bucket:
+	case quota:
+		if !c.Enabled() {
+			bad("ENVOY_LIMITS", c.Limits, "is for the gRPC listener, which needs {GRPC_ADDR}")
+		}
+	default:
+		bad("ENVOY_LIMITS", c.Limits, "must be bucket or quota")
 	}
 	switch _, err := c.tls(); {
 	case (c.TLSCertFile == "") != (c.TLSKeyFile == ""):
-		bad("GRPC_TLS_CERT_FILE", c.TLSCertFile, "must be set together with "+envPrefix+"GRPC_TLS_KEY_FILE")
+		bad("GRPC_TLS_CERT_FILE", c.TLSCertFile, "must be set together with {GRPC_TLS_KEY_FILE}")
 	case c.ClientCAFile != "" && c.TLSCertFile == "":
-		bad("GRPC_CLIENT_CA_FILE", c.ClientCAFile, "needs "+envPrefix+"GRPC_TLS_CERT_FILE")
+		bad("GRPC_CLIENT_CA_FILE", c.ClientCAFile, "needs {GRPC_TLS_CERT_FILE}")
 	case err != nil:
-		errs = append(errs, err)
+		v.AddError(err)
 	}
-	return errors.Join(errs...)
+	return v.Err()
 }
 
 // tls returns nil when TLS is not configured.
@@ -71,7 +82,9 @@ func (c Config) tls() (*tls.Config, error) {
 	}
 	pair, err := tls.LoadX509KeyPair(c.TLSCertFile, c.TLSKeyFile)
 	if err != nil {
-		return nil, fmt.Errorf("%sGRPC_TLS_CERT_FILE: %q: cannot be loaded with its key: %w", envPrefix, c.TLSCertFile, err)
+		return nil, &violation.Error{
+			Setting: "GRPC_TLS_CERT_FILE", Value: strconv.Quote(c.TLSCertFile), Reason: "cannot be loaded with its key", Cause: err,
+		}
 	}
 	cfg := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
 	if c.ClientCAFile == "" {
@@ -81,28 +94,19 @@ func (c Config) tls() (*tls.Config, error) {
 	if err == nil {
 		cfg.ClientCAs = x509.NewCertPool()
 		if !cfg.ClientCAs.AppendCertsFromPEM(text) {
-			err = errors.New("there is no certificate in it")
+			err = errors.New("it has no certificate")
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%sGRPC_CLIENT_CA_FILE: %q: cannot be loaded: %w", envPrefix, c.ClientCAFile, err)
+		return nil, &violation.Error{
+			Setting: "GRPC_CLIENT_CA_FILE", Value: strconv.Quote(c.ClientCAFile), Reason: "cannot be loaded", Cause: err,
+		}
 	}
 	cfg.ClientAuth = tls.RequireAndVerifyClientCert
 	return cfg, nil
 }
 
-// Exposed reports whether other machines can reach the door without TLS.
-func (c Config) Exposed() bool { return c.Enabled() && c.TLSCertFile == "" && !loopbackOnly(c.Addr) }
-
-// loopbackOnly reports whether a listener on addr can be reached from this machine alone.
-func loopbackOnly(addr string) bool {
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		return false
-	}
-	if host == "localhost" {
-		return true
-	}
-	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.Unmap().IsLoopback()
+// Exposed reports whether other machines can reach the listener without TLS.
+func (c Config) Exposed() bool {
+	return c.Enabled() && c.TLSCertFile == "" && !setting.LoopbackOnly(c.Addr)
 }

@@ -19,29 +19,33 @@ import (
 
 	"github.com/velocity-limiter/velocity/internal/adapters/grpcenvoy"
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
+	"github.com/velocity-limiter/velocity/internal/domain/decision"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
-// limiter is a small real one: buckets of the domain's arithmetic, at a time that stands still, for the policies that
-// requests bring, and for one policy of its own.
+// limiter decides by the arithmetic of package domain at a time that the test sets, for the policies that requests bring and
+// for one policy of its own.
 type limiter struct {
 	mu      sync.Mutex
-	own     *domain.Policy // matches requests that bring none; nil: nothing does
-	buckets map[domain.BucketKey]domain.Bucket
-	asked   []domain.Request
-	before  func() // runs before each call; nil: nothing
+	own     *policy.Policy // matches requests without a policy; may be nil
+	buckets map[clientkey.BucketKey]domain.State
+	now     domain.Instant
+	asked   []policy.Request
+	before  func() // runs before each call; may be nil
 	err     error
 }
 
-func newLimiter(own *domain.Policy) *limiter {
-	return &limiter{own: own, buckets: map[domain.BucketKey]domain.Bucket{}}
+func newLimiter(own *policy.Policy) *limiter {
+	return &limiter{own: own, buckets: map[clientkey.BucketKey]domain.State{}}
 }
 
-func (l *limiter) Decide(context.Context, domain.Request) (domain.Decision, error) {
-	panic("the door asks for slots")
+func (l *limiter) Decide(context.Context, policy.Request) (decision.Decision, error) {
+	panic("the adapter must not call Decide")
 }
 
-func (l *limiter) DecideMany(_ context.Context, reqs []domain.Request, answers []ports.Answer) {
+func (l *limiter) DecideMany(_ context.Context, reqs []policy.Request, answers []ports.Answer) {
 	if l.before != nil {
 		l.before()
 	}
@@ -52,8 +56,8 @@ func (l *limiter) DecideMany(_ context.Context, reqs []domain.Request, answers [
 	}
 }
 
-func (l *limiter) DecideTogether(ctx context.Context, reqs []domain.Request, answers []ports.Answer) {
-	saved := map[domain.BucketKey]domain.Bucket{}
+func (l *limiter) DecideAtomic(ctx context.Context, reqs []policy.Request, answers []ports.Answer) {
+	saved := map[clientkey.BucketKey]domain.State{}
 	for k, b := range l.buckets {
 		saved[k] = b
 	}
@@ -65,32 +69,32 @@ func (l *limiter) DecideTogether(ctx context.Context, reqs []domain.Request, ans
 	}
 }
 
-func (l *limiter) decide(req domain.Request) ports.Answer {
+func (l *limiter) decide(req policy.Request) ports.Answer {
 	if l.err != nil {
 		return ports.Answer{Err: l.err}
 	}
 	asked := req
-	asked.Descriptor = slices.Clone(req.Descriptor) // the door's own memory
+	asked.Descriptor = slices.Clone(req.Descriptor) // the adapter's own memory
 	l.asked = append(l.asked, asked)
-	policy := req.Own
-	if policy == nil {
-		policy = l.own
+	p := req.CallerPolicy
+	if p == nil {
+		p = l.own
 	}
-	if policy == nil {
-		return ports.Answer{Decision: domain.Decision{Outcome: domain.OutcomeAllowed}}
+	if p == nil {
+		return ports.Answer{Decision: decision.Decision{Outcome: decision.OutcomeAllowed}}
 	}
-	key := domain.NewBucketKey(policy.Name, domain.KeySource{Kind: domain.SourceDescriptor}, policy.Match.DescriptorValue(req.Descriptor))
-	buckets := []domain.Bucket{l.buckets[key]}
-	verdict, _ := domain.Apply(req.Op, req.Cost, policy.Limits, buckets, 0)
+	key := clientkey.NewBucketKey(p.Name, clientkey.Source{Kind: clientkey.SourceDescriptor}, p.Match.DescriptorValue(req.Descriptor))
+	buckets := []domain.State{l.buckets[key]}
+	verdict, _ := domain.Apply(domain.Operation{Op: req.Op, Cost: req.Cost}, p.Limits, buckets, nil, l.now)
 	if req.Op != domain.OpPeek {
 		l.buckets[key] = buckets[0]
 	}
-	d := domain.Decision{
-		Outcome: domain.OutcomeDenied, Shadow: policy.Mode == domain.ModeShadow, Policy: policy.Name, LevelKnown: true,
-		Limits: []domain.LimitStatus{policy.Limits[0].Status(buckets[0], 0, req.Cost, verdict == domain.Allowed)},
+	d := decision.Decision{
+		Outcome: decision.OutcomeDenied, Shadow: p.Mode == policy.ModeShadow, Policy: p.Name, LevelKnown: true, At: l.now,
+		Limits: []domain.LimitStatus{p.Limits[0].Status(buckets[0], l.now, req.Cost, 0, verdict == domain.Allowed)},
 	}
 	if verdict == domain.Allowed {
-		d.Outcome = domain.OutcomeAllowed
+		d.Outcome = decision.OutcomeAllowed
 	}
 	return ports.Answer{Decision: d}
 }
@@ -103,10 +107,10 @@ func rulesFile(t *testing.T, descriptors string) string {
 	return file
 }
 
-// start serves until the test ends.
+// start starts a server for the time of the test.
 func start(t *testing.T, cfg grpcenvoy.Config, l ports.Limiter) (addr string, s *grpcenvoy.Server) {
 	t.Helper()
-	cfg.Addr, cfg.OnStoreFailure = "127.0.0.1:0", domain.FailOpen
+	cfg.Addr, cfg.OnStoreFailure = "127.0.0.1:0", policy.FailOpen
 	s, err := grpcenvoy.New(cfg, l, zap.NewNop())
 	require.NoError(t, err)
 	ln, err := s.Listen()
@@ -116,7 +120,7 @@ func start(t *testing.T, cfg grpcenvoy.Config, l ports.Limiter) (addr string, s 
 	t.Cleanup(func() {
 		ctx, cancel := context.WithCancel(context.Background()) //nolint:usetesting // the test's own has ended
 		cancel()
-		_ = s.Shutdown(ctx) // cut off, if it has not been ended
+		_ = s.Shutdown(ctx) // closes connections that are still open
 		assert.NoError(t, <-served)
 	})
 	return ln.Addr().String(), s
@@ -133,10 +137,14 @@ func dial(t *testing.T, addr string, options ...grpc.DialOption) *grpc.ClientCon
 	return conn
 }
 
-// service starts a door and returns a client of it.
+// service starts a server and returns a client of it.
 func service(t *testing.T, l *limiter, descriptors string) rlsv3.RateLimitServiceClient {
 	t.Helper()
-	cfg := grpcenvoy.Config{}
+	return serviceOf(t, grpcenvoy.Config{}, l, descriptors)
+}
+
+func serviceOf(t *testing.T, cfg grpcenvoy.Config, l *limiter, descriptors string) rlsv3.RateLimitServiceClient {
+	t.Helper()
 	if descriptors != "" {
 		cfg.RulesPath = rulesFile(t, descriptors)
 	}

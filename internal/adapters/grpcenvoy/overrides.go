@@ -7,24 +7,19 @@ import (
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 
 	"github.com/velocity-limiter/velocity/internal/adapters/grpcenvoy/envoyconfig"
-	"github.com/velocity-limiter/velocity/internal/domain"
 )
 
-// overrideName is the policy of a limit that a request brings, in logs, metrics and keys.
+// overrideName is the name of the policy of a limit in a request, in logs, metrics and keys.
 const overrideName = "envoy-override"
 
-// maxOverrides bounds those that are kept. An Envoy has a few in its routes.
+// maxOverrides bounds how many are kept. An Envoy has a few in its routes.
 const maxOverrides = 1024
 
-// overrides are the limits that requests bring, worked out once each.
+// overrides caches the rules of limits in requests.
 type overrides struct {
-	failure domain.FailureMode
+	options envoyconfig.Options
 	mu      sync.RWMutex
-	rules   map[envoyconfig.Quota]*envoyconfig.Rule
-}
-
-func newOverrides(failure domain.FailureMode) *overrides {
-	return &overrides{failure: failure, rules: map[envoyconfig.Quota]*envoyconfig.Rule{}}
+	rules   map[envoyconfig.Rate]*envoyconfig.Rule
 }
 
 var overrideUnits = map[typev3.RateLimitUnit]envoyconfig.Unit{
@@ -36,28 +31,32 @@ var overrideUnits = map[typev3.RateLimitUnit]envoyconfig.Unit{
 	typev3.RateLimitUnit_YEAR:   envoyconfig.Year,
 }
 
-// rule returns the rule of a limit that a request brings.
+// rule returns the rule of a limit in a request.
 func (o *overrides) rule(l *ratelimitv3.RateLimitDescriptor_RateLimitOverride) (*envoyconfig.Rule, error) {
 	unit, known := overrideUnits[l.GetUnit()]
 	if !known {
-		return nil, invalid("descriptors.limit.unit: %v: is no unit of time", l.GetUnit())
+		return nil, invalid("descriptors.limit.unit: %v: is not a unit of time", l.GetUnit())
 	}
-	quota := envoyconfig.Quota{Requests: l.GetRequestsPerUnit(), Unit: unit}
+	rate := envoyconfig.Rate{Requests: l.GetRequestsPerUnit(), Unit: unit}
 	o.mu.RLock()
-	rule := o.rules[quota]
+	rule := o.rules[rate]
 	o.mu.RUnlock()
 	if rule != nil {
 		return rule, nil
 	}
-	rule, err := quota.Rule(overrideName, o.failure)
+	name := overrideName
+	if o.options.Quotas { // of one descriptor, windows of different units count apart, as in envoyproxy/ratelimit
+		name += "-" + unit.String()
+	}
+	rule, err := rate.Rule(name, o.options)
 	if err != nil {
 		return nil, invalid("descriptors.limit: %v", err)
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if len(o.rules) >= maxOverrides { // somebody makes them up; those in use are soon back
+	if len(o.rules) >= maxOverrides { // a client invents them; those in use soon come back
 		clear(o.rules)
 	}
-	o.rules[quota] = rule
+	o.rules[rate] = rule
 	return rule, nil
 }

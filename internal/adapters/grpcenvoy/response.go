@@ -11,15 +11,16 @@ import (
 
 	"github.com/velocity-limiter/velocity/internal/adapters/grpcenvoy/envoyconfig"
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/decision"
 )
 
-// response says what was decided: over the limit if any descriptor is.
-func (c *call) response() *rlsv3.RateLimitResponse {
+// response returns the answer to the request, with headers of these families. It is over the limit if any descriptor is.
+func (c *call) response(families decision.HeaderFamilies) *rlsv3.RateLimitResponse {
 	r := &rlsv3.RateLimitResponse{
 		OverallCode: rlsv3.RateLimitResponse_OK,
 		Statuses:    make([]*rlsv3.RateLimitResponse_DescriptorStatus, len(c.items)),
 	}
-	var most *domain.Decision
+	var most *decision.Decision
 	for i := range c.items {
 		status := c.status(&c.items[i])
 		r.Statuses[i] = status
@@ -27,43 +28,44 @@ func (c *call) response() *rlsv3.RateLimitResponse {
 			r.OverallCode = status.Code
 		}
 		if c.items[i].kind == byLimiter {
-			most = bindingMore(most, c.decision(&c.items[i]))
+			most = bindingMore(most, &c.of(&c.items[i]).Decision)
 		}
 	}
 	if most != nil {
-		r.ResponseHeadersToAdd = headers(most)
+		r.ResponseHeadersToAdd = headers(most, families)
 	}
 	return r
 }
 
-// bindingMore returns the decision whose most constraining limit binds more.
-func bindingMore(a, b *domain.Decision) *domain.Decision {
+// bindingMore returns the decision with the more constraining limit.
+func bindingMore(a, b *decision.Decision) *decision.Decision {
 	if a == nil {
 		return b
 	}
 	ofA, ofB := a.Constraining(), b.Constraining()
 	switch {
-	case ofA == nil, ofB != nil && ofB.BindsMoreThan(ofA):
+	case ofA == nil, ofB != nil && ofB.MoreConstrainingThan(ofA):
 		return b
 	default:
 		return a
 	}
 }
 
-// headers are made in two allocations, as every answer has them: one for the messages, one for all of their values.
-func headers(d *domain.Decision) []*corev3.HeaderValue {
-	const most = 8
+// headers returns the header fields of a decision. Every answer has them, so it makes only two allocations: one for the
+// messages and one for all values.
+func headers(d *decision.Decision, families decision.HeaderFamilies) []*corev3.HeaderValue {
+	const most = decision.MaxHeaderFields
 	var (
-		room, values [256]byte
-		ends         [most]int
-		all          = values[:0]
-		n            int
+		buf, values [256]byte
+		ends        [most]int
+		all         = values[:0]
+		n           int
 	)
 	made := new(struct {
 		fields [most]corev3.HeaderValue
 		list   [most]*corev3.HeaderValue
 	})
-	d.HeaderFields(room[:0], func(name string, value []byte) {
+	families.Fields(d, buf[:0], func(name string, value []byte) {
 		all = append(all, value...)
 		made.fields[n].Key, made.list[n], ends[n] = name, &made.fields[n], len(all)
 		n++
@@ -84,44 +86,53 @@ func (c *call) status(it *item) *rlsv3.RateLimitResponse_DescriptorStatus {
 	s := &made.status
 	s.Code = rlsv3.RateLimitResponse_OK
 	switch it.kind {
-	case byNobody:
+	case notLimited:
 	case unlimited:
 		s.LimitRemaining = math.MaxUint32
 	case zero:
 		s.CurrentLimit, s.DurationUntilReset = &made.limit, &made.reset
-		tellRule(s.CurrentLimit, it.rule)
-		tell(s.DurationUntilReset, it.rule.Quota.Unit.Span())
+		setRule(s.CurrentLimit, it.rule)
+		until := it.rule.Rate.Unit.Span()
+		if it.rule.Quota {
+			until = it.rule.Rate.Unit.UntilWindowEnds(domain.InstantOf(time.Now()))
+		}
+		setDuration(s.DurationUntilReset, until)
 		if !it.passes() {
 			s.Code = rlsv3.RateLimitResponse_OVER_LIMIT
 		}
 	case byLimiter:
-		c.decided(it, s, &made.limit, &made.reset)
+		c.setDecided(it, s, &made.limit, &made.reset)
 	}
 	return s
 }
 
-// decided tells what the limiter answered, in messages that have been made.
-func (c *call) decided(it *item, s *rlsv3.RateLimitResponse_DescriptorStatus, limit *rlsv3.RateLimitResponse_RateLimit, reset *durationpb.Duration) {
-	d := c.decision(it)
-	if !d.Allowed() {
+// setDecided sets a status from the limiter's decision. limit and reset are memory for its messages.
+func (c *call) setDecided(it *item, s *rlsv3.RateLimitResponse_DescriptorStatus, limit *rlsv3.RateLimitResponse_RateLimit, reset *durationpb.Duration) {
+	answer := c.of(it)
+	d := &answer.Decision
+	if answer.Err == nil && !d.Allowed() {
 		s.Code = rlsv3.RateLimitResponse_OVER_LIMIT
 	}
-	if d.Outcome == domain.OutcomeExempt {
+	if d.Outcome == decision.OutcomeExempt {
 		s.LimitRemaining = math.MaxUint32
 	}
 	most := d.Constraining()
 	switch {
 	case it.rule != nil:
 		s.CurrentLimit = limit
-		tellRule(limit, it.rule)
+		setRule(limit, it.rule)
 	case most != nil:
 		s.CurrentLimit = limit
-		tellStatus(limit, d.Policy, most)
+		setLimit(limit, d.Policy, most)
 	}
 	if most != nil && d.LevelKnown && !most.LevelUnknown {
 		s.LimitRemaining = clamped(most.Remaining)
 		s.DurationUntilReset = reset
-		tell(reset, most.ResetAfter)
+		until := most.ResetAfter
+		if it.rule != nil && it.rule.Quota {
+			until = it.rule.Rate.Unit.UntilWindowEnds(d.At) // also if nothing is spent
+		}
+		setDuration(reset, until)
 	}
 }
 
@@ -135,18 +146,22 @@ var units = [...]rlsv3.RateLimitResponse_RateLimit_Unit{
 	envoyconfig.Year:   rlsv3.RateLimitResponse_RateLimit_YEAR,
 }
 
-func tell(to *durationpb.Duration, d time.Duration) {
+func setDuration(to *durationpb.Duration, d time.Duration) {
 	to.Seconds, to.Nanos = int64(d/time.Second), int32(d%time.Second)
 }
 
-func tellRule(l *rlsv3.RateLimitResponse_RateLimit, rule *envoyconfig.Rule) {
-	l.Name, l.RequestsPerUnit, l.Unit = rule.Name, rule.Quota.Requests, units[rule.Quota.Unit]
+func setRule(l *rlsv3.RateLimitResponse_RateLimit, rule *envoyconfig.Rule) {
+	l.Name, l.RequestsPerUnit, l.Unit = rule.Name, rule.Rate.Requests, units[rule.Rate.Unit]
 }
 
-// tellStatus tells a limit of a policy in the protocol's words: its capacity, in the time in which it fills.
-func tellStatus(l *rlsv3.RateLimitResponse_RateLimit, policy string, s *domain.LimitStatus) {
+// setLimit describes a limit of a policy in terms of the protocol: its capacity, and as the unit the time over which it counts,
+// if that is known.
+func setLimit(l *rlsv3.RateLimitResponse_RateLimit, policy string, s *domain.LimitStatus) {
 	l.Name, l.RequestsPerUnit = policy, clamped(s.Capacity)
-	seconds := max(domain.CeilSeconds(s.FillTime), 1)
+	if s.Window == 0 {
+		return
+	}
+	seconds := decision.CeilSeconds(s.Window)
 	for unit := envoyconfig.Day; unit >= envoyconfig.Second; unit-- {
 		if span := int64(unit.Span() / time.Second); seconds%span == 0 {
 			l.Unit = units[unit]

@@ -3,9 +3,9 @@ package grpcenvoy
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"runtime"
+	"strconv"
 	"time"
 
 	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
@@ -19,47 +19,48 @@ import (
 
 	"github.com/velocity-limiter/velocity/internal/adapters/grpcenvoy/envoyconfig"
 	"github.com/velocity-limiter/velocity/internal/ports"
+	"github.com/velocity-limiter/velocity/internal/violation"
 )
 
-// Bounds of what one client can make the server hold.
+// Bounds of the memory that a client can use.
 const (
 	maxMessage = 64 << 10
-	// maxStreams is per connection: calls beyond it wait at the client.
+	// maxStreams is per connection. Further calls wait in the client.
 	maxStreams = 1024
-	// helloTimeout bounds the handshakes of a new connection, idleTimeout one without calls.
+	// helloTimeout bounds the handshake of a connection, idleTimeout the time without calls.
 	helloTimeout = 5 * time.Second
 	idleTimeout  = 15 * time.Minute
-	// workers answer calls; beyond them each call has a goroutine of its own.
+	// workers is the number of goroutines that answer calls. Further calls get a goroutine of their own.
 	workers = 512
-	// ballastBytes is how much the collector takes for alive beside what is: it is never touched, and so never in memory,
-	// but the next collection waits until as much garbage has been made. gRPC makes some 8 KiB a call, and a small
-	// service's heap would be collected many times a second.
+	// ballastBytes is the size of a slice that raises the heap size at which the next garbage collection starts. It is never
+	// written, so it takes no resident memory. gRPC allocates some 8 KiB for a call, and without it the small heap of this
+	// service would be collected many times a second.
 	ballastBytes = 64 << 20
-	// pingInterval is the most often that a client may ping an idle connection; Envoy's keepalive is far slower.
+	// pingInterval is the shortest interval at which a client may ping an idle connection. Envoy pings far less often.
 	pingInterval = 5 * time.Second
 )
 
-// Server is the door. Make it with New.
+// Server serves the Rate Limit Service. Make it with New.
 type Server struct {
 	cfg     Config
 	grpc    *grpc.Server
 	health  *health.Server
-	rules   *envoyconfig.Rules
 	service *service
 
 	ballast []byte
 }
 
-// New builds the server over limiter, and reads the rules. It opens nothing. The error joins all that is wrong.
+// New returns a server that asks limiter, and loads the rules. It does not listen yet. The error joins all violations.
 func New(cfg Config, limiter ports.Limiter, log *zap.Logger) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
 	s := &Server{cfg: cfg, health: health.NewServer(), ballast: make([]byte, ballastBytes)}
+	var rules *envoyconfig.Live
 	if cfg.RulesPath != "" {
 		var err error
-		if s.rules, err = envoyconfig.Load(cfg.RulesPath, cfg.OnStoreFailure); err != nil {
-			return nil, errors.Join(fmt.Errorf("%sENVOY_CONFIG: %q: cannot be honoured", envPrefix, cfg.RulesPath), err)
+		if rules, err = envoyconfig.Open(cfg.RulesPath, cfg.rules(), log); err != nil {
+			return nil, errors.Join(&violation.Error{Setting: "ENVOY_CONFIG", Value: strconv.Quote(cfg.RulesPath), Reason: "is not supported"}, err)
 		}
 	}
 	options := []grpc.ServerOption{
@@ -69,8 +70,8 @@ func New(cfg Config, limiter ports.Limiter, log *zap.Logger) (*Server, error) {
 		grpc.ConnectionTimeout(helloTimeout),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idleTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingInterval, PermitWithoutStream: true}),
-		// A worker that is used again has its stack grown already: growing it was a tenth of a call. Most of them wait for
-		// the store at a time.
+		// A reused worker has a stack that has already grown; growing it took a tenth of the time of a call. Most workers
+		// wait for the store at any time.
 		grpc.NumStreamWorkers(workers),
 	}
 	tlsConfig, err := cfg.tls()
@@ -81,7 +82,8 @@ func New(cfg Config, limiter ports.Limiter, log *zap.Logger) (*Server, error) {
 		options = append(options, grpc.Creds(credentials.NewTLS(tlsConfig)))
 	}
 	s.grpc = grpc.NewServer(options...)
-	s.service = newService(limiter, s.rules, cfg.OnStoreFailure, log)
+	s.service = newService(limiter, rules, cfg.rules(), log)
+	s.service.headers = cfg.Headers
 	rlsv3.RegisterRateLimitServiceServer(s.grpc, s.service)
 	healthv1.RegisterHealthServer(s.grpc, s.health)
 	s.health.SetServingStatus(rlsv3.RateLimitService_ServiceDesc.ServiceName, healthv1.HealthCheckResponse_SERVING)
@@ -89,21 +91,21 @@ func New(cfg Config, limiter ports.Limiter, log *zap.Logger) (*Server, error) {
 	return s, nil
 }
 
-// Rules is how many rules the configuration has.
-func (s *Server) Rules() int { return s.rules.Len() }
+// Rules are the rules of Config.RulesPath. They are followed only while [filewatch.Live.Watch] runs. Nil: only policies decide.
+func (s *Server) Rules() *envoyconfig.Live { return s.service.rules }
 
-// Listen opens the configured address. The listener is Serve's.
+// Listen opens the configured address. Pass the listener to Serve.
 func (s *Server) Listen() (net.Listener, error) { return net.Listen("tcp", s.cfg.Addr) }
 
-// Serve answers on ln until Shutdown, and returns nil then; it closes ln.
+// Serve answers calls on ln until Shutdown, and then returns nil. It closes ln.
 func (s *Server) Serve(ln net.Listener) error {
 	defer runtime.KeepAlive(s.ballast)
 	return s.grpc.Serve(ln)
 }
 
-// Shutdown stops the server without losing a call. It says by its health that it is leaving, and for the drain period
-// still answers; then clients are told to open no more calls, and what is in flight is finished. When ctx ends first,
-// everything is cut off and the context's error returned.
+// Shutdown stops the server without losing a call. The health check reports not serving at once, but calls are answered for
+// the drain period. Then clients are asked to start no new calls, and the calls in flight are finished. If ctx ends first,
+// Shutdown closes all connections and returns the context's error.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.health.Shutdown()
 	period := time.NewTimer(s.cfg.DrainPeriod)

@@ -28,7 +28,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/velocity-limiter/velocity/internal/adapters/grpcenvoy"
-	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/decision"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
@@ -36,20 +37,20 @@ const patience = 10 * time.Second
 
 func testConfig() grpcenvoy.Config { return grpcenvoy.Config{} }
 
-// fixed answers everything alike.
+// fixed gives every request the same answer.
 type fixed struct{ answer ports.Answer }
 
-func (f fixed) Decide(context.Context, domain.Request) (domain.Decision, error) {
+func (f fixed) Decide(context.Context, policy.Request) (decision.Decision, error) {
 	return f.answer.Decision, f.answer.Err
 }
 
-func (f fixed) DecideMany(_ context.Context, _ []domain.Request, answers []ports.Answer) {
+func (f fixed) DecideMany(_ context.Context, _ []policy.Request, answers []ports.Answer) {
 	for i := range answers {
 		answers[i] = f.answer
 	}
 }
 
-func (f fixed) DecideTogether(ctx context.Context, reqs []domain.Request, answers []ports.Answer) {
+func (f fixed) DecideAtomic(ctx context.Context, reqs []policy.Request, answers []ports.Answer) {
 	f.DecideMany(ctx, reqs, answers)
 }
 
@@ -87,10 +88,10 @@ func TestServer_healthAndReflection(t *testing.T) {
 	require.ErrorIs(t, s.Shutdown(ctx), context.DeadlineExceeded)
 	r, err = watch.Recv()
 	require.NoError(t, err)
-	assert.Equal(t, healthv1.HealthCheckResponse_NOT_SERVING, r.GetStatus(), "told before it was cut off")
+	assert.Equal(t, healthv1.HealthCheckResponse_NOT_SERVING, r.GetStatus(), "the watcher gets it before the connection is closed")
 }
 
-func TestServer_shutdownFinishesWhatIsInFlight(t *testing.T) {
+func TestServer_shutdownFinishesCallsInFlight(t *testing.T) {
 	l := newLimiter(nil)
 	reached, release := make(chan struct{}), make(chan struct{})
 	l.before = func() { close(reached); <-release }
@@ -148,7 +149,7 @@ func certificates(t *testing.T, name string) (certFile, keyFile string, pair tls
 func TestServer_tlsAndClientCertificates(t *testing.T) {
 	serverCert, serverKey, _ := certificates(t, "server")
 	clientCert, _, known := certificates(t, "client")
-	_, _, stranger := certificates(t, "stranger")
+	_, _, other := certificates(t, "other")
 	roots := x509.NewCertPool()
 	text, err := os.ReadFile(serverCert)
 	require.NoError(t, err)
@@ -169,7 +170,7 @@ func TestServer_tlsAndClientCertificates(t *testing.T) {
 	addr, _ = start(t, grpcenvoy.Config{TLSCertFile: serverCert, TLSKeyFile: serverKey, ClientCAFile: clientCert}, newLimiter(nil))
 	assert.Equal(t, codes.OK, call(addr, known))
 	assert.Equal(t, codes.Unavailable, call(addr), "no certificate")
-	assert.Equal(t, codes.Unavailable, call(addr, stranger), "one of somebody else")
+	assert.Equal(t, codes.Unavailable, call(addr, other), "a certificate of another authority")
 }
 
 func TestConfig_reportsEveryViolation(t *testing.T) {
@@ -177,22 +178,26 @@ func TestConfig_reportsEveryViolation(t *testing.T) {
 	empty := filepath.Join(t.TempDir(), "empty.pem")
 	require.NoError(t, os.WriteFile(empty, nil, 0o600))
 	for want, cfg := range map[string]grpcenvoy.Config{
-		`VELOCITY_GRPC_ADDR: "3002": must be host:port or :port`:                            {Addr: "3002"},
-		`VELOCITY_GRPC_TLS_CERT_FILE: "x": must be set together with`:                       {TLSCertFile: "x"},
-		`VELOCITY_GRPC_TLS_CERT_FILE: "x": cannot be loaded with its key`:                   {TLSCertFile: "x", TLSKeyFile: "y"},
-		`VELOCITY_GRPC_CLIENT_CA_FILE: "x": needs VELOCITY_GRPC_TLS_CERT_FILE`:              {ClientCAFile: "x"},
-		`VELOCITY_GRPC_CLIENT_CA_FILE: "` + empty + `": cannot be loaded: there is no cert`: {TLSCertFile: cert, TLSKeyFile: key, ClientCAFile: empty},
-		`VELOCITY_ENVOY_CONFIG: "x": is for the gRPC door, which needs VELOCITY_GRPC_ADDR`:  {RulesPath: "x"},
+		`GRPC_ADDR: "3002": must be host:port or :port`:                          {Addr: "3002"},
+		`GRPC_TLS_CERT_FILE: "x": must be set together with`:                     {TLSCertFile: "x"},
+		`GRPC_TLS_CERT_FILE: "x": cannot be loaded with its key`:                 {TLSCertFile: "x", TLSKeyFile: "y"},
+		`GRPC_CLIENT_CA_FILE: "x": needs GRPC_TLS_CERT_FILE`:                     {ClientCAFile: "x"},
+		`GRPC_CLIENT_CA_FILE: "` + empty + `": cannot be loaded: it has no cert`: {TLSCertFile: cert, TLSKeyFile: key, ClientCAFile: empty},
+		`ENVOY_CONFIG: "x": is for the gRPC listener, which needs GRPC_ADDR`:     {RulesPath: "x"},
+		`ENVOY_LIMITS: "quota": is for the gRPC listener, which needs GRPC_ADDR`: {Limits: "quota"},
+		`ENVOY_LIMITS: "Quota": must be bucket or quota`:                         {Addr: ":3002", Limits: "Quota"},
 	} {
 		require.ErrorContains(t, cfg.Validate(), want)
 	}
 	require.NoError(t, grpcenvoy.Config{}.Validate(), "off")
+	require.NoError(t, grpcenvoy.Config{Limits: "bucket"}.Validate(), "off, with the default of the environment")
+	require.NoError(t, grpcenvoy.Config{Addr: ":3002", Limits: "quota"}.Validate(), "without files: for limits in requests")
 	err := grpcenvoy.Config{Addr: "x", ClientCAFile: "x"}.Validate()
-	require.ErrorContains(t, err, "VELOCITY_GRPC_ADDR")
-	require.ErrorContains(t, err, "VELOCITY_GRPC_CLIENT_CA_FILE")
+	require.ErrorContains(t, err, "GRPC_ADDR")
+	require.ErrorContains(t, err, "GRPC_CLIENT_CA_FILE")
 
 	_, err = grpcenvoy.New(grpcenvoy.Config{Addr: ":0", RulesPath: filepath.Join(t.TempDir(), "none.yaml")}, newLimiter(nil), zap.NewNop())
-	require.ErrorContains(t, err, "VELOCITY_ENVOY_CONFIG: ")
+	require.ErrorContains(t, err, "ENVOY_CONFIG: ")
 }
 
 func TestConfig_exposed(t *testing.T) {

@@ -1,18 +1,28 @@
+// Package grpcenvoy serves Envoy's Rate Limit Service v3 over gRPC, with health checks and reflection.
+//
+// The policies that match them, or a configuration of envoyproxy/ratelimit, decide the descriptors of a request. All of them
+// pass, or none takes anything. If the store fails, the failure mode of the policy decides and the call does not return an
+// error, because Envoy by default lets a request pass whose call ends with an error. So an error means that nothing was taken,
+// unless the caller itself has left; a refund that fails after the takes is lost, and the takes are answered.
 package grpcenvoy
 
 import (
 	"context"
 	"errors"
 	"math"
+	"strings"
 	"sync"
 
 	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/velocity-limiter/velocity/internal/adapters/grpcenvoy/envoyconfig"
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/decision"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
@@ -20,21 +30,23 @@ import (
 type service struct {
 	rlsv3.UnimplementedRateLimitServiceServer
 	limiter   ports.Limiter
-	rules     *envoyconfig.Rules // nil: the policies alone
-	overrides *overrides
+	rules     *envoyconfig.Live // nil if only policies decide
+	overrides overrides
+	headers   decision.HeaderFamilies
 	log       *zap.Logger
-	tracer    ports.Tracer // nil: calls are not recorded
+	tracer    ports.Tracer // nil if calls are not traced
 	calls     sync.Pool    // of *call
 }
 
-func newService(limiter ports.Limiter, rules *envoyconfig.Rules, failure domain.FailureMode, log *zap.Logger) *service {
+func newService(limiter ports.Limiter, rules *envoyconfig.Live, options envoyconfig.Options, log *zap.Logger) *service {
 	return &service{
-		limiter: limiter, rules: rules, overrides: newOverrides(failure), log: log,
-		calls: sync.Pool{New: func() any { return new(call) }},
+		limiter: limiter, rules: rules, log: log,
+		overrides: overrides{options: options, rules: map[envoyconfig.Rate]*envoyconfig.Rule{}},
+		calls:     sync.Pool{New: func() any { return new(call) }},
 	}
 }
 
-// ShouldRateLimit decides the descriptors of a request, all of them or none.
+// ShouldRateLimit decides the descriptors of a request. All of them pass, or none takes anything.
 func (s *service) ShouldRateLimit(ctx context.Context, r *rlsv3.RateLimitRequest) (*rlsv3.RateLimitResponse, error) {
 	if s.tracer != nil {
 		return s.traced(ctx, r)
@@ -42,7 +54,7 @@ func (s *service) ShouldRateLimit(ctx context.Context, r *rlsv3.RateLimitRequest
 	return s.answer(ctx, r, nil)
 }
 
-// answer decides a request, and notes the decisions in its span if it has one.
+// answer decides a request, and records the decisions in span if it is not nil.
 func (s *service) answer(
 	ctx context.Context, r *rlsv3.RateLimitRequest, span ports.RequestSpan,
 ) (_ *rlsv3.RateLimitResponse, err error) {
@@ -55,7 +67,7 @@ func (s *service) answer(
 	if span != nil {
 		c.traceID = span.TraceID()
 	}
-	if err := c.plan(s, r); err != nil {
+	if err := c.resolve(s, r); err != nil {
 		return nil, err
 	}
 	if err := c.decide(ctx, s.limiter); err != nil {
@@ -64,11 +76,27 @@ func (s *service) answer(
 	if span != nil {
 		span.DecidedMany(c.answers)
 	}
-	return c.response(), nil
+	return c.response(s.headers), nil
 }
 
-// recovering turns a panic into an error: the reason goes to the log, never to the client. It is no interceptor, which
-// would cost each call two allocations.
+// Trace records each call that asks for a decision with t. Call it before Serve. Nil records nothing.
+func (s *Server) Trace(t ports.Tracer) { s.service.tracer = t }
+
+// traced is answer with a span, below that of W3C Trace Context. It ignores a traceparent that the call has twice.
+func (s *service) traced(ctx context.Context, r *rlsv3.RateLimitRequest) (*rlsv3.RateLimitResponse, error) {
+	parent := ""
+	if values := metadata.ValueFromIncomingContext(ctx, "traceparent"); len(values) == 1 {
+		parent = values[0]
+	}
+	state := strings.Join(metadata.ValueFromIncomingContext(ctx, "tracestate"), ",")
+	span := s.tracer.Call(ctx, strings.TrimPrefix(rlsv3.RateLimitService_ShouldRateLimit_FullMethodName, "/"), parent, state)
+	response, err := s.answer(span.Context(), r, span)
+	span.End(int(status.Code(err)))
+	return response, err
+}
+
+// recovering turns a panic into an error. The log has the reason, the client does not see it. An interceptor would do the same
+// with two more allocations for each call.
 func (s *service) recovering(err *error) {
 	if reason := recover(); reason != nil {
 		s.log.Error("a handler panicked", zap.Any("reason", reason), zap.Stack("stack"))
@@ -79,10 +107,10 @@ func (s *service) recovering(err *error) {
 // Bounds of a request.
 const (
 	maxDescriptors = 32
-	maxEntries     = domain.MaxDescriptorEntries
+	maxEntries     = policy.MaxDescriptorEntries
 )
 
-// check refuses what cannot be decided. The first two texts and their code are what envoyproxy/ratelimit answers.
+// check refuses invalid requests. The first two errors are those of envoyproxy/ratelimit.
 func check(r *rlsv3.RateLimitRequest) error {
 	descriptors := r.GetDescriptors()
 	switch {
@@ -115,23 +143,25 @@ func invalid(format string, args ...any) error {
 	return status.Errorf(codes.InvalidArgument, format, args...)
 }
 
-// refusal maps what the limiter returns to gRPC. The text of an error of the store may hold an address, and its cause may
-// be a time that was the store's: whether the caller's is over, its own context says.
+// refusal returns the gRPC error for an error of the limiter. The caller's context says whether the caller cancelled or its
+// deadline passed, since the store has deadlines of its own. The text of a store's error is not sent: it may have an address.
 func refusal(ctx context.Context, err error) error {
 	var field *domain.FieldError
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled):
-		return status.Error(codes.Canceled, "the caller has gone")
+		return status.Error(codes.Canceled, "the caller cancelled the call")
 	case ctx.Err() != nil:
-		return status.Error(codes.DeadlineExceeded, "the caller's time is over")
+		return status.Error(codes.DeadlineExceeded, "the caller's deadline has passed")
 	case errors.Is(err, domain.ErrInvalidRequest) && errors.As(err, &field):
 		return status.Error(codes.InvalidArgument, field.Error())
+	case errors.Is(err, ports.ErrCannotHold):
+		return status.Error(codes.Unimplemented, "the policy has a concurrency limit, and Envoy's rate limit service does not learn when a request ends")
 	case errors.Is(err, ports.ErrUnavailable), errors.Is(err, ports.ErrOverloaded), errors.Is(err, ports.ErrCorrupt):
-		return status.Error(codes.Unavailable, "the store does not answer; what was asked may or may not have been carried out")
+		return status.Error(codes.Unavailable, "the store does not answer; the request may or may not have been carried out")
 	default:
 		return status.Error(codes.Internal, "the request cannot be decided")
 	}
 }
 
-// clamped is a number of tokens as the protocol tells it.
+// clamped converts a number of tokens to the protocol's type.
 func clamped(n domain.Tokens) uint32 { return uint32(min(max(n, 0), math.MaxUint32)) }

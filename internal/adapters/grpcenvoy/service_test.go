@@ -18,7 +18,10 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/velocity-limiter/velocity/internal/adapters/grpcenvoy"
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/decision"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
@@ -34,9 +37,9 @@ const rules = `
 
 func TestShouldRateLimit_answersEachDescriptor(t *testing.T) {
 	c := service(t, newLimiter(nil), rules)
-	codes, r := ask(t, c, request(descriptor("two=a"), descriptor("free=a"), descriptor("stranger=a"), descriptor("five=a")))
+	codes, r := ask(t, c, request(descriptor("two=a"), descriptor("free=a"), descriptor("unknown=a"), descriptor("five=a")))
 	assert.Equal(t, "OK: OK OK OK OK", codes)
-	two, free, stranger := r.GetStatuses()[0], r.GetStatuses()[1], r.GetStatuses()[2]
+	two, free, unknown := r.GetStatuses()[0], r.GetStatuses()[1], r.GetStatuses()[2]
 	assert.Equal(t, "two", two.GetCurrentLimit().GetName())
 	assert.EqualValues(t, 2, two.GetCurrentLimit().GetRequestsPerUnit())
 	assert.Equal(t, rlsv3.RateLimitResponse_RateLimit_HOUR, two.GetCurrentLimit().GetUnit())
@@ -44,8 +47,8 @@ func TestShouldRateLimit_answersEachDescriptor(t *testing.T) {
 	assert.Equal(t, 30*time.Minute, two.GetDurationUntilReset().AsDuration())
 	assert.Nil(t, free.GetCurrentLimit())
 	assert.EqualValues(t, math.MaxUint32, free.GetLimitRemaining())
-	assert.Nil(t, stranger.GetCurrentLimit())
-	assert.Zero(t, stranger.GetLimitRemaining())
+	assert.Nil(t, unknown.GetCurrentLimit())
+	assert.Zero(t, unknown.GetLimitRemaining())
 
 	headers := map[string]string{}
 	for _, h := range r.GetResponseHeadersToAdd() {
@@ -55,6 +58,15 @@ func TestShouldRateLimit_answersEachDescriptor(t *testing.T) {
 		"X-RateLimit-Limit": "2", "X-RateLimit-Remaining": "1", "RateLimit": `"default";r=1;t=1800`,
 		"RateLimit-Policy": `"default";q=2;w=3600`,
 	}, headers)
+}
+
+func TestShouldRateLimit_headersOfTheFamiliesThatAreChosen(t *testing.T) {
+	_, r := ask(t, serviceOf(t, grpcenvoy.Config{Headers: decision.NoXRateLimit}, newLimiter(nil), rules), request(descriptor("two=a")))
+	var names []string
+	for _, h := range r.GetResponseHeadersToAdd() {
+		names = append(names, h.GetKey())
+	}
+	assert.ElementsMatch(t, []string{"RateLimit", "RateLimit-Policy"}, names)
 }
 
 func TestShouldRateLimit_takesAllOrNothing(t *testing.T) {
@@ -74,7 +86,7 @@ func TestShouldRateLimit_takesAllOrNothing(t *testing.T) {
 		{"five=a", "OVER_LIMIT: OVER_LIMIT"},
 		{"shady=a", "OK: OK"},
 		{"shady=a", "OK: OK"},
-		{"shady=a; two=c", "OK: OK OK"}, // what would be denied holds nobody up
+		{"shady=a; two=c", "OK: OK OK"}, // a denial in shadow mode stops no other
 	} {
 		var list []*ratelimitv3.RateLimitDescriptor
 		for text := range strings.SplitSeq(step.descriptors, "; ") {
@@ -102,10 +114,10 @@ func TestShouldRateLimit_hits(t *testing.T) {
 	}{
 		{0, descriptor("five=a"), "OK: OK", 4},                      // of the request, 0 is one
 		{2, descriptor("five=a"), "OK: OK", 2},                      // of the request
-		{2, own(0, false), "OK: OK", 2},                             // of the descriptor, 0 is a look
+		{2, own(0, false), "OK: OK", 2},                             // of the descriptor, 0 is a peek
 		{9, own(1, false), "OK: OK", 1},                             // the descriptor's goes first
 		{0, own(2, false), "OVER_LIMIT: OVER_LIMIT", 1},             // all or nothing
-		{0, own(2, true), "OK: OK", 3},                              // given back
+		{0, own(2, true), "OK: OK", 3},                              // refunded
 		{0, negative, "OK: OK", 4},                                  // one
 		{0, own(9, true), "OK: OK", 5},                              // never above the capacity
 		{0, own(6, false), "OVER_LIMIT: OVER_LIMIT", 5},             // can never pass
@@ -131,7 +143,7 @@ func TestShouldRateLimit_hits(t *testing.T) {
 	assert.Equal(t, "OK: OK", codes, "a look at a limit that lets nothing pass")
 }
 
-func TestShouldRateLimit_aDenialGivesNothingBack(t *testing.T) {
+func TestShouldRateLimit_aDenialRefundsNothing(t *testing.T) {
 	c := service(t, newLimiter(nil), rules)
 	_, _ = ask(t, c, request(descriptor("five=a")))
 	back := descriptor("five=a")
@@ -148,7 +160,7 @@ func TestShouldRateLimit_replaces(t *testing.T) {
 	for range 3 {
 		codes, r := ask(t, c, request(descriptor("two=a"), descriptor("instead=a")))
 		assert.Equal(t, "OK: OK OK", codes)
-		assert.Nil(t, r.GetStatuses()[0].GetCurrentLimit(), "the other one stands in its place")
+		assert.Nil(t, r.GetStatuses()[0].GetCurrentLimit(), "another rule replaces it")
 	}
 	codes, r := ask(t, c, request(descriptor("two=a")))
 	assert.Equal(t, "OK: OK", codes)
@@ -192,25 +204,25 @@ func TestShouldRateLimit_aRequestBringsItsLimit(t *testing.T) {
 	}
 }
 
-func policy(t *testing.T, capacity, refill domain.Tokens, per time.Duration) *domain.Policy {
+func newPolicy(t *testing.T, capacity, refill domain.Tokens, per time.Duration) *policy.Policy {
 	t.Helper()
-	limit, err := domain.NewLimit("burst", capacity, refill, per)
+	limit, err := domain.NewBucket("burst", capacity, refill, per)
 	require.NoError(t, err)
-	p := &domain.Policy{
-		Name: "logins", Match: domain.Match{Domain: "edge", Descriptor: []domain.DescriptorPattern{{Key: "ip"}}},
-		Limits: []domain.Limit{limit}, OnStoreFailure: domain.FailOpen,
+	p := &policy.Policy{
+		Name: "logins", Match: policy.Match{Domain: "edge", Descriptor: []policy.DescriptorPattern{{Key: "ip"}}},
+		Limits: []domain.Limit{limit}, OnStoreFailure: policy.FailOpen,
 	}
 	require.NoError(t, p.Compile())
 	return p
 }
 
 func TestShouldRateLimit_asksThePolicies(t *testing.T) {
-	l := newLimiter(policy(t, 10, 5, time.Second))
+	l := newLimiter(newPolicy(t, 10, 5, time.Second))
 	c := service(t, l, "")
 	_, r := ask(t, c, request(descriptor("ip=10.0.0.1, agent=x")))
 	require.Len(t, l.asked, 1)
 	assert.Equal(t, "edge", l.asked[0].Domain)
-	assert.Equal(t, []domain.DescriptorEntry{{Key: "ip", Value: "10.0.0.1"}, {Key: "agent", Value: "x"}}, l.asked[0].Descriptor)
+	assert.Equal(t, []policy.DescriptorEntry{{Key: "ip", Value: "10.0.0.1"}, {Key: "agent", Value: "x"}}, l.asked[0].Descriptor)
 	assert.True(t, l.asked[0].PolicyCost, "the policy says the cost where the request does not")
 	limit := r.GetStatuses()[0].GetCurrentLimit()
 	assert.Equal(t, "logins", limit.GetName())
@@ -221,16 +233,16 @@ func TestShouldRateLimit_asksThePolicies(t *testing.T) {
 
 func TestShouldRateLimit_outcomes(t *testing.T) {
 	for _, c := range []struct {
-		decision domain.Decision
+		decision decision.Decision
 		want     string
 		left     uint32
 	}{
-		{domain.Decision{Outcome: domain.OutcomeAllowed}, "OK: OK", 0},
-		{domain.Decision{Outcome: domain.OutcomeExempt}, "OK: OK", math.MaxUint32},
-		{domain.Decision{Outcome: domain.OutcomeBlocked, Shadow: true}, "OVER_LIMIT: OVER_LIMIT", 0},
-		{domain.Decision{Outcome: domain.OutcomeUnavailable}, "OVER_LIMIT: OVER_LIMIT", 0},
-		{domain.Decision{Outcome: domain.OutcomeDenied, Shadow: true}, "OK: OK", 0},
-		{domain.Decision{Outcome: domain.OutcomeDenied}, "OVER_LIMIT: OVER_LIMIT", 0},
+		{decision.Decision{Outcome: decision.OutcomeAllowed}, "OK: OK", 0},
+		{decision.Decision{Outcome: decision.OutcomeExempt}, "OK: OK", math.MaxUint32},
+		{decision.Decision{Outcome: decision.OutcomeBlocked, Shadow: true}, "OVER_LIMIT: OVER_LIMIT", 0},
+		{decision.Decision{Outcome: decision.OutcomeUnavailable}, "OVER_LIMIT: OVER_LIMIT", 0},
+		{decision.Decision{Outcome: decision.OutcomeDenied, Shadow: true}, "OK: OK", 0},
+		{decision.Decision{Outcome: decision.OutcomeDenied}, "OVER_LIMIT: OVER_LIMIT", 0},
 	} {
 		addr, _ := start(t, testConfig(), fixed{ports.Answer{Decision: c.decision}})
 		codes, r := ask(t, rlsv3.NewRateLimitServiceClient(dial(t, addr)), request(descriptor("a=b")))
@@ -267,7 +279,7 @@ func TestShouldRateLimit_refusesWithTheFieldsName(t *testing.T) {
 		{request(&ratelimitv3.RateLimitDescriptor{}), codes.InvalidArgument, "descriptors[0].entries: 0"},
 		{request(descriptor("a=b" + strings.Repeat(", a=b", 32))), codes.InvalidArgument, "descriptors[0].entries: 33"},
 		{request(descriptor("=b")), codes.InvalidArgument, "descriptors[0].entries[0].key: must not be empty"},
-		{request(unit), codes.InvalidArgument, "descriptors.limit.unit: UNKNOWN: is no unit of time"},
+		{request(unit), codes.InvalidArgument, "descriptors.limit.unit: UNKNOWN: is not a unit of time"},
 		{request(rate), codes.InvalidArgument, "the nearest rate that fits is"},
 		{request(large), codes.ResourceExhausted, "received message larger than max"},
 	} {
@@ -289,6 +301,7 @@ func TestShouldRateLimit_errorsNameNoAddress(t *testing.T) {
 		{fmt.Errorf("%w: 10.1.2.3:6379: %w", ports.ErrUnavailable, context.DeadlineExceeded), codes.Unavailable},
 		{fmt.Errorf("%w: 10.1.2.3:6379: %w", ports.ErrUnavailable, context.Canceled), codes.Unavailable},
 		{&domain.FieldError{Kind: domain.ErrInvalidRequest, Field: "key", Reason: "must not be empty"}, codes.InvalidArgument},
+		{fmt.Errorf("policy api at 10.1.2.3: %w", ports.ErrCannotHold), codes.Unimplemented},
 		{errors.New("10.1.2.3:6379"), codes.Internal},
 	} {
 		l := newLimiter(nil)

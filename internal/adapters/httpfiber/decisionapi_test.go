@@ -13,6 +13,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
+	"github.com/velocity-limiter/velocity/internal/domain/decision"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
@@ -27,7 +30,7 @@ func TestCheck_answersInTheDocumentedShape(t *testing.T) {
 	uneven.Limits[0].RetryAfter += time.Microsecond
 	uneven.Limits[0].ResetAfter += time.Microsecond
 	for name, c := range map[string]struct {
-		decision domain.Decision
+		decision decision.Decision
 		want     string
 	}{
 		"allowed": {decided(t, 9, 1, true), `{"allowed":true,"policy":"default","limit":10,"remaining":9,
@@ -45,7 +48,7 @@ func TestCheck_answersInTheDocumentedShape(t *testing.T) {
 		"in debt": {decided(t, -5, 0, true), `{"allowed":true,"policy":"default","limit":10,"remaining":-5,
 			"retry_after_ms":0,"reset_after_ms":3000,"mode":"enforce","store":"memory","limits":[{"name":"burst",
 			"allowed":true,"limit":10,"remaining":-5,"retry_after_ms":0,"reset_after_ms":3000}]}`},
-		"fell back open": {fellBack(t, domain.OutcomeAllowed), `{"allowed":true,"policy":"default","limit":10,
+		"fell back open": {fellBack(t, decision.OutcomeAllowed), `{"allowed":true,"policy":"default","limit":10,
 			"retry_after_ms":0,"mode":"enforce","store":"fallback","limits":[{"name":"burst",
 			"allowed":true,"limit":10,"retry_after_ms":0}]}`},
 	} {
@@ -55,36 +58,36 @@ func TestCheck_answersInTheDocumentedShape(t *testing.T) {
 			assert.Equal(t, 200, got.status)
 			assert.Equal(t, "application/json", got.header.Get("Content-Type"))
 			assert.JSONEq(t, c.want, got.body)
-			assert.Empty(t, got.header.Get("RateLimit"), "the headers belong to the doors that a client walks through")
+			assert.Empty(t, got.header.Get("RateLimit"), "the headers would be about the caller")
 		})
 	}
 }
 
 func TestCheck_asksWhatTheBodySays(t *testing.T) {
-	tenant := domain.KeySource{Kind: domain.SourceHeader, Name: "x-tenant"}
+	tenant := clientkey.Source{Kind: clientkey.SourceHeader, Name: "x-tenant"}
 	for name, c := range map[string]struct {
 		path, body string
-		want       domain.Request
+		want       policy.Request
 		tenant     string
 	}{
-		"defaults": {"/v1/check", `{"key":"alice"}`, domain.Request{Policy: "default", Key: "alice", Cost: 1}, ""},
+		"defaults": {"/v1/check", `{"key":"alice"}`, policy.Request{Policy: "default", Key: "alice", Cost: 1, HoldsPermit: true, Estimated: true}, ""},
 		"everything": {
 			"/v1/check",
 			"\n{ \"cost\": 7, \"attributes\":{\"header:X-Tenant\":\"acme\",\"ip\":\"203.0.113.7\"}, \"key\":\"\\u0061\\n{}\", \"policy\":\"search\"}\n",
-			domain.Request{Policy: "search", Key: "a\n{}", Cost: 7, Client: netip.MustParseAddr("203.0.113.7")},
+			policy.Request{Policy: "search", Key: "a\n{}", Cost: 7, Client: netip.MustParseAddr("203.0.113.7"), HoldsPermit: true},
 			"acme",
 		},
-		"peek":     {"/v1/check", `{"key":"a","cost":0}`, domain.Request{Policy: "default", Key: "a"}, ""},
-		"escaped":  {"/v1/check", `{"\u006bey":"a"}`, domain.Request{Policy: "default", Key: "a", Cost: 1}, ""},
-		"greatest": {"/v1/check", `{"key":"a","cost":2147483647}`, domain.Request{Policy: "default", Key: "a", Cost: 1<<31 - 1}, ""},
-		"refund":   {"/v1/refund", `{"key":"a"}`, domain.Request{Op: domain.OpRefund, Policy: "default", Key: "a", Cost: 1}, ""},
-		"charge":   {"/v1/charge", `{"key":"a","cost":9}`, domain.Request{Op: domain.OpCharge, Policy: "default", Key: "a", Cost: 9}, ""},
+		"peek":     {"/v1/check", `{"key":"a","cost":0}`, policy.Request{Policy: "default", Key: "a", HoldsPermit: true}, ""},
+		"escaped":  {"/v1/check", `{"\u006bey":"a"}`, policy.Request{Policy: "default", Key: "a", Cost: 1, HoldsPermit: true, Estimated: true}, ""},
+		"greatest": {"/v1/check", `{"key":"a","cost":2147483647}`, policy.Request{Policy: "default", Key: "a", Cost: 1<<31 - 1, HoldsPermit: true}, ""},
+		"refund":   {"/v1/refund", `{"key":"a"}`, policy.Request{Op: domain.OpRefund, Policy: "default", Key: "a", Cost: 1}, ""},
+		"charge":   {"/v1/charge", `{"key":"a","cost":9}`, policy.Request{Op: domain.OpCharge, Policy: "default", Key: "a", Cost: 9}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var asked domain.Request
+			var asked policy.Request
 			var value string
 			var missing error
-			addr := start(t, testConfig(), limiterFunc(func(req domain.Request) (d domain.Decision, err error) {
+			addr := start(t, testConfig(), limiterFunc(func(req policy.Request) (d decision.Decision, err error) {
 				asked = req
 				value, missing = req.Lookup(tenant)
 				return decided(t, 9, 1, true), nil
@@ -92,6 +95,7 @@ func TestCheck_asksWhatTheBodySays(t *testing.T) {
 			require.Equal(t, 200, post(t, addr, c.path, c.body).status)
 			assert.NotEmpty(t, asked.ID)
 			asked.Lookup, asked.ID = nil, ""
+			c.want.Trusted = true // the caller says what conditions ask for
 			assert.Equal(t, c.want, asked)
 			assert.Equal(t, c.tenant, value)
 			if c.tenant == "" {
@@ -107,8 +111,8 @@ func TestCheck_namesTheAttributeThatIsMissing(t *testing.T) {
 		"header:x-tenant": "attributes.header:x-tenant: must be given: a limit of the policy counts by it",
 		"ip":              "attributes.ip: must be given: a limit of the policy counts by it",
 	} {
-		addr := start(t, testConfig(), limiterFunc(func(domain.Request) (domain.Decision, error) {
-			return domain.Decision{}, &domain.FieldError{Kind: domain.ErrInvalidRequest, Field: field, Reason: "must not be empty"}
+		addr := start(t, testConfig(), limiterFunc(func(policy.Request) (decision.Decision, error) {
+			return decision.Decision{}, &domain.FieldError{Kind: domain.ErrInvalidRequest, Field: field, Reason: "must not be empty"}
 		}))
 		for _, path := range []string{"/v1/check", "/v1/checks"} {
 			body := `{"policy":"search"}`
@@ -120,29 +124,29 @@ func TestCheck_namesTheAttributeThatIsMissing(t *testing.T) {
 	}
 }
 
-func TestCheck_tellsOfEveryOutcome(t *testing.T) {
+func TestCheck_reportsEveryOutcome(t *testing.T) {
 	allowed, denied := decided(t, 9, 1, true), decided(t, 0, 1, false)
 	shadow := denied
 	shadow.Shadow = true
 	partly := denied
 	partly.Limits = append(slices.Clone(denied.Limits), domain.LimitStatus{Name: "tenant", Allowed: true, Capacity: 200, LevelUnknown: true})
 	for name, c := range map[string]struct {
-		decision domain.Decision
+		decision decision.Decision
 		want     []string
 	}{
 		"enforced": {allowed, []string{`"allowed":true`, `"mode":"enforce"`}},
 		"shadow":   {shadow, []string{`"allowed":true`, `"mode":"shadow"`, `"name":"burst","allowed":false`}},
 		"blocked": {
-			domain.Decision{Outcome: domain.OutcomeBlocked, Policy: "search", Store: domain.StorePolicy},
+			decision.Decision{Outcome: decision.OutcomeBlocked, Policy: "search", Store: decision.StorePolicy},
 			[]string{`{"allowed":false,"policy":"search","mode":"enforce","store":"policy","limits":[]}`},
 		},
 		"exempt": {
-			domain.Decision{Outcome: domain.OutcomeExempt, Policy: "search", Store: domain.StorePolicy},
+			decision.Decision{Outcome: decision.OutcomeExempt, Policy: "search", Store: decision.StorePolicy},
 			[]string{`{"allowed":true,"policy":"search","mode":"enforce","store":"policy","limits":[]}`},
 		},
 		"a limit that was not looked at": {partly, []string{`{"name":"tenant","allowed":true,"limit":200,"retry_after_ms":0}]`}},
 		"a store that fails, in shadow": {
-			domain.Decision{Outcome: domain.OutcomeUnavailable, Shadow: true, Policy: "search", Store: domain.StoreFallback},
+			decision.Decision{Outcome: decision.OutcomeUnavailable, Shadow: true, Policy: "search", Store: decision.StoreFallback},
 			[]string{`"allowed":true`},
 		},
 	} {
@@ -169,10 +173,10 @@ var badBodies = map[string]struct {
 	"null":                 {`null`, 400, "body: must be an object"},
 	"trailing data":        {`{"key":"a"}{}`, 400, "after its end"},
 	"trailing garbage":     {`{"key":"a"} x`, 400, "after its end"},
-	"unknown field":        {`{"key":"a","keys":1}`, 400, "keys: is no known field"},
-	"field in other case":  {`{"Key":"a"}`, 400, "Key: is no known field"},
-	"repeated field":       {`{"key":"a","key":"a"}`, 400, "key: stands twice"},
-	"repeated by escape":   {`{"key":"a","\u006bey":"a"}`, 400, "key: stands twice"},
+	"unknown field":        {`{"key":"a","keys":1}`, 400, "keys: is not a known field"},
+	"field in other case":  {`{"Key":"a"}`, 400, "Key: is not a known field"},
+	"repeated field":       {`{"key":"a","key":"a"}`, 400, "key: is repeated"},
+	"repeated by escape":   {`{"key":"a","\u006bey":"a"}`, 400, "key: is repeated"},
 	"key is a number":      {`{"key":1}`, 400, "key: must be a string"},
 	"key is null":          {`{"key":null}`, 400, "key: must be a string"},
 	"policy is an array":   {`{"policy":[],"key":"a"}`, 400, "policy: must be a string"},
@@ -181,15 +185,15 @@ var badBodies = map[string]struct {
 	"cost has an exponent": {`{"key":"a","cost":1e3}`, 400, "cost: must be a whole number"},
 	"cost is true":         {`{"key":"a","cost":true}`, 400, "cost: must be a whole number"},
 	"deeply nested":        {`{"key":` + strings.Repeat("[", 30_000), 400, "key: must be a string"},
-	"not UTF-8":            {"{\"key\":\"\xff\"}", 400, "body: is not JSON"},
-	"lone surrogate":       {`{"key":"\ud800"}`, 400, "body: is not JSON"},
+	"not UTF-8":            {"{\"key\":\"\xff\"}", 400, "key: is not UTF-8"},
+	"lone surrogate":       {`{"key":"\ud800"}`, 400, "key: has half of a surrogate pair"},
 	"attributes no object": {`{"key":"a","attributes":[]}`, 400, "attributes: must be an object"},
 	"attribute no string":  {`{"key":"a","attributes":{"header:x":1}}`, 400, "attributes.header:x: must be a string"},
 	"attribute unknown":    {`{"key":"a","attributes":{"color":"x"}}`, 400, "attributes.color: must be named"},
-	"attribute twice":      {`{"key":"a","attributes":{"header:X":"1","header:x":"2"}}`, 400, "attributes.header:x: stands twice"},
+	"attribute twice":      {`{"key":"a","attributes":{"header:X":"1","header:x":"2"}}`, 400, "attributes.header:x: is repeated"},
 	"attribute no address": {`{"key":"a","attributes":{"ip":"x"}}`, 422, "attributes.ip: is no address"},
 	"too many attributes":  {manyAttributes(33), 422, "attributes: holds more than 32"},
-	"attribute of no key":  {`{"key":"a","attributes":{"global":"x"}}`, 400, "attributes.global: must be named ip, header:NAME, cookie:NAME or query:NAME"},
+	"attribute of no key":  {`{"key":"a","attributes":{"global":"x"}}`, 400, "attributes.global: must be named ip, header:NAME, cookie:NAME, query:NAME or claim:NAME"},
 	"empty key":            {`{"key":""}`, 422, "key: must not be empty"},
 	"empty policy":         {`{"key":"a","policy":""}`, 422, "policy: must not be empty"},
 	"negative cost":        {`{"key":"a","cost":-1}`, 422, "cost: -1: must be from"},
@@ -206,9 +210,9 @@ func manyAttributes(n int) string {
 }
 
 func TestCheck_badBodiesNameTheField(t *testing.T) {
-	addr := start(t, testConfig(), limiterFunc(func(domain.Request) (domain.Decision, error) {
+	addr := start(t, testConfig(), limiterFunc(func(policy.Request) (decision.Decision, error) {
 		t.Error("a bad body reached the limiter")
-		return domain.Decision{}, nil
+		return decision.Decision{}, nil
 	}))
 	for _, path := range []string{"/v1/check", "/v1/refund", "/v1/charge"} {
 		for name, c := range badBodies {
@@ -239,8 +243,8 @@ func TestCheck_errorsOfTheLimiter(t *testing.T) {
 		"store": {fmt.Errorf("%w: 10.1.2.3", ports.ErrUnavailable), 503, "may or may not have been carried out"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			addr := start(t, testConfig(), limiterFunc(func(domain.Request) (domain.Decision, error) {
-				return domain.Decision{}, c.err
+			addr := start(t, testConfig(), limiterFunc(func(policy.Request) (decision.Decision, error) {
+				return decision.Decision{}, c.err
 			}))
 			for _, path := range []string{"/v1/check", "/v1/refund", "/v1/charge"} {
 				got := post(t, addr, path, `{"key":"a"}`)
@@ -254,7 +258,7 @@ func TestCheck_errorsOfTheLimiter(t *testing.T) {
 }
 
 func TestCheck_closedPolicyIs503WithRetryAfter(t *testing.T) {
-	addr := start(t, testConfig(), always(fellBack(t, domain.OutcomeUnavailable)))
+	addr := start(t, testConfig(), always(fellBack(t, decision.OutcomeUnavailable)))
 	got := post(t, addr, "/v1/check", `{"key":"a"}`)
 	assert.Equal(t, 503, got.status)
 	assert.Equal(t, "1", got.header.Get("Retry-After"))
@@ -264,13 +268,13 @@ func TestCheck_closedPolicyIs503WithRetryAfter(t *testing.T) {
 func TestChecks_answerInOrderWithProblemsInPlace(t *testing.T) {
 	left := domain.Tokens(3)
 	var asked []string
-	addr := start(t, testConfig(), limiterFunc(func(req domain.Request) (domain.Decision, error) {
+	addr := start(t, testConfig(), limiterFunc(func(req policy.Request) (decision.Decision, error) {
 		asked = append(asked, req.Key)
 		switch req.Policy {
 		case "nope":
-			return domain.Decision{}, ports.ErrUnknownPolicy
+			return decision.Decision{}, ports.ErrUnknownPolicy
 		case "closed":
-			return fellBack(t, domain.OutcomeUnavailable), nil
+			return fellBack(t, decision.OutcomeUnavailable), nil
 		}
 		left -= req.Cost
 		return decided(t, left, req.Cost, true), nil
@@ -306,26 +310,23 @@ func TestChecks_answerInOrderWithProblemsInPlace(t *testing.T) {
 }
 
 func TestChecks_badBodiesFailTheWholeCall(t *testing.T) {
-	addr := start(t, testConfig(), limiterFunc(func(domain.Request) (domain.Decision, error) {
+	addr := start(t, testConfig(), limiterFunc(func(policy.Request) (decision.Decision, error) {
 		t.Error("a bad body reached the limiter")
-		return domain.Decision{}, nil
+		return decision.Decision{}, nil
 	}))
 	many := func(n int) string { return `{"checks":[` + strings.Repeat(`{"key":"a"},`, n-1) + `{"key":"a"}]}` }
 	for body, c := range map[string]struct {
 		status int
 		detail string
 	}{
-		`{}`:                                  {400, "checks: is missing"},
-		`[]`:                                  {400, "body: must be an object"},
-		`{"checks":{}}`:                       {400, "checks: must be an array"},
-		`{"checks":[{"key":"a"}],"x":1}`:      {400, "x: is no known field"},
-		`{"checks":[],"checks":[]}`:           {400, "checks: stands twice"},
-		`{"checks":[{"key":"a"},7]}`:          {400, "checks[1]: must be an object"},
-		`{"checks":[{"key":"a"},{"k":1}]}`:    {400, "checks[1].k: is no known field"},
-		`{"checks":[{"key":"a","cost":1.5}]}`: {400, "checks[0].cost: must be a whole number"},
-		`{"checks":[{"key":"a"}`:              {400, "JSON"},
-		`{"checks":[{"key":"a"}]} 1`:          {400, "after its end"},
-		many(1001):                            {422, "checks: holds more than 1000"},
+		`{}`:                             {400, "checks: is missing"},
+		`[]`:                             {400, "body: must be an object"},
+		`{"checks":{}}`:                  {400, "checks: must be an array"},
+		`{"checks":[{"key":"a"}],"x":1}`: {400, "x: is not a known field"},
+		`{"checks":[],"checks":[]}`:      {400, "checks: is repeated"},
+		`{"checks":[{"key":"a"}`:         {400, "JSON"},
+		`{"checks":[{"key":"a"}]} 1`:     {400, "after its end"},
+		many(1001):                       {422, "checks: holds more than 1000"},
 	} {
 		got := post(t, addr, "/v1/checks", body)
 		assert.Equal(t, c.status, got.status, body[:min(len(body), 80)])
@@ -333,9 +334,50 @@ func TestChecks_badBodiesFailTheWholeCall(t *testing.T) {
 	}
 }
 
+// TestChecks_aWrongCheckIsAProblemInItsPlace: each body that /v1/check refuses is refused alike among others.
+func TestChecks_aWrongCheckIsAProblemInItsPlace(t *testing.T) {
+	addr := start(t, testConfig(), limiterFunc(func(req policy.Request) (decision.Decision, error) {
+		assert.Equal(t, "right", req.Key, "a wrong check reached the limiter")
+		return decided(t, 9, 1, true), nil
+	}))
+	for name, c := range badBodies {
+		if !json.Valid([]byte(c.body)) {
+			continue // it would end the array
+		}
+		got := post(t, addr, "/v1/checks", `{"checks":[{"key":"right"},`+c.body+`,{"key":"right"}]}`)
+		require.Equal(t, 200, got.status, "%s: %s", name, got.body)
+		var body struct {
+			Results []struct {
+				Allowed          bool
+				Status           int
+				Detail, Instance string
+			}
+		}
+		require.NoError(t, json.Unmarshal([]byte(got.body), &body), name)
+		require.Len(t, body.Results, 3, name)
+		assert.True(t, body.Results[0].Allowed, name)
+		assert.True(t, body.Results[2].Allowed, name)
+		assert.Equal(t, c.status, body.Results[1].Status, name)
+		assert.Contains(t, body.Results[1].Detail, strings.Replace(c.detail, "body: ", "check: ", 1), name)
+		assert.Equal(t, "/v1/checks#/checks/1", body.Results[1].Instance, name)
+	}
+}
+
+func TestChecks_aLongKeyIsTheSameAloneAndAmongOthers(t *testing.T) {
+	addr := start(t, testConfig(), always(decided(t, 9, 1, true)))
+	for length, status := range map[int]int{60_000: 200, 64<<10 - len(`{"key":""}`): 200, 64<<10 - len(`{"key":""}`) + 1: 413, 100_000: 413} {
+		check := `{"key":"` + strings.Repeat("a", length) + `"}`
+		assert.Equal(t, status, post(t, addr, "/v1/check", check).status, length)
+		got := post(t, addr, "/v1/checks", `{"checks":[{"key":"b"},`+check+`]}`)
+		require.Equal(t, 200, got.status, length)
+		assert.Equal(t, status == 413, strings.Contains(got.body, `"status":413,"detail":"check: must be at most 65536 bytes"`), length)
+		assert.Equal(t, status == 200, strings.Count(got.body, `"allowed":true,"policy"`) == 2, length)
+	}
+}
+
 func TestChecks_takesNoneAndAThousand(t *testing.T) {
 	n := 0
-	addr := start(t, testConfig(), limiterFunc(func(domain.Request) (domain.Decision, error) {
+	addr := start(t, testConfig(), limiterFunc(func(policy.Request) (decision.Decision, error) {
 		n++
 		return decided(t, 9, 1, true), nil
 	}))
@@ -408,29 +450,98 @@ func TestDecisionAPI_protectedWithoutToken(t *testing.T) {
 	for name, c := range map[string]struct {
 		peer    string
 		trusted []string
-		headers []string
 		status  int
 	}{
-		"this machine":              {"127.0.0.1", nil, nil, 200},
-		"this machine, IPv6":        {"::1", nil, nil, 200},
-		"this machine, mapped":      {"::ffff:127.0.0.1", nil, nil, 200},
-		"a trusted proxy":           {"10.1.1.1", []string{"private"}, nil, 200},
-		"anyone else":               {"203.0.113.7", []string{"private"}, nil, 403},
-		"this machine for another":  {"127.0.0.1", nil, []string{"X-Forwarded-For", "127.0.0.1"}, 403},
-		"trusted proxy for another": {"10.1.1.1", []string{"private"}, []string{"X-Forwarded-For", "203.0.113.7"}, 403},
-		"forwarded, but empty":      {"127.0.0.1", nil, []string{"X-Forwarded-For", ""}, 403},
-		"a token that is not set":   {"203.0.113.7", nil, []string{"Authorization", "Bearer x"}, 403},
+		"this machine":         {"127.0.0.1", nil, 200},
+		"this machine, IPv6":   {"::1", nil, 200},
+		"this machine, mapped": {"::ffff:127.0.0.1", nil, 200},
+		"a trusted proxy":      {"10.1.1.1", []string{"private"}, 200},
+		"anyone else":          {"203.0.113.7", []string{"private"}, 403},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := testConfig()
 			cfg.TrustedProxies = c.trusted
 			addr := startFor(t, c.peer, cfg, always(decided(t, 9, 1, true)))
-			got := call(t, "POST", "http://"+addr+"/v1/check", `{"key":"a"}`,
-				append(c.headers, "Content-Type", "application/json")...)
+			got := post(t, addr, "/v1/check", `{"key":"a"}`)
 			assert.Equal(t, c.status, got.status)
 			if c.status == 403 {
 				assert.Contains(t, got.problem(t)["detail"], "VELOCITY_API_TOKEN")
 			}
 		})
+	}
+}
+
+// checkFrom is a POST of a check over HTTP/1.1, with these lines in place of Host.
+func checkFrom(target, version, lines string) string {
+	const body = `{"key":"a"}`
+	return fmt.Sprintf("POST %s HTTP/%s\r\n%sContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", target, version, lines, len(body), body)
+}
+
+// protectedPaths are those of the decision API.
+var protectedPaths = []string{"/v1/check", "/v1/checks", "/v1/refund", "/v1/charge"}
+
+func TestDecisionAPI_withoutTokenForwardedRequestsAreRefused(t *testing.T) {
+	cfg := testConfig()
+	cfg.TrustedProxies = []string{"private"}
+	reached := 0
+	limiter := limiterFunc(func(policy.Request) (decision.Decision, error) {
+		reached++
+		return decided(t, 9, 1, true), nil
+	})
+	for _, peer := range []string{"127.0.0.1", "10.1.1.1"} {
+		addr := startFor(t, peer, cfg, limiter)
+		for _, line := range []string{
+			"X-Forwarded-For: 203.0.113.7", "X-Forwarded-For: 127.0.0.1", "X-Forwarded-For:", "x-forwarded-for: 203.0.113.7",
+			"X-Forwarded-Host: api.example.com", "X-Forwarded-Proto: https", "X-Forwarded-Port: 443", "X-Forwarded-Server: a",
+			"X-Forwarded-Prefix: /x", "X-Real-IP: 203.0.113.7", "X-Real-Ip:", "Forwarded: for=203.0.113.7", "Forwarded:",
+			"Via: 1.1 proxy", "X-Original-URI: /v1/check", "X-Original-Forwarded-For: 203.0.113.7", "X-Envoy-External-Address: 203.0.113.7",
+			"X-Client-IP: 203.0.113.7", "True-Client-IP: 203.0.113.7", "CF-Connecting-IP: 203.0.113.7", "CDN-Loop: a",
+			"X-Cluster-Client-Ip: 203.0.113.7",
+		} {
+			for _, path := range protectedPaths {
+				got := exchange(t, addr, checkFrom(path, "1.1", "Host: localhost\r\n"+line+"\r\n"), 1)[0]
+				assert.Equal(t, 403, got.status, "%s %s", path, line)
+				assert.Contains(t, got.problem(t)["detail"], "VELOCITY_API_TOKEN")
+				name, _, _ := strings.Cut(line, ":")
+				assert.Contains(t, strings.ToLower(got.problem(t)["detail"].(string)), strings.ToLower(name), "it names the header")
+			}
+		}
+		got := exchange(t, addr, checkFrom("/v1/check", "1.0", "Host: localhost\r\n"), 1)[0]
+		assert.Equal(t, 403, got.status)
+		assert.Contains(t, got.problem(t)["detail"], "HTTP/1.0")
+	}
+	assert.Zero(t, reached)
+}
+
+func TestDecisionAPI_withoutTokenTheHostIsThisMachineOrAnAddress(t *testing.T) {
+	addr := start(t, testConfig(), always(decided(t, 9, 1, true)))
+	for host, status := range map[string]int{
+		"localhost": 200, "localhost:3000": 200, "LOCALHOST.": 200, "127.0.0.1:3000": 200, "[::1]:3000": 200, "192.0.2.7": 200,
+		"evil.example": 403, "evil.example:3000": 403, "localhost.evil.example": 403, "velocity": 403,
+	} {
+		got := exchange(t, addr, checkFrom("/v1/check", "1.1", "Host: "+host+"\r\n"), 1)[0]
+		assert.Equal(t, status, got.status, host)
+		if status == 403 {
+			detail := got.problem(t)["detail"]
+			assert.Contains(t, detail, "VELOCITY_API_TOKEN", host)
+			assert.Contains(t, detail, "Host is neither localhost nor an address", host)
+		}
+	}
+	for target, status := range map[string]int{
+		"http://localhost/v1/check": 200, "http://evil.example/v1/check": 403,
+	} {
+		assert.Equal(t, status, exchange(t, addr, checkFrom(target, "1.1", "Host: localhost\r\n"), 1)[0].status, target)
+	}
+	assert.Equal(t, 403, exchange(t, addr, checkFrom("http://localhost/v1/check", "1.1", "Host: evil.example\r\n"), 1)[0].status)
+}
+
+// TestDecisionAPI_withATokenProxiesMayForward: the token says enough.
+func TestDecisionAPI_withATokenProxiesMayForward(t *testing.T) {
+	cfg := testConfig()
+	cfg.APIToken = "s3cret-token"
+	addr := startFor(t, "203.0.113.7", cfg, always(decided(t, 9, 1, true)))
+	lines := "Host: velocity.example\r\nVia: 1.1 proxy\r\nX-Forwarded-For: 192.0.2.1\r\nAuthorization: Bearer s3cret-token\r\n"
+	for _, version := range []string{"1.0", "1.1"} {
+		assert.Equal(t, 200, exchange(t, addr, checkFrom("/v1/check", version, lines), 1)[0].status)
 	}
 }

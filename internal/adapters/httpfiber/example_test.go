@@ -10,41 +10,43 @@ import (
 
 	"github.com/velocity-limiter/velocity/internal/adapters/httpfiber"
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/decision"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
 // oneBucket stands for the real limiter: one bucket for everybody, which does not refill.
 type oneBucket struct {
 	limit  domain.Limit
-	bucket domain.Bucket
+	bucket domain.State
 }
 
-func (o *oneBucket) Decide(_ context.Context, req domain.Request) (domain.Decision, error) {
-	buckets := []domain.Bucket{o.bucket}
-	verdict, _ := domain.Apply(req.Op, req.Cost, []domain.Limit{o.limit}, buckets, 0)
+func (o *oneBucket) Decide(_ context.Context, req policy.Request) (decision.Decision, error) {
+	buckets := []domain.State{o.bucket}
+	verdict, _ := domain.Apply(domain.Operation{Op: req.Op, Cost: req.Cost}, []domain.Limit{o.limit}, buckets, nil, 0)
 	o.bucket = buckets[0]
-	d := domain.Decision{
-		Policy: "default", Store: domain.StoreMemory, LevelKnown: true,
-		Limits: []domain.LimitStatus{o.limit.Status(o.bucket, 0, req.Cost, verdict == domain.Allowed)},
+	d := decision.Decision{
+		Policy: "default", Store: decision.StoreMemory, LevelKnown: true,
+		Limits: []domain.LimitStatus{o.limit.Status(o.bucket, 0, req.Cost, 0, verdict == domain.Allowed)},
 	}
 	if verdict == domain.Allowed {
-		d.Outcome = domain.OutcomeAllowed
+		d.Outcome = decision.OutcomeAllowed
 	}
 	return d, nil
 }
 
-func (o *oneBucket) DecideMany(ctx context.Context, reqs []domain.Request, answers []ports.Answer) {
+func (o *oneBucket) DecideMany(ctx context.Context, reqs []policy.Request, answers []ports.Answer) {
 	for i := range reqs {
 		answers[i].Decision, answers[i].Err = o.Decide(ctx, reqs[i])
 	}
 }
 
-func (o *oneBucket) DecideTogether(ctx context.Context, reqs []domain.Request, answers []ports.Answer) {
+func (o *oneBucket) DecideAtomic(ctx context.Context, reqs []policy.Request, answers []ports.Answer) {
 	o.DecideMany(ctx, reqs, answers)
 }
 
 func ExampleRateLimitMiddleware() {
-	limit, err := domain.NewLimit("burst", 2, 1, time.Minute)
+	limit, err := domain.NewBucket("burst", 2, 1, time.Minute)
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -10,16 +10,17 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
-	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/decision"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
 )
 
 // startForwardAuth serves to a trusted proxy, and notes what is decided.
-func startForwardAuth(t *testing.T, d domain.Decision) (addr string, w *witness) {
+func startForwardAuth(t *testing.T, d decision.Decision) (addr string, w *recorder) {
 	t.Helper()
-	w = new(witness)
+	w = new(recorder)
 	cfg := testConfig()
 	cfg.TrustedProxies = []string{"loopback"}
-	return start(t, cfg, limiterFunc(func(req domain.Request) (domain.Decision, error) {
+	return start(t, cfg, limiterFunc(func(req policy.Request) (decision.Decision, error) {
 		w.decide(req)
 		return d, nil
 	})), w
@@ -55,8 +56,8 @@ func TestForwardAuth_whatEachProxySays(t *testing.T) {
 			"PROPFIND api.example.com /orders/7 192.0.2.7",
 		},
 		"Envoy, root":           {"GET /v1/forward-auth/ HTTP/1.1\r\nHost: a\r\n", "GET a / 127.0.0.1"},
-		"the door, spelled":     {"GET /v1/./forward%2dauth HTTP/1.1\r\nHost: a\r\nX-Forwarded-Uri: /x\r\n", "GET a /x 127.0.0.1"},
-		"HEAD":                  {"GET /v1/forward-auth HTTP/1.1\r\nHost: a\r\nX-Forwarded-Method: HEAD\r\nX-Forwarded-Uri: /x\r\n", "GET a /x 127.0.0.1"},
+		"another spelling":      {"GET /v1/./forward%2dauth HTTP/1.1\r\nHost: a\r\nX-Forwarded-Uri: /x\r\n", "GET a /x 127.0.0.1"},
+		"HEAD":                  {"GET /v1/forward-auth HTTP/1.1\r\nHost: a\r\nX-Forwarded-Method: HEAD\r\nX-Forwarded-Uri: /x\r\n", "HEAD a /x 127.0.0.1"},
 		"two that agree":        {"GET /v1/forward-auth/x HTTP/1.1\r\nHost: a\r\nX-Forwarded-Uri: /./x\r\nX-Original-URL: http://a/x\r\n", "GET a /x 127.0.0.1"},
 		"the host of the proxy": {"GET /v1/forward-auth HTTP/1.1\r\nHost: own\r\nX-Original-URI: /x\r\n", "GET own /x 127.0.0.1"},
 	} {
@@ -89,8 +90,8 @@ func TestForwardAuth_contradictionsAreRefused(t *testing.T) {
 		"a list of hosts":          {"", "X-Forwarded-Uri: /a\r\nX-Forwarded-Host: a, b\r\n", "X-Forwarded-Host"},
 		"no path":                  {"", "X-Forwarded-Uri: a\r\n", "X-Forwarded-Uri"},
 		"a URL for a URI":          {"", "X-Forwarded-Uri: http://x/a\r\n", "X-Forwarded-Uri"},
-		"out of the door":          {"/../../api/resource", "", "path"},
-		"out of the door, encoded": {"/%2e%2e/x", "", "path"},
+		"out of its path":          {"/../../api/resource", "", "path"},
+		"out of its path, encoded": {"/%2e%2e/x", "", "path"},
 		"denied above the API":     {"?denied=200", "X-Forwarded-Uri: /a\r\n", "denied"},
 		"denied twice":             {"?denied=403&denied=401", "X-Forwarded-Uri: /a\r\n", "denied"},
 		"denied, no number":        {"?denied=no", "X-Forwarded-Uri: /a\r\n", "denied"},
@@ -105,7 +106,7 @@ func TestForwardAuth_contradictionsAreRefused(t *testing.T) {
 
 func TestForwardAuth_theStatusOfARefusal(t *testing.T) {
 	for name, c := range map[string]struct {
-		decision domain.Decision
+		decision decision.Decision
 		uri      string
 		denied   string
 		status   int
@@ -115,8 +116,8 @@ func TestForwardAuth_theStatusOfARefusal(t *testing.T) {
 		"denied as 401":          {decided(t, 0, 1, false), "/a", "?denied=401", 401},
 		"denied as 429":          {decided(t, 0, 1, false), "/a", "?denied=429", 429},
 		"denied as 503":          {decided(t, 0, 1, false), "/a", "?denied=503", 503},
-		"closed":                 {fellBack(t, domain.OutcomeUnavailable), "/a", "", 503},
-		"closed as 403":          {fellBack(t, domain.OutcomeUnavailable), "/a", "?denied=403", 403},
+		"closed":                 {fellBack(t, decision.OutcomeUnavailable), "/a", "", 503},
+		"closed as 403":          {fellBack(t, decision.OutcomeUnavailable), "/a", "?denied=403", 403},
 		"no path that there is":  {decided(t, 9, 1, true), "/%2f", "", 400},
 		"no path, as 403":        {decided(t, 9, 1, true), "/%2f", "?denied=403", 403},
 		"allowed whatever it is": {decided(t, 9, 1, true), "/a", "?denied=403", 200},
@@ -128,7 +129,7 @@ func TestForwardAuth_theStatusOfARefusal(t *testing.T) {
 			continue
 		}
 		p := got.problem(t)
-		if c.decision.Outcome == domain.OutcomeDenied {
+		if c.decision.Outcome == decision.OutcomeDenied {
 			assert.Equal(t, "1", got.header.Get("Retry-After"), name)
 			assert.Equal(t, "https://iana.org/assignments/http-problem-types#quota-exceeded", p["type"], name)
 			assert.Equal(t, []any{"burst"}, p["violated-policies"], name)
@@ -139,8 +140,8 @@ func TestForwardAuth_theStatusOfARefusal(t *testing.T) {
 // TestForwardAuth_anUntrustedPeerIsTheClient: what it says of another request is not believed.
 func TestForwardAuth_anUntrustedPeerIsTheClient(t *testing.T) {
 	core, logged := observer.New(zapcore.WarnLevel)
-	w := new(witness)
-	_, addr := startServer(t, testConfig(), limiterFunc(func(req domain.Request) (domain.Decision, error) {
+	w := new(recorder)
+	_, addr := startServer(t, testConfig(), limiterFunc(func(req policy.Request) (decision.Decision, error) {
 		w.decide(req)
 		return decided(t, 9, 1, true), nil
 	}), zap.New(core))

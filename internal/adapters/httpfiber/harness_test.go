@@ -18,61 +18,69 @@ import (
 
 	"github.com/velocity-limiter/velocity/internal/adapters/httpfiber"
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/decision"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
 // limiterFunc is a Limiter of one function.
-type limiterFunc func(domain.Request) (domain.Decision, error)
+type limiterFunc func(policy.Request) (decision.Decision, error)
 
-func (f limiterFunc) Decide(_ context.Context, req domain.Request) (domain.Decision, error) {
+func (f limiterFunc) Decide(_ context.Context, req policy.Request) (decision.Decision, error) {
 	return f(req)
 }
 
-func (f limiterFunc) DecideMany(_ context.Context, reqs []domain.Request, answers []ports.Answer) {
+func (f limiterFunc) DecideMany(_ context.Context, reqs []policy.Request, answers []ports.Answer) {
 	for i := range reqs {
 		answers[i].Decision, answers[i].Err = f(reqs[i])
 	}
 }
 
-func (f limiterFunc) DecideTogether(ctx context.Context, reqs []domain.Request, answers []ports.Answer) {
+func (f limiterFunc) DecideAtomic(ctx context.Context, reqs []policy.Request, answers []ports.Answer) {
 	f.DecideMany(ctx, reqs, answers)
 }
 
 // always answers every request alike.
-func always(d domain.Decision) limiterFunc {
-	return func(domain.Request) (domain.Decision, error) { return d, nil }
+func always(d decision.Decision) limiterFunc {
+	return func(policy.Request) (decision.Decision, error) { return d, nil }
+}
+
+// permitsOf is the limiter itself if it has permits, else nil.
+func permitsOf(limiter ports.Limiter) ports.Permits {
+	permits, _ := limiter.(ports.Permits)
+	return permits
 }
 
 // burst is 5/s with capacity 10, as the default policy has it.
 func burst(t testing.TB) domain.Limit {
 	t.Helper()
-	l, err := domain.NewLimit("burst", 10, 5, time.Second)
+	l, err := domain.NewBucket("burst", 10, 5, time.Second)
 	require.NoError(t, err)
 	return l
 }
 
 // decided is a decision of a policy of one limit with so many tokens left.
-func decided(t testing.TB, left, cost domain.Tokens, allowed bool) domain.Decision {
+func decided(t testing.TB, left, cost domain.Tokens, allowed bool) decision.Decision {
 	t.Helper()
 	l := burst(t)
-	b := domain.Bucket{Credits: domain.Credits(left) * l.TokenCredits(), TokenCredits: l.TokenCredits()}
-	d := domain.Decision{
-		Outcome: domain.OutcomeDenied, Policy: "default", Store: domain.StoreMemory, LevelKnown: true,
-		Limits: []domain.LimitStatus{l.Status(b, 0, cost, allowed)},
+	b := domain.State{Amount: domain.Credits(left) * l.TokenBucket().TokenCredits(), TokenCredits: l.TokenBucket().TokenCredits()}
+	d := decision.Decision{
+		Outcome: decision.OutcomeDenied, Policy: "default", Store: decision.StoreMemory, LevelKnown: true,
+		Limits: []domain.LimitStatus{l.Status(b, 0, cost, 0, allowed)},
 	}
 	if allowed {
-		d.Outcome = domain.OutcomeAllowed
+		d.Outcome = decision.OutcomeAllowed
 	}
 	return d
 }
 
 // fellBack is what a failure policy decided.
-func fellBack(t testing.TB, outcome domain.Outcome) domain.Decision {
+func fellBack(t testing.TB, outcome decision.Outcome) decision.Decision {
 	t.Helper()
 	l := burst(t)
-	return domain.Decision{
-		Outcome: outcome, Policy: "default", Store: domain.StoreFallback,
-		Limits: []domain.LimitStatus{l.UnknownStatus(outcome == domain.OutcomeAllowed)},
+	return decision.Decision{
+		Outcome: outcome, Policy: "default", Store: decision.StoreFallback,
+		Limits: []domain.LimitStatus{l.UnknownStatus(outcome == decision.OutcomeAllowed)},
 	}
 }
 
@@ -92,7 +100,7 @@ func start(t testing.TB, cfg httpfiber.Config, limiter ports.Limiter) string {
 
 func startServer(t testing.TB, cfg httpfiber.Config, limiter ports.Limiter, log *zap.Logger) (*httpfiber.Server, string) {
 	t.Helper()
-	s, err := httpfiber.New(cfg, limiter, log)
+	s, err := httpfiber.New(cfg, limiter, permitsOf(limiter), log)
 	require.NoError(t, err)
 	ln, err := s.Listen()
 	require.NoError(t, err)
@@ -103,7 +111,7 @@ func startServer(t testing.TB, cfg httpfiber.Config, limiter ports.Limiter, log 
 // startFor serves connections that all seem to come from peer.
 func startFor(t testing.TB, peer string, cfg httpfiber.Config, limiter ports.Limiter) string {
 	t.Helper()
-	s, err := httpfiber.New(cfg, limiter, zap.NewNop())
+	s, err := httpfiber.New(cfg, limiter, permitsOf(limiter), zap.NewNop())
 	require.NoError(t, err)
 	ln, err := s.Listen()
 	require.NoError(t, err)

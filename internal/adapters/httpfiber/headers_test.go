@@ -12,6 +12,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/decision"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
+	"github.com/velocity-limiter/velocity/internal/web/webtest"
 )
 
 // field parses a structured field whose items are all strings, as RFC 9651 has it.
@@ -39,14 +42,14 @@ func field(t testing.TB, h http.Header, name string) map[string]map[string]int64
 
 func TestHeaders_exactly(t *testing.T) {
 	twoLimits := decided(t, 3, 1, true)
-	daily, err := domain.NewLimit("daily", 10_000, 10_000, 24*time.Hour)
+	daily, err := domain.NewBucket("daily", 10_000, 10_000, 24*time.Hour)
 	require.NoError(t, err)
-	twoLimits.Limits = append(twoLimits.Limits, daily.Status(daily.Full(0), 0, 1, true))
+	twoLimits.Limits = append(twoLimits.Limits, daily.Status(daily.Full(0), 0, 1, 0, true))
 	late := decided(t, 0, 1, false)
 	late.Limits[0].RetryAfter = time.Second + time.Microsecond
 
 	for name, c := range map[string]struct {
-		decision domain.Decision
+		decision decision.Decision
 		status   int
 		want     map[string]string // "" must not be there
 	}{
@@ -75,15 +78,15 @@ func TestHeaders_exactly(t *testing.T) {
 			"RateLimit-Policy": `"burst";q=10;w=2, "daily";q=10000;w=86400`,
 			"RateLimit":        `"burst";r=3;t=1, "daily";r=10000`,
 		}},
-		"fell back open": {fellBack(t, domain.OutcomeAllowed), 200, map[string]string{
+		"fell back open": {fellBack(t, decision.OutcomeAllowed), 200, map[string]string{
 			"X-RateLimit-Limit": "10", "RateLimit-Policy": `"burst";q=10;w=2`, "X-RateLimit-Store": "fallback",
 			"X-RateLimit-Remaining": "", "RateLimit": "", "X-RateLimit-Retry-After": "", "Retry-After": "",
 		}},
-		"fell back closed": {fellBack(t, domain.OutcomeUnavailable), 503, map[string]string{
+		"fell back closed": {fellBack(t, decision.OutcomeUnavailable), 503, map[string]string{
 			"X-RateLimit-Limit": "10", "RateLimit-Policy": `"burst";q=10;w=2`, "X-RateLimit-Store": "fallback",
 			"X-RateLimit-Remaining": "", "RateLimit": "", "X-RateLimit-Retry-After": "", "Retry-After": "1",
 		}},
-		"no policy": {domain.Decision{Outcome: domain.OutcomeAllowed}, 200, map[string]string{
+		"no policy": {decision.Decision{Outcome: decision.OutcomeAllowed}, 200, map[string]string{
 			"X-RateLimit-Limit": "", "X-RateLimit-Remaining": "", "RateLimit-Policy": "", "RateLimit": "",
 		}},
 	} {
@@ -98,7 +101,7 @@ func TestHeaders_exactly(t *testing.T) {
 	}
 }
 
-// TestHeaders_namesAreSpelledAsDocumented looks at the wire, since Go's client spells names its own way.
+// TestHeaders_namesAreSpelledAsDocumented reads raw bytes, because Go's client changes the case of names.
 func TestHeaders_namesAreSpelledAsDocumented(t *testing.T) {
 	addr := start(t, testConfig(), always(decided(t, 0, 1, false)))
 	conn := dial(t, addr)
@@ -121,8 +124,8 @@ func TestHeaders_namesAreSpelledAsDocumented(t *testing.T) {
 func TestHeaders_parseAndRoundAgainstTheClient(t *testing.T) {
 	const seed = 1
 	random := rand.New(rand.NewPCG(seed, seed))
-	var d domain.Decision
-	addr := start(t, testConfig(), limiterFunc(func(domain.Request) (domain.Decision, error) { return d, nil }))
+	var d decision.Decision
+	addr := start(t, testConfig(), limiterFunc(func(policy.Request) (decision.Decision, error) { return d, nil }))
 	for range 300 {
 		d = randomDecision(random)
 		got := call(t, "GET", "http://"+addr+"/api/resource", "")
@@ -131,7 +134,7 @@ func TestHeaders_parseAndRoundAgainstTheClient(t *testing.T) {
 		require.Len(t, levels, len(d.Limits))
 		for _, s := range d.Limits {
 			assert.Equal(t, int64(s.Capacity), policies[s.Name]["q"])
-			assertRoundsUp(t, s.FillTime, policies[s.Name]["w"])
+			assertRoundsUp(t, s.Window, policies[s.Name]["w"])
 			assert.Equal(t, int64(max(s.Remaining, 0)), levels[s.Name]["r"])
 			assertRoundsUp(t, s.NextToken, levels[s.Name]["t"])
 		}
@@ -152,22 +155,22 @@ func assertRoundsUp(t *testing.T, exact time.Duration, seconds int64) {
 	assert.Less(t, time.Duration(seconds-1)*time.Second, max(exact, 1))
 }
 
-func randomDecision(random *rand.Rand) domain.Decision {
-	d := domain.Decision{Policy: "default", LevelKnown: true, Outcome: domain.OutcomeAllowed}
+func randomDecision(random *rand.Rand) decision.Decision {
+	d := decision.Decision{Policy: "default", LevelKnown: true, Outcome: decision.OutcomeAllowed}
 	cost := domain.Tokens(1 + random.Int64N(20))
 	for i := range 1 + random.IntN(5) {
 		per := time.Duration(1+random.Int64N(1e6)) * time.Millisecond
-		l, err := domain.NewLimit("limit-"+strconv.Itoa(i), domain.Tokens(1+random.Int64N(1000)),
+		l, err := domain.NewBucket("limit-"+strconv.Itoa(i), domain.Tokens(1+random.Int64N(1000)),
 			domain.Tokens(1+random.Int64N(1000)), per)
 		if err != nil {
 			continue
 		}
-		full := int64(l.Full(0).Credits)
+		full := int64(l.Full(0).Amount)
 		level := domain.Credits(random.Int64N(full+full/4+1) - full/4)
-		b := domain.Bucket{Credits: min(level, l.Full(0).Credits), TokenCredits: l.TokenCredits()}
-		s := l.Status(b, 0, cost, false)
+		b := domain.State{Amount: min(level, l.Full(0).Amount), TokenCredits: l.TokenBucket().TokenCredits()}
+		s := l.Status(b, 0, cost, 0, false)
 		if !s.Allowed {
-			d.Outcome = domain.OutcomeDenied
+			d.Outcome = decision.OutcomeDenied
 		}
 		d.Limits = append(d.Limits, s)
 	}
@@ -175,4 +178,23 @@ func randomDecision(random *rand.Rand) domain.Decision {
 		return randomDecision(random)
 	}
 	return d
+}
+
+// TestHeaders_ofQuotas: the resource, forward-auth and the decision API tell of a quota what they tell of a bucket.
+func TestHeaders_ofQuotas(t *testing.T) {
+	for name, c := range webtest.Quotas(t) {
+		t.Run(name, func(t *testing.T) {
+			addr := start(t, testConfig(), always(c.Decision))
+			for _, path := range []string{"/api/resource", "/v1/forward-auth"} {
+				got := call(t, "GET", "http://"+addr+path, "")
+				assert.Equal(t, c.Status, got.status)
+				for header, want := range c.Header {
+					assert.Equal(t, want, got.header.Get(header), header)
+				}
+				for member, want := range c.Problem {
+					assert.Equal(t, want, got.problem(t)[member], member)
+				}
+			}
+		})
+	}
 }

@@ -1,82 +1,100 @@
+// Package httpfiber is the data plane on Fiber: RateLimitMiddleware, and a server that mounts the packages below it.
+//
+// A request passes httpserver, which bounds it and normalizes its path. Then decider asks the Limiter, for the middleware
+// or forwardauth; decisionapi asks it itself. reply writes the answer. The admin plane is package admin.
+//
+// What it promises:
+//
+//   - A request is decided exactly once, for one normal form of its path and one address of its client. No other
+//     spelling of either passes a limit.
+//   - Every error is answered with a problem (RFC 9457), whose status package problem decides. An answer holds no stack
+//     trace, no address of a store and nothing about another client.
+//   - Strings of Fiber are valid inside the handler only. What a Limiter keeps longer than the request, such as the
+//     value of a key, is a copy.
+//
+// It does not authenticate end clients: if a policy's key is a header, the client can send any value.
 package httpfiber
 
 import (
-	"context"
 	"errors"
-	"sync"
 
 	"github.com/gofiber/fiber/v2"
-	"github.com/gofiber/fiber/v2/utils"
 	"github.com/valyala/fasthttp"
 	"go.uber.org/zap"
 
-	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/adapters/httpfiber/decider"
+	"github.com/velocity-limiter/velocity/internal/adapters/httpfiber/reply"
 	"github.com/velocity-limiter/velocity/internal/ports"
+	"github.com/velocity-limiter/velocity/internal/web/cleanpath"
+	"github.com/velocity-limiter/velocity/internal/web/clientid"
 )
 
 // RateLimitMiddleware returns a handler that decides each request and calls the next handler only if it is allowed.
-// Whatever that answers, even by an error or a panic, has the rate limit headers. A denial is answered here, with a
-// problem: 429, or 503 where the store failed and the policy is closed. A request that cannot be decided is refused,
-// never let through. Where the policy has refund_on, the tokens come back after an answer with one of its statuses, but
-// not after a panic.
+// The answer has the rate limit headers, even if the next handler returns an error or panics. A denied request is answered
+// with a problem: 429, or 503 if the store failed and the policy fails closed. A request that cannot be decided is refused.
+// If the policy has refund_on and the answer has one of its statuses, the tokens are given back; after a panic they are not.
+// A policy with a concurrency limit needs [WithPermits]; without it the answer is 501.
 //
-// It suits any Fiber app. The client is the connection's peer; behind a proxy, see [WithTrustedProxies]. What
-// Fiber's own configuration says about proxies has no effect here.
+// The middleware works in any Fiber app. The client is the connection's peer; behind a proxy, see [WithTrustedProxies].
+// Fiber's own settings for proxies have no effect on it.
 func RateLimitMiddleware(limiter ports.Limiter, options ...Option) fiber.Handler {
-	return newMiddleware(limiter, options).handle
-}
-
-func newMiddleware(limiter ports.Limiter, options []Option) *middleware {
-	m := &middleware{limiter: limiter, clients: &clientFinder{log: zap.NewNop()}}
+	var cfg decider.Config
 	for _, set := range options {
-		set(m)
+		set(&cfg)
 	}
-	m.visits.New = func() any { return newVisit() }
-	return m
+	return limited(decider.New(limiter, cfg))
 }
 
 // Option adjusts RateLimitMiddleware.
-type Option func(*middleware)
+type Option func(*decider.Config)
 
-// WithTrustedProxies names the peers whose X-Forwarded-For is believed.
-func WithTrustedProxies(p Proxies) Option { return func(m *middleware) { m.clients.proxies = p } }
+// WithTrustedProxies names the peers whose X-Forwarded-For names the client. Without it, no proxy is trusted.
+func WithTrustedProxies(p clientid.Proxies) Option { return func(c *decider.Config) { c.Proxies = p } }
 
-// WithPaths sets how paths are spelled, where it is not the usual way.
-func WithPaths(p PathRules) Option { return func(m *middleware) { m.paths = p } }
+// WithPaths sets the rules for the normal form of paths. Without it, an encoded slash is refused.
+func WithPaths(r cleanpath.Rules) Option { return func(c *decider.Config) { c.Paths = r } }
 
-// WithLogger is where an ignored X-Forwarded-For is told, once. Decisions are logged by the Limiter's observer.
-func WithLogger(log *zap.Logger) Option { return func(m *middleware) { m.clients.log = log } }
-
-type middleware struct {
-	limiter ports.Limiter
-	clients *clientFinder
-	paths   PathRules
-	visits  sync.Pool // of *visit
+// WithPermits has requests hold the permits that the limiter grants, from the decision until the answer has ended: when the next
+// handler has returned or panicked, a stream has been sent or broken off, or a hijacked connection has ended. Requests then also
+// wait before they go on, as long as the policy's max_wait. fasthttp does not notice a client that leaves meanwhile.
+func WithPermits(p ports.Permits) Option {
+	return func(c *decider.Config) { c.Permits, c.Waits = p, true }
 }
 
-func (m *middleware) handle(c *fiber.Ctx) error {
-	ctx := c.Context()
-	v := m.visits.Get().(*visit)
-	defer m.leave(v)
-	if err := m.decide(c, v); err != nil {
-		writeError(ctx, err)
-		return nil
+// WithLogger logs, once, that the X-Forwarded-For of an untrusted peer is ignored. Without it, nothing is logged.
+func WithLogger(log *zap.Logger) Option { return func(c *decider.Config) { c.Log = log } }
+
+func limited(d *decider.Decider) fiber.Handler {
+	return func(c *fiber.Ctx) error {
+		ctx := c.Context()
+		s := d.Scratch()
+		defer d.Release(s)
+		t, err := d.Target(ctx)
+		if err == nil {
+			// Not Fiber's RequestCtx, which is done as soon as the server starts to stop: decisions in flight would fail.
+			err = d.Decide(c.UserContext(), ctx, s, t)
+		}
+		if err != nil {
+			reply.Error(ctx, err)
+			return nil
+		}
+		decision := s.Decision()
+		if !decision.Allowed() {
+			d.Deny(ctx, s, 0)
+			return nil
+		}
+		defer d.End(ctx, s)
+		// Deferred because the next handler may panic. It runs last because that handler may clear the headers.
+		defer d.SetHeaders(ctx, s)
+		err = c.Next()
+		if !decision.RefundOn.Empty() {
+			d.Refund(ctx, s, statusOf(ctx, err))
+		}
+		return err
 	}
-	d := &v.answer[0].Decision
-	if !d.Allowed() {
-		writeDenial(ctx, d)
-		return nil
-	}
-	// Deferred, since the next handler may panic, and set last, since it may clear the headers.
-	defer setRateLimitHeaders(&ctx.Response.Header, d)
-	err := c.Next()
-	if !d.RefundOn.Empty() {
-		m.refund(ctx, v, statusOf(ctx, err))
-	}
-	return err
 }
 
-// statusOf is the answer's status: of a handler's error, what Fiber makes of it.
+// statusOf returns the answer's status. For a handler's error, it is the status that Fiber answers with.
 func statusOf(ctx *fasthttp.RequestCtx, err error) int {
 	var known *fiber.Error
 	switch {
@@ -87,65 +105,4 @@ func statusOf(ctx *fasthttp.RequestCtx, err error) int {
 	default:
 		return fiber.StatusInternalServerError
 	}
-}
-
-// refund gives the tokens back where the policy says so, for what was answered. Once: what becomes of it is not known if
-// it fails, and a refund sent twice would be a gift.
-func (m *middleware) refund(ctx *fasthttp.RequestCtx, v *visit, status int) {
-	d := &v.answer[0].Decision
-	if !d.RefundOn.Has(status) {
-		return
-	}
-	d.RefundOn = domain.StatusSet{} // an answer may fail after its header has come
-	if _, err := m.limiter.Decide(contextOf(ctx), d.Refund(v.req[0])); err != nil {
-		m.clients.log.Warn("A refund may be lost", zap.String("requestID", requestID(ctx)), zap.Error(err))
-	}
-}
-
-func (m *middleware) decide(c *fiber.Ctx, v *visit) error {
-	t, err := m.targetOf(c.Context())
-	if err != nil {
-		return err
-	}
-	// Not Fiber's RequestCtx: that ends as soon as the server starts to stop, and would fail what is in flight.
-	return m.ask(c.UserContext(), c.Context(), v, t)
-}
-
-// target is what a request asks for, as policies match it.
-type target struct{ method, host, path, query string }
-
-// targetOf is the target of the request itself.
-func (m *middleware) targetOf(ctx *fasthttp.RequestCtx) (target, error) {
-	path, err := m.paths.Normalize(utils.UnsafeString(ctx.URI().PathOriginal()))
-	return target{
-		utils.UnsafeString(ctx.Method()), utils.UnsafeString(ctx.URI().Host()), path,
-		utils.UnsafeString(rawQuery(&ctx.Request.Header)),
-	}, err
-}
-
-// ask decides a request into v's answer.
-func (m *middleware) ask(background context.Context, ctx *fasthttp.RequestCtx, v *visit, t target) error {
-	v.from, v.query = &ctx.Request.Header, t.query
-	req := &v.req[0]
-	req.Cost, req.PolicyCost = 1, true
-	peer := peerAddr(ctx)
-	req.Trusted = m.clients.proxies.Trusts(peer)
-	req.Method = t.method
-	if req.Method == fiber.MethodHead { // else HEAD would be a second allowance for the same resource
-		req.Method = fiber.MethodGet
-	}
-	req.Host = t.host
-	req.Path = t.path
-	req.Client = m.clients.client(peer, req.Trusted, v.from)
-	req.Lookup = v.lookup
-	req.ID = requestID(ctx)
-	if span := spanOf(ctx); span != nil {
-		background, req.TraceID = span.Context(), span.TraceID()
-	}
-	m.limiter.DecideMany(background, v.req[:], v.answer[:])
-	if err := v.answer[0].Err; err != nil {
-		return err
-	}
-	noteDecision(ctx, &v.answer[0].Decision)
-	return nil
 }

@@ -15,25 +15,33 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
 	"github.com/velocity-limiter/velocity/internal/adapters/httpfiber"
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
+	"github.com/velocity-limiter/velocity/internal/domain/decision"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
 	"github.com/velocity-limiter/velocity/internal/ports"
+	"github.com/velocity-limiter/velocity/internal/web/cleanpath"
+	"github.com/velocity-limiter/velocity/internal/web/clientid"
 )
 
 // keyedBy is a limiter whose policy has the header as its key. Like the real one, it copies a key while it decides.
 type keyedBy struct {
 	header string
-	allow  domain.Decision
+	allow  decision.Decision
 
 	mu   sync.Mutex
 	keys []string
 }
 
 func (k *keyedBy) limiter() limiterFunc {
-	return func(req domain.Request) (domain.Decision, error) {
-		key, err := req.Lookup(domain.KeySource{Kind: domain.SourceHeader, Name: k.header})
+	return func(req policy.Request) (decision.Decision, error) {
+		key, err := req.Lookup(clientkey.Source{Kind: clientkey.SourceHeader, Name: k.header})
 		if err != nil {
-			return domain.Decision{}, err
+			return decision.Decision{}, err
 		}
 		k.mu.Lock()
 		defer k.mu.Unlock()
@@ -45,7 +53,7 @@ func (k *keyedBy) limiter() limiterFunc {
 func TestMiddleware_denialIsAProblemThatNamesTheLimits(t *testing.T) {
 	d := decided(t, 0, 3, false)
 	other := burst(t)
-	fine := other.Status(other.Full(0), 0, 3, false)
+	fine := other.Status(other.Full(0), 0, 3, 0, false)
 	fine.Name = "fine"
 	d.Limits = append(d.Limits, fine)
 	addr := start(t, testConfig(), always(d))
@@ -54,14 +62,14 @@ func TestMiddleware_denialIsAProblemThatNamesTheLimits(t *testing.T) {
 	require.Equal(t, 429, got.status)
 	assert.Equal(t, map[string]any{
 		"type": "https://iana.org/assignments/http-problem-types#quota-exceeded", "title": "Quota exceeded",
-		"status": 429.0, "detail": "a limit is reached; violated-policies names it", "instance": "/api/resource",
+		"status": 429.0, "detail": "the limit burst is reached: try again in 1 s", "instance": "/api/resource",
 		"request_id": "abc-1", "limit": 10.0, "remaining": 0.0, "retry_after_ms": 600.0, "policy": "default",
 		"violated-policies": []any{"burst"},
 	}, got.problem(t))
 }
 
 func TestMiddleware_closedPolicyIs503(t *testing.T) {
-	addr := start(t, testConfig(), always(fellBack(t, domain.OutcomeUnavailable)))
+	addr := start(t, testConfig(), always(fellBack(t, decision.OutcomeUnavailable)))
 	got := call(t, "GET", "http://"+addr+"/api/resource", "")
 	assert.Equal(t, 503, got.status)
 	p := got.problem(t)
@@ -70,7 +78,7 @@ func TestMiddleware_closedPolicyIs503(t *testing.T) {
 }
 
 func TestMiddleware_givesBackWhatThePolicySays(t *testing.T) {
-	statuses, err := domain.ParseRefundOn("2xx", "404", "500")
+	statuses, err := policy.ParseRefundOn("2xx", "404", "500")
 	require.NoError(t, err)
 	for name, c := range map[string]struct {
 		answer fiber.Handler
@@ -85,13 +93,13 @@ func TestMiddleware_givesBackWhatThePolicySays(t *testing.T) {
 		"nothing at all": {func(*fiber.Ctx) error { return nil }, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var asked []domain.Request
-			policy := &domain.Policy{Name: "login"}
-			limiter := limiterFunc(func(req domain.Request) (domain.Decision, error) {
+			var asked []policy.Request
+			p := &policy.Policy{Name: "login"}
+			limiter := limiterFunc(func(req policy.Request) (decision.Decision, error) {
 				req.Lookup = nil
 				asked = append(asked, req)
 				d := decided(t, 9, 1, true)
-				d.Cost, d.RefundOn, d.By = 3, statuses, policy
+				d.Cost, d.RefundOn, d.AppliedPolicy = 3, statuses, p
 				return d, nil
 			})
 			app := fiber.New()
@@ -104,17 +112,17 @@ func TestMiddleware_givesBackWhatThePolicySays(t *testing.T) {
 				return
 			}
 			require.Len(t, asked, 2)
-			assert.Equal(t, domain.OpRefund, asked[1].Op)
+			assert.Equal(t, domain.OpUndo, asked[1].Op)
 			assert.Equal(t, domain.Tokens(3), asked[1].Cost)
-			assert.Same(t, policy, asked[1].Own)
+			assert.Same(t, p, asked[1].CallerPolicy)
 			assert.False(t, asked[1].PolicyCost)
 		})
 	}
 }
 
-func TestMiddleware_headIsDecidedAsGet(t *testing.T) {
-	var asked domain.Request
-	addr := start(t, testConfig(), limiterFunc(func(req domain.Request) (domain.Decision, error) {
+func TestMiddleware_asksForTheRequestAsItCame(t *testing.T) {
+	var asked policy.Request
+	addr := start(t, testConfig(), limiterFunc(func(req policy.Request) (decision.Decision, error) {
 		asked = req
 		asked.Host, asked.Path = strings.Clone(req.Host), strings.Clone(req.Path)
 		return decided(t, 9, 1, true), nil
@@ -123,7 +131,7 @@ func TestMiddleware_headIsDecidedAsGet(t *testing.T) {
 	assert.Equal(t, 200, got.status)
 	assert.Empty(t, got.body)
 	assert.Equal(t, "9", got.header.Get("X-RateLimit-Remaining"))
-	assert.Equal(t, "GET", asked.Method)
+	assert.Equal(t, "HEAD", asked.Method, "policies match HEAD as GET")
 	assert.Equal(t, "/api/resource", asked.Path)
 	assert.Equal(t, addr, asked.Host)
 	assert.Equal(t, domain.Tokens(1), asked.Cost)
@@ -132,7 +140,7 @@ func TestMiddleware_headIsDecidedAsGet(t *testing.T) {
 
 func TestMiddleware_everySpellingOfThePathIsTheSameResource(t *testing.T) {
 	var paths []string
-	addr := start(t, testConfig(), limiterFunc(func(req domain.Request) (domain.Decision, error) {
+	addr := start(t, testConfig(), limiterFunc(func(req policy.Request) (decision.Decision, error) {
 		paths = append(paths, strings.Clone(req.Path))
 		return decided(t, 9, 1, true), nil
 	}))
@@ -208,8 +216,8 @@ func TestMiddleware_errorOfTheLimiterIsNeverAPass(t *testing.T) {
 		"policy":   {fmt.Errorf("%w: %w", ports.ErrUnknownPolicy, secret), 404},
 	} {
 		t.Run(name, func(t *testing.T) {
-			addr := start(t, testConfig(), limiterFunc(func(domain.Request) (domain.Decision, error) {
-				return domain.Decision{}, c.err
+			addr := start(t, testConfig(), limiterFunc(func(policy.Request) (decision.Decision, error) {
+				return decision.Decision{}, c.err
 			}))
 			got := call(t, "GET", "http://"+addr+"/api/resource", "")
 			assert.Equal(t, c.status, got.status)
@@ -221,8 +229,8 @@ func TestMiddleware_errorOfTheLimiterIsNeverAPass(t *testing.T) {
 }
 
 func TestMiddleware_inAnotherAppKeepsHeadersWhateverTheHandlerDoes(t *testing.T) {
-	limiter := limiterFunc(func(req domain.Request) (domain.Decision, error) {
-		if req.Path == "/dear" {
+	limiter := limiterFunc(func(req policy.Request) (decision.Decision, error) {
+		if req.Path == "/expensive" {
 			return decided(t, 10, 11, false), nil
 		}
 		return decided(t, 9, 1, true), nil
@@ -236,17 +244,55 @@ func TestMiddleware_inAnotherAppKeepsHeadersWhateverTheHandlerDoes(t *testing.T)
 		c.Response().Reset()
 		return c.SendStatus(204)
 	})
-	app.Get("/dear", limited, func(*fiber.Ctx) error {
+	app.Get("/expensive", limited, func(*fiber.Ctx) error {
 		t.Error("called in spite of the denial")
 		return nil
 	})
-	for path, status := range map[string]int{"/fails": 418, "/panics": 500, "/clears": 204, "/dear": 429} {
+	for path, status := range map[string]int{"/fails": 418, "/panics": 500, "/clears": 204, "/expensive": 429} {
 		res, err := app.Test(httptest.NewRequest("GET", path, nil))
 		require.NoError(t, err)
 		assert.Equal(t, status, res.StatusCode, path)
 		assert.Equal(t, "10", res.Header.Get("X-RateLimit-Limit"), path)
 		assert.NotEmpty(t, field(t, res.Header, "RateLimit"), path)
 		require.NoError(t, res.Body.Close())
+	}
+}
+
+func TestMiddleware_inAnotherAppTakesOptions(t *testing.T) {
+	var asked policy.Request
+	limiter := limiterFunc(func(req policy.Request) (decision.Decision, error) {
+		asked = req
+		asked.Path = strings.Clone(req.Path)
+		return decided(t, 9, 1, true), nil
+	})
+	proxies, err := clientid.ParseProxies([]string{"0.0.0.0"}) // the peer of app.Test
+	require.NoError(t, err)
+	log, lines := observer.New(zap.WarnLevel)
+	for _, c := range []struct {
+		options []httpfiber.Option
+		client  string
+		status  int
+		logged  int
+	}{
+		{nil, "0.0.0.0", 400, 0},
+		{[]httpfiber.Option{httpfiber.WithLogger(zap.New(log)), httpfiber.WithPaths(cleanpath.Rules{EncodedSlashes: true})}, "0.0.0.0", 200, 1},
+		{[]httpfiber.Option{httpfiber.WithTrustedProxies(proxies), httpfiber.WithPaths(cleanpath.Rules{EncodedSlashes: true})}, "192.0.2.7", 200, 1},
+	} {
+		app := fiber.New()
+		app.Get("/*", httpfiber.RateLimitMiddleware(limiter, c.options...), func(c *fiber.Ctx) error { return c.SendStatus(200) })
+		for _, path := range []string{"/a", "/a%2fb"} {
+			req := httptest.NewRequest("GET", path, nil)
+			req.Header.Set("X-Forwarded-For", "192.0.2.7")
+			res, err := app.Test(req)
+			require.NoError(t, err)
+			require.NoError(t, res.Body.Close())
+			if path == "/a" {
+				assert.Equal(t, c.client, asked.Client.String())
+				continue
+			}
+			assert.Equal(t, c.status, res.StatusCode)
+		}
+		assert.Equal(t, c.logged, lines.Len())
 	}
 }
 

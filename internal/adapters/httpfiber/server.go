@@ -2,95 +2,129 @@ package httpfiber
 
 import (
 	"context"
+	_ "embed"
 	"net"
+	"net/http"
 	"strings"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
-	"github.com/gofiber/fiber/v2/utils"
-	"github.com/valyala/fasthttp"
+	"github.com/gofiber/fiber/v2/middleware/adaptor"
 	"go.uber.org/zap"
 
-	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/adapters/httpfiber/decider"
+	"github.com/velocity-limiter/velocity/internal/adapters/httpfiber/decisionapi"
+	"github.com/velocity-limiter/velocity/internal/adapters/httpfiber/forwardauth"
+	"github.com/velocity-limiter/velocity/internal/adapters/httpfiber/httpserver"
+	"github.com/velocity-limiter/velocity/internal/adapters/httpfiber/reply"
 	"github.com/velocity-limiter/velocity/internal/ports"
+	"github.com/velocity-limiter/velocity/internal/web/cleanpath"
+	"github.com/velocity-limiter/velocity/internal/web/clientid"
+	"github.com/velocity-limiter/velocity/internal/web/dataplane"
+	"github.com/velocity-limiter/velocity/internal/web/keyvalue"
 )
 
-// The largest bodies that are read.
-const (
-	maxBody       = 64 << 10
-	maxChecksBody = 1 << 20
-)
-
-const checksPath = "/v1/checks"
+// Config configures the data plane.
+type Config = dataplane.Config
 
 // Server is the data plane. Make it with New.
 type Server struct {
-	cfg   Config
-	http  *httpServer
-	proxy *proxy // nil without an upstream
+	cfg      Config
+	http     *httpserver.Server
+	deciders []*decider.Decider
 }
 
-// New builds the data plane: the protected resource, the decision API and, with an upstream, the reverse proxy, all over
-// limiter. It opens nothing.
-func New(cfg Config, limiter ports.Limiter, log *zap.Logger) (*Server, error) {
-	if err := cfg.Validate(); err != nil {
-		return nil, err
-	}
-	proxies, err := ParseProxies(cfg.TrustedProxies)
+// New builds the data plane: the protected resource, the decision API and forward-auth, all over limiter, whose permits are ended and
+// renewed by permits. It opens nothing.
+func New(cfg Config, limiter ports.Limiter, permits ports.Permits, log *zap.Logger) (*Server, error) {
+	s, proxies, err := newServer(cfg, log)
 	if err != nil {
 		return nil, err
 	}
-	tlsConfig, err := cfg.tls()
-	if err != nil {
-		return nil, err
-	}
-	paths := cfg.paths()
-	options := []Option{WithTrustedProxies(proxies), WithLogger(log), WithPaths(paths)}
-	h := newHTTPServer(log, limits{
-		read: cfg.ReadTimeout, write: cfg.WriteTimeout, idle: cfg.IdleTimeout,
-		conns: cfg.MaxConns, body: dataPlaneBody, paths: &paths, stream: cfg.Upstream.URL != "", tls: tlsConfig,
-	})
-	s := &Server{cfg: cfg, http: h}
-	h.app.Get("/api/resource", RateLimitMiddleware(limiter, options...), resource)
-	h.app.Get(openAPIPath, describe)
-	if cfg.Upstream.URL == "" || cfg.APIToken != "" { // else its routes are the upstream's
-		mountDecisionAPI(h.app, limiter, guardAPI(newBearer(cfg.APIToken), proxies))
-	}
-	h.auth = &forwardAuth{limits: newMiddleware(limiter, options), log: log}
-	if cfg.Upstream.URL != "" {
-		if s.proxy, err = newProxy(cfg, newMiddleware(limiter, options), log); err != nil {
-			return nil, err
-		}
-		h.forward = s.proxy.handle
-	}
-	h.mount()
+	reading := decider.Config{Proxies: proxies, Paths: cfg.Paths(), Headers: cfg.Headers(), Log: log}
+	held := decider.New(limiter, reading)
+	s.http.Intercept = forwardauth.New(held, log).Handle
+	reading.PathsAreNormal, reading.Permits = true, permits // the server calls routes with normal paths
+	d := decider.New(limiter, reading)
+	s.deciders = []*decider.Decider{held, d}
+	s.http.App.Get("/api/resource", limited(d), resource)
+	s.http.App.Get(openAPIPath, describe)
+	decisionapi.Mount(s.http.App, limiter, permits, cfg.Tokens(), proxies)
+	s.http.Mount()
 	return s, nil
 }
 
-// OnUpstream has f called with the status of each answer of the upstream, 0 where there was none, and the time to its
-// header. It is for the time before Serve; without an upstream nothing calls it.
-func (s *Server) OnUpstream(f func(status int, took time.Duration)) {
-	if s.proxy != nil {
-		s.proxy.answered = f
+// DecisionAPI returns the decision API alone, for a server of net/http, and the largest body of each of its paths. That server
+// must bound the body, which is read whole, and bound the time in which it arrives. tracer may be nil.
+func DecisionAPI(
+	cfg Config, limiter ports.Limiter, permits ports.Permits, tracer ports.Tracer, log *zap.Logger,
+) (http.Handler, map[string]int, error) {
+	cfg.MaxConns = 1      // it has no connections of its own
+	cfg.CORSOrigins = nil // that server adds the headers
+	s, proxies, err := newServer(cfg, log)
+	if err != nil {
+		return nil, nil, err
 	}
+	decisionapi.Mount(s.http.App, limiter, permits, cfg.Tokens(), proxies)
+	s.http.Mount()
+	s.Trace(tracer)
+	bodies := make(map[string]int)
+	for _, route := range s.http.App.GetRoutes(true) {
+		bodies[route.Path] = bodyLimit(route.Path)
+	}
+	handle := s.http.App.Server().Handler
+	return adaptor.FiberHandler(func(c *fiber.Ctx) error {
+		handle(c.Context())
+		return nil
+	}), bodies, nil
 }
 
-func mountDecisionAPI(app *fiber.App, limiter ports.Limiter, guard fiber.Handler) {
-	api := &decisionAPI{limiter: limiter}
-	app.Post("/v1/check", guard, api.decide(domain.OpTake))
-	app.Post(checksPath, guard, api.decideMany)
-	app.Post("/v1/refund", guard, api.decide(domain.OpRefund))
-	app.Post("/v1/charge", guard, api.decide(domain.OpCharge))
+// newServer returns a server without routes, and the proxies that it trusts.
+func newServer(cfg Config, log *zap.Logger) (*Server, clientid.Proxies, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, clientid.Proxies{}, err
+	}
+	proxies, err := clientid.ParseProxies(cfg.TrustedProxies)
+	if err != nil {
+		return nil, proxies, err
+	}
+	pages, err := cfg.CORS()
+	if err != nil {
+		return nil, proxies, err
+	}
+	tlsConfig, err := cfg.TLS()
+	if err != nil {
+		return nil, proxies, err
+	}
+	if tlsConfig != nil {
+		tlsConfig.NextProtos = []string{"http/1.1"}
+	}
+	paths := cfg.Paths()
+	return &Server{cfg: cfg, http: httpserver.New(log, httpserver.Limits{
+		Read: cfg.ReadTimeout, Write: cfg.WriteTimeout, Idle: cfg.IdleTimeout, Conns: cfg.MaxConns,
+		Body: bodyLimit, Paths: &paths, TLS: tlsConfig, CORS: pages,
+	})}, proxies, nil
+}
+
+// Trace has the tracer record each request. It is for the time before Serve; nil records nothing.
+func (s *Server) Trace(t ports.Tracer) { s.http.Tracer = t }
+
+// VerifyTokens has the tokens of requests verified, for keys and conditions by their claims. It is for the time before Serve. The
+// decision API looks at none: its callers name claims.
+func (s *Server) VerifyTokens(t keyvalue.Tokens) {
+	for _, d := range s.deciders {
+		d.VerifyTokens(t)
+	}
 }
 
 // resource is the built-in protected resource.
 func resource(c *fiber.Ctx) error {
-	writeJSON(c.Context(), []byte(`{"message":"The request was within its limits."}`))
+	reply.JSON(c.Context(), []byte(`{"message":"The request was within its limits."}`))
 	return nil
 }
 
-// dataPlaneBody is the largest body that is read for a request target, which may be spelled in any way.
-func dataPlaneBody(target string) int {
+// bodyLimit returns the largest body of a POST to a request target, whose path may not be in its normal form.
+func bodyLimit(target string) int {
 	if target != "" && target[0] != '/' { // http://host/path
 		_, target, _ = strings.Cut(target, "://")
 		target = target[max(strings.IndexByte(target, '/'), 0):]
@@ -98,45 +132,49 @@ func dataPlaneBody(target string) int {
 	if end := strings.IndexAny(target, "?#"); end >= 0 {
 		target = target[:end]
 	}
-	if path, err := NormalizePath(target); err == nil && path == checksPath {
-		return maxChecksBody
+	if path, err := cleanpath.Normalize(target); err == nil && decisionapi.LargeBody(path) {
+		return decisionapi.MaxLargeBody
 	}
-	return maxBody
+	return httpserver.MaxBody
 }
 
 // Listen opens the configured address. The listener is Serve's.
 func (s *Server) Listen() (net.Listener, error) { return net.Listen("tcp", s.cfg.Addr) }
 
-// Serve answers on ln until Shutdown, and returns nil then; it closes ln. Shutdown may still be waiting for answers
-// when Serve has returned.
-func (s *Server) Serve(ln net.Listener) error { return s.http.serve(ln) }
+// Serve answers on ln until Shutdown, and then closes ln and returns nil. Shutdown may still wait for answers after Serve
+// has returned.
+func (s *Server) Serve(ln net.Listener) error { return s.http.Serve(ln) }
 
-// Draining reports whether Shutdown has been called: from then on the process should get no new work.
-func (s *Server) Draining() bool { return s.http.draining.Load() }
+// Draining reports whether Shutdown has been called. The process should then get no new requests.
+func (s *Server) Draining() bool { return s.http.Draining() }
 
-// Shutdown stops the server without losing a request. For the drain period it still accepts and answers, and closes
-// each connection after its answer, so that clients and load balancers move away; then it stops accepting, waits
-// for what is in flight and closes the rest. Connections that send nothing, or half a request, get a second more.
-// When ctx ends first, everything is cut off and the context's error returned.
+// Shutdown stops the server without losing a request. During the drain period it still accepts and answers, and closes each
+// connection after its answer, so that clients and load balancers move away. Then it stops accepting, waits for requests in
+// flight and closes the other connections; those that send nothing, or half a request, get one more second. If ctx ends
+// first, Shutdown closes everything and returns the context's error.
 func (s *Server) Shutdown(ctx context.Context) error {
-	s.http.draining.Store(true)
+	s.http.Drain()
 	period := time.NewTimer(s.cfg.DrainPeriod)
 	defer period.Stop()
 	select {
 	case <-period.C:
 	case <-ctx.Done():
 	}
-	if s.proxy != nil {
-		defer s.proxy.client.Close()
-	}
-	return s.http.shutdown(ctx)
+	return s.http.Shutdown(ctx)
 }
 
-// bodyLimit is asked for each request before its body is read. No route reads more than the usual of anything but a
-// POST.
-func bodyLimit(h *fasthttp.RequestHeader, limit func(target string) int) int {
-	if !h.IsPost() {
-		return maxBody
-	}
-	return limit(utils.UnsafeString(h.RequestURI()))
+// openAPIPath is the path of the data plane's description.
+const openAPIPath = "/openapi.yaml"
+
+// openAPI describes the data plane. The end-to-end tests check every answer against it.
+//
+//go:embed openapi.yaml
+var openAPI []byte
+
+// describe answers with openAPI. It needs no token.
+func describe(c *fiber.Ctx) error {
+	ctx := c.Context()
+	ctx.SetContentType("application/yaml") // RFC 9512
+	ctx.SetBody(openAPI)
+	return nil
 }

@@ -19,12 +19,13 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/velocity-limiter/velocity/internal/adapters/httpfiber"
-	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/decision"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
 )
 
 const get = "GET /api/resource HTTP/1.1\r\nHost: x\r\n\r\n"
 
-// stopping is a server that is told to stop by a test of its own.
+// stopping is a server that its test stops.
 type stopping struct {
 	*httpfiber.Server
 	addr   string
@@ -33,7 +34,7 @@ type stopping struct {
 
 func startToStop(t *testing.T, cfg httpfiber.Config, limiter limiterFunc) stopping {
 	t.Helper()
-	s, err := httpfiber.New(cfg, limiter, zap.NewNop())
+	s, err := httpfiber.New(cfg, limiter, nil, zap.NewNop())
 	require.NoError(t, err)
 	ln, err := s.Listen()
 	require.NoError(t, err)
@@ -55,7 +56,7 @@ func (s stopping) shutdown(t *testing.T, within time.Duration) (time.Duration, e
 
 func TestShutdown_waitsForWhatIsInFlight(t *testing.T) {
 	entered, leave := make(chan struct{}), make(chan struct{})
-	s := startToStop(t, testConfig(), func(domain.Request) (domain.Decision, error) {
+	s := startToStop(t, testConfig(), func(policy.Request) (decision.Decision, error) {
 		close(entered)
 		<-leave
 		return decided(t, 9, 1, true), nil
@@ -163,10 +164,10 @@ func TestShutdown_aRequestThatIsCompletedInTimeIsAnswered(t *testing.T) {
 func TestShutdown_endsWithItsContext(t *testing.T) {
 	entered, leave := make(chan struct{}), make(chan struct{})
 	defer close(leave)
-	s := startToStop(t, testConfig(), func(domain.Request) (domain.Decision, error) {
+	s := startToStop(t, testConfig(), func(policy.Request) (decision.Decision, error) {
 		close(entered)
 		<-leave
-		return domain.Decision{}, nil
+		return decision.Decision{}, nil
 	})
 	conn := dial(t, s.addr)
 	_, err := io.WriteString(conn, get)
@@ -227,7 +228,7 @@ func TestShutdown_underLoadLosesNothing(t *testing.T) {
 }
 
 func TestServe_afterShutdownEndsAtOnce(t *testing.T) {
-	s, err := httpfiber.New(testConfig(), always(decided(t, 9, 1, true)), zap.NewNop())
+	s, err := httpfiber.New(testConfig(), always(decided(t, 9, 1, true)), nil, zap.NewNop())
 	require.NoError(t, err)
 	require.NoError(t, s.Shutdown(t.Context()))
 	ln, err := s.Listen()
@@ -251,7 +252,7 @@ func (l *flaky) Accept() (net.Conn, error) {
 }
 
 func TestServe_outlivesALackOfFiles(t *testing.T) {
-	s, err := httpfiber.New(testConfig(), always(decided(t, 9, 1, true)), zap.NewNop())
+	s, err := httpfiber.New(testConfig(), always(decided(t, 9, 1, true)), nil, zap.NewNop())
 	require.NoError(t, err)
 	ln, err := s.Listen()
 	require.NoError(t, err)

@@ -12,15 +12,17 @@ import (
 	"github.com/valyala/fasthttp"
 	"go.uber.org/zap"
 
-	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/adapters/httpfiber/span"
+	"github.com/velocity-limiter/velocity/internal/domain/decision"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
 // passAll lets every request pass.
 type passAll struct{ ports.Limiter }
 
-func (passAll) DecideMany(_ context.Context, _ []domain.Request, answers []ports.Answer) {
-	answers[0].Decision = domain.Decision{Outcome: domain.OutcomeExempt, Policy: "default", Store: domain.StorePolicy}
+func (passAll) DecideMany(_ context.Context, _ []policy.Request, answers []ports.Answer) {
+	answers[0].Decision = decision.Decision{Outcome: decision.OutcomeExempt, Policy: "default", Store: decision.StorePolicy}
 }
 
 // countingTracer counts what is begun and ended.
@@ -39,19 +41,19 @@ type countingSpan struct{ of *countingTracer }
 func (countingSpan) Context() context.Context   { return context.Background() }
 func (countingSpan) TraceID() string            { return "" }
 func (countingSpan) Headers() (string, string)  { return "", "" }
-func (countingSpan) Decided(*domain.Decision)   {}
+func (countingSpan) Decided(*decision.Decision) {}
 func (countingSpan) DecidedMany([]ports.Answer) {}
 func (s countingSpan) End(int)                  { s.of.ended++ }
 
 func TestTrace_withoutATracerARequestCostsNoMemory(t *testing.T) {
 	s, err := New(Config{
 		Addr: "127.0.0.1:0", ReadTimeout: time.Second, WriteTimeout: time.Second, IdleTimeout: time.Second, MaxConns: 10,
-	}, passAll{}, zap.NewNop())
+	}, passAll{}, nil, zap.NewNop())
 	require.NoError(t, err)
 	var ctx fasthttp.RequestCtx
 	ctx.Request.SetRequestURI("/api/resource")
-	ctx.Request.Header.Set(headerTraceParent, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
-	handle := s.http.app.Server().Handler
+	ctx.Request.Header.Set(span.HeaderTraceParent, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+	handle := s.http.App.Server().Handler
 	once := func() {
 		ctx.ResetUserValues()
 		ctx.Response.Reset()

@@ -7,6 +7,7 @@ import (
 
 	"github.com/velocity-limiter/velocity/internal/adapters/memstore"
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
@@ -18,20 +19,20 @@ func Example() {
 	}
 	defer func() { _ = store.Close() }()
 
-	limit, err := domain.NewLimit("burst", 2, 1, time.Hour)
+	limit, err := domain.NewBucket("burst", 2, 1, time.Hour)
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
 	req := ports.TakeRequest{
 		Op:     domain.OpTake,
-		Key:    domain.NewBucketKey("default", domain.KeySource{Kind: domain.SourceIP}, "192.0.2.1"),
+		Key:    clientkey.NewBucketKey("default", clientkey.Source{Kind: clientkey.SourceIP}, "192.0.2.1"),
 		Limits: []domain.Limit{limit},
 		Cost:   1,
 	}
 	for range 3 {
 		r := ports.Take(context.Background(), store, req)
-		fmt.Println(r.Verdict == domain.Allowed, limit.Remaining(r.Buckets[0]))
+		fmt.Println(r.Verdict == domain.Allowed, limit.Remaining(r.States[0]))
 	}
 	// Output:
 	// true 1

@@ -4,12 +4,13 @@ import (
 	"unsafe"
 
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
 )
 
 // MonotonicClock is the clock of a new store.
 var MonotonicClock = monotonicClock
 
-// SetClock replaces the store's clock, which every other part reads under a stripe's lock.
+// SetClock replaces the store's clock, which is read only under the lock of a stripe.
 func (s *Store) SetClock(now func() domain.Instant) {
 	for i := range s.stripes {
 		s.stripes[i].mu.Lock()
@@ -19,7 +20,7 @@ func (s *Store) SetClock(now func() domain.Instant) {
 }
 
 // Holds reports whether the store keeps a bucket for key that is not full again.
-func (s *Store) Holds(key domain.BucketKey) bool {
+func (s *Store) Holds(key clientkey.BucketKey) bool {
 	st, tag := s.locate(key)
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -34,7 +35,7 @@ func (s *Store) Holds(key domain.BucketKey) bool {
 }
 
 // StripeOf returns the number of a key's stripe.
-func (s *Store) StripeOf(key domain.BucketKey) int {
+func (s *Store) StripeOf(key clientkey.BucketKey) int {
 	st, _ := s.locate(key)
 	for i := range s.stripes {
 		if st == &s.stripes[i] {
@@ -44,7 +45,7 @@ func (s *Store) StripeOf(key domain.BucketKey) int {
 	return -1
 }
 
-// Bytes is the memory of the tables.
+// Bytes returns the memory of the tables.
 func (s *Store) Bytes() int {
 	total := 0
 	for i := range s.stripes {
@@ -56,21 +57,32 @@ func (s *Store) Bytes() int {
 	return total
 }
 
+// PermitSets returns how many limits of clients have permits.
+func (s *Store) PermitSets() int {
+	n := 0
+	for i := range s.stripes {
+		s.stripes[i].mu.Lock()
+		n += len(s.stripes[i].permits.sets)
+		s.stripes[i].mu.Unlock()
+	}
+	return n
+}
+
 // Sweep sweeps every stripe now.
 func (s *Store) Sweep() { s.sweepStripes(0, len(s.stripes)) }
 
 // Name is a bucket's.
 type Name struct {
-	Key   domain.BucketKey
-	Limit string
+	Key   clientkey.BucketKey
+	Limit domain.Limit
 }
 
 // FindWithOneTag reports which names are found in a table that holds one, if the tags of all are the same.
 func FindWithOneTag(holds Name, asked []Name) []bool {
 	t, found := newTable(minSlots), make([]bool, len(asked))
-	t.insert(1, holds.Key, holds.Limit, held{})
+	t.insert(1, holds.Key, &holds.Limit, held{})
 	for i, n := range asked {
-		_, slot := t.find(1, n.Key, n.Limit)
+		_, slot := t.find(1, n.Key, &n.Limit)
 		found[i] = slot >= 0
 	}
 	return found

@@ -4,50 +4,53 @@ import (
 	"encoding/binary"
 
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
 )
 
-// names holds the names of buckets, each the group's key and the limit's name, one after another in one piece of
-// memory. A name that is dropped is waste until the table is rebuilt.
+// names holds the names of buckets in one slice, one after another. A name is the group's key, and the limit's name and
+// kind: a limit whose kind has changed must not read what the other kind counted. The memory of a dropped name is wasted
+// until the table is rebuilt.
 type names struct {
 	bytes []byte
 	waste int
 }
 
-// nameRef is where a name begins.
+// nameRef is the offset of a name.
 type nameRef uint32
 
 const (
-	// A name begins with 4 bytes: the length of the key and, in the low bits, that of the limit's name, which
-	// domain.ValidName keeps below 64.
+	// A name starts with 4 bytes: from the high bits to the low ones the limit's kind, the length of the key, and the length
+	// of the limit's name, which is below 64 by domain.ValidName.
 	nameHeader = 4
+	kindShift  = 24
 	limitBits  = 6
-	// maxKeyLen bounds the memory of a bucket; those that domain makes are shorter than a kilobyte. With it, and
-	// with maxBuckets, a nameRef can reach all names of a stripe.
+	// maxKeyLen bounds the memory of a bucket. Keys made by package domain are shorter than a kilobyte. Together with
+	// maxBuckets it keeps the names of a stripe within the range of a nameRef.
 	maxKeyLen = 4096
 )
 
-func lengths(key domain.BucketKey, limit string) uint32 {
-	return uint32(len(key)<<limitBits | len(limit))
+func header(key clientkey.BucketKey, limit *domain.Limit) uint32 {
+	return uint32(limit.Kind())<<kindShift | uint32(len(key)<<limitBits|len(limit.Name()))
 }
 
-func (n *names) equal(ref nameRef, key domain.BucketKey, limit string) bool {
+func (n *names) equal(ref nameRef, key clientkey.BucketKey, limit *domain.Limit) bool {
 	name := n.bytes[ref:]
-	if binary.LittleEndian.Uint32(name) != lengths(key, limit) {
+	if binary.LittleEndian.Uint32(name) != header(key, limit) {
 		return false
 	}
-	name = name[nameHeader : nameHeader+len(key)+len(limit)]
-	return string(name[:len(key)]) == string(key) && string(name[len(key):]) == limit
+	name = name[nameHeader : nameHeader+len(key)+len(limit.Name())]
+	return string(name[:len(key)]) == string(key) && string(name[len(key):]) == limit.Name()
 }
 
-func (n *names) add(key domain.BucketKey, limit string) nameRef {
+func (n *names) add(key clientkey.BucketKey, limit *domain.Limit) nameRef {
 	ref := nameRef(len(n.bytes))
-	n.bytes = binary.LittleEndian.AppendUint32(n.bytes, lengths(key, limit))
+	n.bytes = binary.LittleEndian.AppendUint32(n.bytes, header(key, limit))
 	n.bytes = append(n.bytes, key...)
-	n.bytes = append(n.bytes, limit...)
+	n.bytes = append(n.bytes, limit.Name()...)
 	return ref
 }
 
-// addFrom adds a name of another piece of memory.
+// addFrom copies a name from other.
 func (n *names) addFrom(other *names, ref nameRef) nameRef {
 	_, end := other.extent(ref)
 	added := nameRef(len(n.bytes))
@@ -55,11 +58,11 @@ func (n *names) addFrom(other *names, ref nameRef) nameRef {
 	return added
 }
 
-// at returns copies.
-func (n *names) at(ref nameRef) (key domain.BucketKey, limit string) {
+// at returns copies of a name's parts.
+func (n *names) at(ref nameRef) (key clientkey.BucketKey, limit string) {
 	keyLen, end := n.extent(ref)
 	name := n.bytes[ref+nameHeader : end]
-	return domain.BucketKey(name[:keyLen]), string(name[keyLen:])
+	return clientkey.BucketKey(name[:keyLen]), string(name[keyLen:])
 }
 
 func (n *names) drop(ref nameRef) {
@@ -68,7 +71,7 @@ func (n *names) drop(ref nameRef) {
 }
 
 func (n *names) extent(ref nameRef) (keyLen, end int) {
-	l := binary.LittleEndian.Uint32(n.bytes[ref:])
+	l := binary.LittleEndian.Uint32(n.bytes[ref:]) & (1<<kindShift - 1)
 	keyLen = int(l >> limitBits)
 	return keyLen, int(ref) + nameHeader + keyLen + int(l&(1<<limitBits-1))
 }

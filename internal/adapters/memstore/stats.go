@@ -1,38 +1,44 @@
 package memstore
 
-import "github.com/velocity-limiter/velocity/internal/domain"
+import (
+	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
+)
 
-// Stats is what the store holds and has let go.
+// Stats counts the buckets that the store holds and those that it has removed.
 type Stats struct {
-	// Buckets is how many are held, with those that are full again and not swept yet.
+	// Buckets is the number of buckets held, including those that are full again and not removed yet.
 	Buckets int
-	// Expired is how many left because they were full again. It costs nobody anything.
+	// Permits is the number of permits held, including those that have expired and are not removed yet.
+	Permits int
+	// Expired is the number of buckets removed because they were full again. This loses nothing.
 	Expired uint64
-	// Evictions is how many left before that, because Config.MaxBuckets was reached. If it rises, raise the bound.
+	// Evictions is the number of buckets removed before they were full, because Config.MaxBuckets was reached. If it rises,
+	// raise the bound.
 	Evictions uint64
-	// LastEviction is the latest of them; zero if there was none.
+	// LastEviction is the latest eviction; zero if there was none.
 	LastEviction Eviction
 }
 
-// Eviction is one bucket that had to leave.
+// Eviction is a bucket that was removed before it was full.
 type Eviction struct {
-	Key   domain.BucketKey
+	Key   clientkey.BucketKey
 	Limit string
-	// At is when it left.
+	// At is when it was evicted.
 	At domain.Instant
-	// FullAt is when it would have been full again: its client gained the tokens of the time between.
+	// FullAt is when it would have been full. Its client gained the tokens of the time between.
 	FullAt domain.Instant
 }
 
-// counts are a stripe's part of the Stats.
+// counts is a stripe's part of the Stats.
 type counts struct {
 	expired, evictions uint64
 	last               Eviction
 }
 
-// Stats adds the stripes up, locking one after another: it is for a metric, not for every request.
+// Stats returns the sums over all stripes. It locks each stripe once, so it is not for every request.
 func (s *Store) Stats() Stats {
-	total := Stats{Buckets: int(s.total.Load())}
+	total := Stats{Buckets: int(s.total.Load()), Permits: int(s.permits.Load())}
 	for i := range s.stripes {
 		st := &s.stripes[i]
 		st.mu.Lock()

@@ -5,57 +5,69 @@ import (
 	"sync/atomic"
 
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/decision"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
-// sampleSize is how many buckets are looked at to find one to evict. Where a tenth of them are fuller than the
-// rest, one of the rest leaves once in 29 evictions.
-const sampleSize = 32
-
-// stripe is a part of the store with its own lock; a group lies in one stripe whole.
+// stripe is a part of the store with its own lock. All buckets of a group are in one stripe.
 type stripe struct {
 	mu sync.Mutex
 	table
-	// hand is the slot at which the next search for room begins. It goes round, so that every slot is looked at.
-	hand int
-	// total counts the buckets of all stripes.
+	// clockHand is the slot where the next eviction starts. It goes round all slots.
+	clockHand int
+	// total is the number of buckets in all stripes.
 	total  *atomic.Int64
 	max    int64
 	counts counts
-
-	_ [8]byte // up to three cache lines, since other processors lock the neighbours
+	// permits are kept apart from the table, whose memory holds no pointers. With it a stripe fills three cache lines, since
+	// other processors lock the neighbouring stripes.
+	permits *permits
 }
 
-// decideLocked carries out one request that has been checked.
+// decideLocked carries out one valid request.
 func (s *stripe) decideLocked(tag uint32, req *ports.TakeRequest, result *ports.TakeResult, now domain.Instant) {
 	n := len(req.Limits)
-	if cap(result.Buckets) < n {
-		result.Buckets = make([]domain.Bucket, n)
+	if cap(result.States) < n {
+		result.States = make([]domain.State, n)
 	}
-	result.Buckets = result.Buckets[:n]
-	result.Err, result.Now, result.Store = nil, now, domain.StoreMemory
+	result.States = result.States[:n]
+	result.Err, result.Now, result.Store, result.Permits = nil, now, decision.StoreMemory, result.Permits[:0]
 
-	var slots [domain.MaxLimits]int
+	var slots [policy.MaxLimits]int
+	aboutPermits := req.Op == domain.OpList
 	for i := range req.Limits {
-		var h held
-		h, slots[i] = s.find(tag, req.Key, req.Limits[i].Name())
-		if h.fullAt <= now {
-			h.Bucket = domain.Bucket{} // it means nothing any more; nor does one that was not found
+		if req.Limits[i].Kind() == domain.KindConcurrency {
+			aboutPermits, slots[i], result.States[i] = true, -1, domain.State{}
+			continue
 		}
-		result.Buckets[i] = h.Bucket
+		var h held
+		h, slots[i] = s.find(tag, req.Key, &req.Limits[i])
+		if h.fullAt <= now {
+			h.State = domain.State{} // full again, or not found
+		}
+		result.States[i] = h.State
 	}
 	var write bool
-	result.Verdict, write = domain.Apply(req.Op, req.Cost, req.Limits, result.Buckets, now)
+	if aboutPermits {
+		write = s.permits.apply(req, result)
+	} else {
+		result.Verdict, write = domain.Apply(req.Operation(), req.Limits, result.States, nil, now)
+	}
 	switch {
+	case result.Err != nil:
 	case req.Op == domain.OpReset:
-		s.forgetLocked(tag, req)
+		for i := range req.Limits { // a removal moves entries, so the slots found before do not count
+			if _, slot := s.find(tag, req.Key, &req.Limits[i]); slot >= 0 {
+				s.removeLocked(slot)
+			}
+		}
 	case write:
 		s.writeLocked(tag, req, result, slots[:n])
 	}
 }
 
-// writeLocked stores the buckets that are not full. Those that are in the table go first, since an insertion moves
-// entries.
+// writeLocked stores the buckets that are not full. It first updates those in the table, since an insertion moves entries.
 func (s *stripe) writeLocked(tag uint32, req *ports.TakeRequest, result *ports.TakeResult, slots []int) {
 	for i, slot := range slots {
 		if slot >= 0 {
@@ -63,29 +75,16 @@ func (s *stripe) writeLocked(tag uint32, req *ports.TakeRequest, result *ports.T
 		}
 	}
 	for i, slot := range slots {
-		if slot >= 0 {
+		if slot >= 0 || req.Limits[i].Kind() == domain.KindConcurrency {
 			continue
 		}
 		if h := heldBucket(req, result, i); h.fullAt > result.Now {
-			s.makeRoomLocked(result.Now)
-			s.insert(tag, req.Key, req.Limits[i].Name(), h)
+			s.reserveLocked(result.Now)
+			s.insert(tag, req.Key, &req.Limits[i], h)
 		}
 	}
 }
 
 func heldBucket(req *ports.TakeRequest, result *ports.TakeResult, i int) held {
-	return held{result.Buckets[i], req.Limits[i].FullAt(result.Buckets[i])}
-}
-
-func (s *stripe) forgetLocked(tag uint32, req *ports.TakeRequest) {
-	for i := range req.Limits {
-		if _, slot := s.find(tag, req.Key, req.Limits[i].Name()); slot >= 0 {
-			s.dropLocked(slot)
-		}
-	}
-}
-
-func (s *stripe) dropLocked(slot int) {
-	s.remove(slot)
-	s.total.Add(-1)
+	return held{result.States[i], req.Limits[i].FullAt(result.States[i])}
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/velocity-limiter/velocity/internal/domain"
 )
 
-// The bubble ends only when the store's goroutine has.
-func TestStore_givesMemoryBackWhileNobodyAsks(t *testing.T) {
+// The synctest bubble ends only after the store's goroutine has ended.
+func TestStore_freesMemoryWithoutRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store, err := memstore.New(memstore.DefaultConfig())
 		require.NoError(t, err)

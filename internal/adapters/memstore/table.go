@@ -1,13 +1,16 @@
 package memstore
 
-import "github.com/velocity-limiter/velocity/internal/domain"
+import (
+	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
+)
 
-// table is a hash table of buckets with open addressing and linear probing. It holds no pointers, so that a million
-// buckets cost the garbage collector nothing.
+// table is a hash table of buckets with open addressing and linear probing. It holds no pointers, so the garbage collector
+// does not scan it.
 //
-// Its three parts are apart for the sake of the processor's cache: the small slots mostly stay in it, and once a slot
-// is known, name and bucket, which mostly are not, can be fetched at the same time. The buckets of one group share
-// their tag and so lie side by side.
+// It has three slices because of the processor's cache. The slots are small and mostly stay in the cache; name and bucket
+// mostly are not in it, and can be fetched at the same time once the slot is known. The buckets of a group have the same
+// tag and therefore lie side by side.
 type table struct {
 	slots   []slot
 	buckets []held // buckets[i] belongs to slots[i]
@@ -15,17 +18,18 @@ type table struct {
 	used    int
 }
 
-// slot says whose bucket is here.
+// slot says which bucket is at an index.
 type slot struct {
 	// tag is 0 if the slot is free.
 	tag  uint32
 	name nameRef
 }
 
-// held is a bucket in the table.
+// held is a bucket in the table, or a quota.
 type held struct {
-	domain.Bucket
-	// fullAt is when the bucket is full again by the limit that wrote it. From then on it means nothing.
+	domain.State
+	// fullAt is when the bucket is full again, or the quota's period ends, by the limit that wrote it. From then on the bucket
+	// counts as missing.
 	fullAt domain.Instant
 }
 
@@ -35,10 +39,10 @@ func newTable(slots int) table {
 	return table{slots: make([]slot, slots), buckets: make([]held, slots)}
 }
 
-// tagOf makes a hash's tag. It sets the lowest bit, since 0 is a free slot; home looks at the high bits.
+// tagOf returns the tag of a hash. It is never 0, which marks a free slot.
 func tagOf(hash uint64) uint32 { return uint32(hash) | 1 }
 
-// home maps a tag evenly to the slots, of any number: the high half of tag * slots.
+// home returns the slot where the search for a tag starts: the high half of tag * slots, which is even for any number.
 func (t *table) home(tag uint32) int {
 	return int(uint64(tag) * uint64(len(t.slots)) >> 32)
 }
@@ -50,9 +54,9 @@ func (t *table) next(i int) int {
 	return 0
 }
 
-// find returns a bucket and its slot; -1 if there is none. It reads the bucket before it compares the name: both
-// are likely to be far away, and so they come together.
-func (t *table) find(tag uint32, key domain.BucketKey, limit string) (held, int) {
+// find returns a bucket and its slot, or -1 if there is none. It reads the bucket before it compares the name, so that the
+// processor fetches both at the same time.
+func (t *table) find(tag uint32, key clientkey.BucketKey, limit *domain.Limit) (held, int) {
 	for i := t.home(tag); ; i = t.next(i) {
 		switch s := t.slots[i]; s.tag {
 		case tag:
@@ -65,11 +69,11 @@ func (t *table) find(tag uint32, key domain.BucketKey, limit string) (held, int)
 	}
 }
 
-// crowded reports whether an insertion needs a larger table: from 7/8 on, searches become long.
-func (t *table) crowded() bool { return t.used >= len(t.slots)*7/8 }
+// needsGrow reports whether an insertion needs a larger table. Searches become long when 7/8 of the slots are used.
+func (t *table) needsGrow() bool { return t.used >= len(t.slots)*7/8 }
 
-// insert adds a bucket that is not in the table, which must not be crowded.
-func (t *table) insert(tag uint32, key domain.BucketKey, limit string, h held) {
+// insert adds a bucket. It must not be in the table, and needsGrow must be false.
+func (t *table) insert(tag uint32, key clientkey.BucketKey, limit *domain.Limit, h held) {
 	if t.names.wasteful() {
 		t.rebuild(len(t.slots))
 	}
@@ -85,8 +89,8 @@ func (t *table) place(s slot, h held) {
 	t.used++
 }
 
-// remove empties a slot and closes the gap, so that no search ends early: what had been pushed past the slot
-// moves back. So the slot may hold another bucket afterwards: one that lay behind it, going round.
+// remove empties a slot and closes the gap, so that no search ends early. The slot may hold another bucket afterwards: one
+// that had to be placed behind it.
 func (t *table) remove(gap int) {
 	t.names.drop(t.slots[gap].name)
 	for i := t.next(gap); t.slots[i].tag != 0; i = t.next(i) {
@@ -99,7 +103,7 @@ func (t *table) remove(gap int) {
 	t.used--
 }
 
-// distance is how many steps of next lead from one slot to another.
+// distance returns the number of steps from one slot to another, with wrap-around.
 func (t *table) distance(from, to int) int {
 	if to >= from {
 		return to - from
@@ -107,7 +111,7 @@ func (t *table) distance(from, to int) int {
 	return to - from + len(t.slots)
 }
 
-// rebuild moves everything to a table of so many slots, without the names that were dropped.
+// rebuild moves all buckets to a table with the given number of slots, and leaves out dropped names.
 func (t *table) rebuild(slots int) {
 	old := *t
 	*t = newTable(slots)

@@ -8,14 +8,15 @@ import (
 	"github.com/velocity-limiter/velocity/internal/adapters/memstore"
 )
 
-// Two keys of one tag are too rare to come up by chance, so the table is made to hold them.
-func TestTable_tellsNamesOfOneTagApart(t *testing.T) {
+// Two keys with the same tag are too rare to occur by chance, so the test sets the tag.
+func TestTable_distinguishesNamesOfOneTag(t *testing.T) {
 	names := []memstore.Name{
-		{Key: "alice", Limit: "burst"},
-		{Key: "malice", Limit: "urst"},
-		{Key: "alic", Limit: "eburst"},
-		{Key: "carol", Limit: "burst"},
-		{Key: "alice", Limit: "daily"},
+		{Key: "alice", Limit: mustLimit(t, "burst", "1/s", 1)},
+		{Key: "malice", Limit: mustLimit(t, "urst", "1/s", 1)},
+		{Key: "alic", Limit: mustLimit(t, "eburst", "1/s", 1)},
+		{Key: "carol", Limit: mustLimit(t, "burst", "1/s", 1)},
+		{Key: "alice", Limit: mustLimit(t, "daily", "1/s", 1)},
+		{Key: "alice", Limit: mustQuota(t, "daily", 1, "day")},
 	}
 	for held := range names {
 		found := memstore.FindWithOneTag(names[held], names)

@@ -2,6 +2,7 @@ package policyfile
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -10,15 +11,15 @@ import (
 	"github.com/velocity-limiter/velocity/internal/domain"
 )
 
-// Error is one thing that is wrong with a file.
+// Error is one error in a file.
 type Error struct {
-	// Line and Column, from 1, of the value that is wrong, or of what lacks it.
+	// Line and Column of the wrong value, from 1. For a missing value they are those of the mapping.
 	Line, Column int
-	// Field is its path: "policies[0].limits[1].rate". Empty where the file as a whole is meant.
+	// Field is the path of the value, such as "policies[0].limits[1].rate". Empty for the whole file.
 	Field string
-	// Value found, fit to be shown; empty where there is none.
+	// Value found, quoted and cut to be shown; empty if there is none.
 	Value string
-	// Reason says what would be right.
+	// Reason says what the value must be.
 	Reason string
 }
 
@@ -36,19 +37,21 @@ func (e *Error) Error() string {
 // Unwrap returns domain.ErrInvalidPolicy.
 func (e *Error) Unwrap() error { return domain.ErrInvalidPolicy }
 
-// Errors are all that is wrong with a file, in the order of their lines.
+// Errors are all errors in a file, in the order of their lines.
 type Errors []*Error
 
-// Error implements error, with a line for each.
-func (e Errors) Error() string {
+// Error implements error. It returns one line for each error.
+func (e Errors) Error() string { return strings.Join(e.lines(), "\n") }
+
+func (e Errors) lines() []string {
 	lines := make([]string, len(e))
 	for i := range e {
 		lines[i] = e[i].Error()
 	}
-	return strings.Join(lines, "\n")
+	return lines
 }
 
-// Unwrap returns each.
+// Unwrap returns the errors.
 func (e Errors) Unwrap() []error {
 	errs := make([]error, len(e))
 	for i := range e {
@@ -57,10 +60,24 @@ func (e Errors) Unwrap() []error {
 	return errs
 }
 
-// maxErrors is the most that are reported.
+// WithPath returns err with the path of the file before each of its [Errors], as in policies.yaml:3:5. An error of
+// another kind, such as that of a missing file, names the path already and is returned as it is.
+func WithPath(path string, err error) error {
+	wrong, ok := errors.AsType[Errors](err)
+	if !ok {
+		return err
+	}
+	lines := make([]error, len(wrong))
+	for i, e := range wrong {
+		lines[i] = fmt.Errorf("%s:%w", path, e)
+	}
+	return errors.Join(lines...)
+}
+
+// maxErrors is how many errors are reported.
 const maxErrors = 100
 
-// sorted puts the errors in the order of their places, and cuts what is too much of them.
+// sorted sorts the errors by line and column, and cuts them to maxErrors.
 func (e Errors) sorted() Errors {
 	slices.SortStableFunc(e, func(a, b *Error) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
@@ -68,16 +85,16 @@ func (e Errors) sorted() Errors {
 	if more := len(e) - maxErrors; more > 0 {
 		last := e[maxErrors-1]
 		e = append(e[:maxErrors:maxErrors], &Error{
-			Line: last.Line, Column: last.Column, Reason: "and " + strconv.Itoa(more) + " errors more",
+			Line: last.Line, Column: last.Column, Reason: "and " + strconv.Itoa(more) + " more errors",
 		})
 	}
 	return e
 }
 
-// longestShown is how much of a value an error shows, in bytes.
+// longestShown is how many bytes of a value an error shows.
 const longestShown = 64
 
-// shown quotes a value.
+// shown quotes a value, and cuts it to longestShown.
 func shown(s string) string {
 	if len(s) > longestShown {
 		s = strings.ToValidUTF8(s[:longestShown], "") + "..."
@@ -85,8 +102,8 @@ func shown(s string) string {
 	return strconv.Quote(s)
 }
 
-// Nearest returns the one of the known names that was probably meant by a name, allowing one slip in about four
-// characters; "" if none is close.
+// Nearest returns the known name that is closest to name, or "" if none is close. It accepts one mistake in about four
+// characters.
 func Nearest(name string, known []string) string {
 	nearest, least := "", len(name)/4+1
 	for _, k := range known {
@@ -97,7 +114,7 @@ func Nearest(name string, known []string) string {
 	return nearest
 }
 
-// editDistance is Levenshtein's: how many characters must be inserted, deleted or replaced.
+// editDistance returns the Levenshtein distance: the number of characters to insert, delete or replace.
 func editDistance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

@@ -17,9 +17,10 @@ import (
 
 	"github.com/velocity-limiter/velocity/internal/adapters/policyfile"
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
 )
 
-// patience bounds every wait. A machine that is busy with other tests is slow.
+// patience bounds every wait. It is long because other tests may slow the machine down.
 const patience = 20 * time.Second
 
 // file is a policy file of n policies, all of that capacity.
@@ -39,7 +40,7 @@ func write(t *testing.T, path string, data []byte) {
 func open(t *testing.T, path string) (*policyfile.Live, *observer.ObservedLogs) {
 	t.Helper()
 	core, logs := observer.New(zap.InfoLevel)
-	live, err := policyfile.Open(path, policyfile.Options{}, zap.New(core))
+	live, err := policyfile.Open(path, "", zap.New(core))
 	require.NoError(t, err)
 	return live, logs
 }
@@ -58,14 +59,14 @@ func watch(t *testing.T, live *policyfile.Live) {
 
 func capacity(live *policyfile.Live) domain.Tokens { return live.All()[0].Limits[0].Capacity() }
 
-func TestLive_followsTheFileHoweverItChanges(t *testing.T) {
+func TestLive_followsEveryKindOfChange(t *testing.T) {
 	for name, change := range map[string]func(t *testing.T, dir, path string, data []byte){
 		"written in place": func(t *testing.T, _, path string, data []byte) { write(t, path, data) },
 		"renamed into its place, as editors do": func(t *testing.T, dir, path string, data []byte) {
 			write(t, filepath.Join(dir, ".policies.yaml.swp"), data)
 			require.NoError(t, os.Rename(filepath.Join(dir, ".policies.yaml.swp"), path))
 		},
-		"removed and made anew": func(t *testing.T, _, path string, data []byte) {
+		"removed and created again": func(t *testing.T, _, path string, data []byte) {
 			require.NoError(t, os.Remove(path))
 			write(t, path, data)
 		},
@@ -126,12 +127,12 @@ func TestLive_brokenFileChangesNothing(t *testing.T) {
 	write(t, path, []byte("policies:\n  - name: A\n    limits: [ { rate: 5/s, capacity: 0 } ]\n"))
 	require.Eventually(t, func() bool { return live.Status().Failed > 0 }, patience, time.Millisecond)
 	assert.Equal(t, before, live.All())
-	told := logs.FilterMessage("Policies are not reloaded: those of before stay in force").All()
-	require.NotEmpty(t, told)
+	logged := logs.FilterMessage("Policies are not reloaded: the earlier policies stay in force").All()
+	require.NotEmpty(t, logged)
 	assert.Equal(t, []any{
 		`2:11: policies[0].name: "A": must match [a-z0-9][a-z0-9_-]{0,62}`,
 		`3:38: policies[0].limits[0].capacity: 0: must be from 1 to 1000000000000`,
-	}, told[len(told)-1].ContextMap()["errors"])
+	}, logged[len(logged)-1].ContextMap()["errors"])
 
 	require.NoError(t, os.Remove(path))
 	failed := live.Status().Failed
@@ -144,12 +145,12 @@ func TestLive_brokenFileChangesNothing(t *testing.T) {
 }
 
 func TestOpen_refusesABrokenFile(t *testing.T) {
-	_, err := policyfile.Open("testdata/broken/mode.yaml", policyfile.Options{}, zap.NewNop())
+	_, err := policyfile.Open("testdata/broken/mode.yaml", "", zap.NewNop())
 	var errs policyfile.Errors
 	require.ErrorAs(t, err, &errs)
 }
 
-// Requests see the old policies or the new ones, and a thousand changes leave nothing behind.
+// Requests see the old policies or the new ones, and a thousand changes leak nothing.
 func TestLive_aThousandReloadsUnderLoad(t *testing.T) {
 	before := goleak.IgnoreCurrent()
 	path := filepath.Join(t.TempDir(), "policies.yaml")
@@ -161,13 +162,13 @@ func TestLive_aThousandReloadsUnderLoad(t *testing.T) {
 	for range 2 {
 		readers.Go(func() {
 			for ctx.Err() == nil {
-				p := live.Match(&domain.Request{Path: "/p19"})
+				p, _ := live.Match(&policy.Request{Path: "/p19"})
 				all := live.All()
-				if p == nil || p.Name != "p19" || all[0].Limits[0] != all[19].Limits[0] {
+				if p == nil || p.Name != "p19" || all[0].Limits[0].Capacity() != all[19].Limits[0].Capacity() {
 					assert.Fail(t, "a request saw no set, or a mixed one")
 					return
 				}
-				time.Sleep(10 * time.Microsecond) // leaves the machine to the reloads
+				time.Sleep(10 * time.Microsecond) // leaves CPU time for the reloads
 			}
 		})
 	}

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -15,7 +17,7 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
-// Bounds of a file, all of them far beyond what a policy file needs.
+// Bounds of a file. They are far above what a policy file needs.
 const (
 	maxSize = 1 << 20
 	// maxDepth is how deep lists and mappings may nest.
@@ -24,10 +26,10 @@ const (
 	maxFields = 64
 )
 
-// lineEnds makes all ends of lines alike: the lexer counts \r\n in comments twice.
+// lineEnds replaces all line ends by \n, since the lexer counts \r\n in comments twice.
 var lineEnds = strings.NewReplacer("\r\n", "\n", "\r", "\n")
 
-// parse returns the one document of a file; nil if it is empty.
+// parse returns the one document of a file, or nil if the file is empty.
 func parse(data []byte) (ast.Node, Errors) {
 	if len(data) > maxSize {
 		return nil, Errors{{1, 1, "", fmt.Sprintf("%d bytes", len(data)), fmt.Sprintf("must have at most %d bytes", maxSize)}}
@@ -39,10 +41,11 @@ func parse(data []byte) (ast.Node, Errors) {
 		return nil, Errors{{line, column, "", fmt.Sprintf("%#x", data[at]), "must be text in UTF-8, without control characters"}}
 	}
 	tokens := lexer.Tokenize(lineEnds.Replace(string(data)))
-	if errs := newGuard().check(tokens); len(errs) > 0 {
+	check := tokenCheck{open: map[int]int{}}
+	if errs := check.all(tokens); len(errs) > 0 {
 		return nil, errs.sorted()
 	}
-	file, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey()) // we say where they stand, and go on
+	file, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey()) // object reports them with their places
 	if err != nil {
 		return nil, Errors{syntaxError(err)}
 	}
@@ -60,7 +63,7 @@ func parse(data []byte) (ast.Node, Errors) {
 	return body, nil
 }
 
-// badText returns the place of the first byte that no text has; -1 if there is none.
+// badText returns the offset of the first control character or invalid byte, or -1 if there is none.
 func badText(data []byte) int {
 	for i := 0; i < len(data); {
 		r, size := utf8.DecodeRune(data[i:])
@@ -73,102 +76,105 @@ func badText(data []byte) int {
 }
 
 func syntaxError(err error) *Error {
-	var bad *yaml.SyntaxError
-	if errors.As(err, &bad) && bad.Token != nil && bad.Token.Position != nil {
+	if bad, ok := errors.AsType[*yaml.SyntaxError](err); ok && bad.Token != nil && bad.Token.Position != nil {
 		return &Error{bad.Token.Position.Line, bad.Token.Position.Column, "", "", "is not YAML: " + bad.Message}
 	}
 	return &Error{1, 1, "", "", "is not YAML"}
 }
 
-// guard looks at a file's tokens before they are parsed: the parser nests as deep as the file does, and takes long for
-// what no policy file has.
-type guard struct {
+// tokenCheck checks the tokens of a file before they are parsed, because the parser's depth and time depend on what the file
+// nests.
+type tokenCheck struct {
 	errs Errors
-	flow int         // brackets and braces that are open
-	open map[int]int // by column: the fields of the mapping there that is open
-	// inFlow are the fields of each open bracket or brace.
+	open map[int]int // the number of fields of the open mapping at each column
+	// inFlow is the number of fields in each open bracket or brace.
 	inFlow []int
-	// onLine are the entries of lists that start on one line: - - - nests without any brackets.
+	// onLine is the number of list entries that start on line: "- - -" nests without brackets.
 	line, onLine int
 }
 
-func newGuard() *guard { return &guard{open: map[int]int{}} }
-
-func (g *guard) check(tokens token.Tokens) Errors {
+func (c *tokenCheck) all(tokens token.Tokens) Errors {
 	for _, t := range tokens {
-		g.look(t)
-		if len(g.errs) > maxErrors || g.flow > maxDepth {
+		c.look(t)
+		if len(c.errs) > maxErrors || len(c.inFlow) > maxDepth {
 			break
 		}
 	}
-	return g.errs
+	return c.errs
 }
 
-func (g *guard) bad(t *token.Token, reason string) {
-	g.errs = append(g.errs, &Error{t.Position.Line, t.Position.Column, "", shown(t.Value), reason})
+func (c *tokenCheck) bad(t *token.Token, reason string) {
+	c.errs = append(c.errs, &Error{t.Position.Line, t.Position.Column, "", shown(t.Value), reason})
 }
 
-//nolint:exhaustive // the other tokens are what a policy file is made of
-func (g *guard) look(t *token.Token) {
-	if t.Position.Line != g.line {
-		g.line, g.onLine = t.Position.Line, 0
+//nolint:exhaustive // policy files may have the other tokens
+func (c *tokenCheck) look(t *token.Token) {
+	if t.Position.Line != c.line {
+		c.line, c.onLine = t.Position.Line, 0
 	}
 	switch t.Type {
 	case token.AnchorType, token.AliasType, token.MergeKeyType:
-		g.bad(t, "must not be used: anchors, aliases and merge keys are refused, write the value out or quote it")
+		c.bad(t, "must not be used: anchors, aliases and merge keys are refused, write the value out or quote it")
 	case token.TagType, token.DirectiveType:
-		g.bad(t, "must not be used: tags and directives are refused")
+		c.bad(t, "must not be used: tags and directives are refused")
 	case token.MappingKeyType:
-		g.bad(t, "must not be used: a field is written as name: value")
+		c.bad(t, "must not be used: a field is written as name: value")
 	case token.SequenceEntryType:
-		for column := range g.open {
-			if column > t.Position.Column {
-				delete(g.open, column)
-			}
-		}
-		if g.onLine++; g.onLine > maxDepth {
-			g.bad(t, tooDeep)
+		c.closeBeyond(t.Position.Column)
+		if c.onLine++; c.onLine > maxDepth {
+			c.bad(t, tooDeep)
 		}
 	case token.MappingStartType, token.SequenceStartType:
-		g.inFlow = append(g.inFlow, 0)
-		if g.flow++; g.flow > maxDepth {
-			g.bad(t, tooDeep)
+		if c.inFlow = append(c.inFlow, 0); len(c.inFlow) > maxDepth {
+			c.bad(t, tooDeep)
 		}
 	case token.MappingEndType, token.SequenceEndType:
-		if g.flow > 0 {
-			g.flow--
-			g.inFlow = g.inFlow[:g.flow]
-		}
+		c.inFlow = c.inFlow[:max(len(c.inFlow)-1, 0)]
 	case token.MappingValueType:
-		g.field(t)
+		c.field(t)
+		c.nameInQuotes(t)
+	}
+}
+
+// nameInQuotes refuses the name of a condition, such as header:X-Plan, without quotes in braces. YAML allows that, but the lexer takes
+// its colon for the end of the name.
+func (c *tokenCheck) nameInQuotes(colon *token.Token) {
+	name, rest := colon.Prev, colon.Next
+	if len(c.inFlow) == 0 || name == nil || rest == nil || name.Type != token.StringType || rest.Type != token.StringType ||
+		rest.Position.Line != colon.Position.Line || rest.Position.Column != colon.Position.Column+1 {
+		return
+	}
+	if slices.Contains([]string{"header", "claim", "cookie", "query"}, name.Value) {
+		c.bad(name, "must be in quotes inside braces, with all that belongs to it, as in \"header:X-Plan\"")
 	}
 }
 
 var tooDeep = "nests deeper than " + strconv.Itoa(maxDepth) + " levels"
 
-// field counts the field whose colon t is.
-func (g *guard) field(colon *token.Token) {
+// closeBeyond removes the mappings that are indented more than column.
+func (c *tokenCheck) closeBeyond(column int) {
+	maps.DeleteFunc(c.open, func(other, _ int) bool { return other > column })
+}
+
+// field counts the field that colon belongs to.
+func (c *tokenCheck) field(colon *token.Token) {
 	count := 0
-	if g.flow > 0 {
-		g.inFlow[g.flow-1]++
-		count = g.inFlow[g.flow-1]
+	if last := len(c.inFlow) - 1; last >= 0 {
+		c.inFlow[last]++
+		count = c.inFlow[last]
 	} else {
 		name := colon
 		if colon.Prev != nil && colon.Prev.Position.Line == colon.Position.Line {
 			name = colon.Prev
 		}
-		for column := range g.open {
-			if column > name.Position.Column {
-				delete(g.open, column)
-			}
-		}
-		g.open[name.Position.Column]++
-		count = g.open[name.Position.Column]
-		if len(g.open) > maxDepth {
-			g.bad(colon, tooDeep)
+		c.closeBeyond(name.Position.Column)
+		c.open[name.Position.Column]++
+		count = c.open[name.Position.Column]
+		if len(c.open) > maxDepth {
+			c.bad(colon, tooDeep)
 		}
 	}
 	if count == maxFields+1 {
-		g.bad(colon, "is one field too many: a mapping may have "+strconv.Itoa(maxFields))
+		c.bad(colon, "is one field too many: a mapping may have "+strconv.Itoa(maxFields))
 	}
 }

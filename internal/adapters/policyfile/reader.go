@@ -11,15 +11,28 @@ import (
 	"github.com/goccy/go-yaml/token"
 
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
+	"github.com/velocity-limiter/velocity/internal/domain/limitspec"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
 )
 
-// reader turns the nodes of a file into policies, and collects what is wrong on the way.
+// reader turns the nodes of a file into policies, and collects the errors.
 type reader struct {
-	errs    Errors
-	options Options
-	// overridden, limitKeys and patterns are of the policy that is read: the limits that its overrides name, the keys of
-	// its limits, and its patterns of clients.
-	overridden, limitKeys, patterns []namedPlace
+	errs           Errors
+	onStoreFailure policy.FailureMode
+	hasher         *clientkey.Hasher // nil: no key can be secret
+	folder         string            // in which relative paths of bodies start
+	notes          func(path string) // is called before a file with a body is read
+	bodies         [][]byte          // the contents of the files with bodies
+	shared         []sharedLimit
+	policyName     string // of the current policy, and of its limits that have no name
+	// The rest belongs to the current policy or shared limit.
+	usesWrong           bool                      // it uses a shared limit that has errors
+	specs               map[string]limitspec.Spec // its limits, by name
+	overrides           [][]writtenLimit          // the limits of each of its overrides
+	patternErrs         []*Error                  // errors about its patterns, and the values of its conditions
+	limitKeys, patterns []namedPlace              // the keys of its limits, and its patterns of clients
+	costParts           []namedPlace              // the members of its cost, and the sources of its estimate
 }
 
 type namedPlace struct {
@@ -27,7 +40,7 @@ type namedPlace struct {
 	at   place
 }
 
-// place is a value in the file: where it stands, and the path of its field.
+// place is a value in the file, with its position and the path of its field.
 type place struct {
 	node  ast.Node
 	at    token.Position
@@ -39,14 +52,10 @@ func (p place) index(i int, node ast.Node) place {
 }
 
 func (p place) member(name string, key, value ast.Node) place {
-	field := name
-	if p.field != "" {
-		field = p.field + "." + name
-	}
-	return place{value, positionOf(value, *key.GetToken().Position), field}
+	return place{value, positionOf(value, *key.GetToken().Position), joined(p.field, name)}
 }
 
-// positionOf is where a value starts; that of nothing is where it should have been.
+// positionOf returns the position where a value starts, or otherwise if there is no value.
 func positionOf(node ast.Node, otherwise token.Position) token.Position {
 	switch n := node.(type) {
 	case nil, *ast.NullNode:
@@ -65,10 +74,9 @@ func (r *reader) bad(p place, value, reason string) {
 	r.errs = append(r.errs, &Error{p.at.Line, p.at.Column, p.field, value, reason})
 }
 
-// refuse reports what the domain has against a value.
+// refuse reports an error of package domain about a value.
 func (r *reader) refuse(p place, err error) {
-	var field *domain.FieldError
-	if errors.As(err, &field) {
+	if field, ok := errors.AsType[*domain.FieldError](err); ok {
 		r.bad(p, field.Value, field.Reason)
 	} else {
 		r.bad(p, "", err.Error())
@@ -78,7 +86,7 @@ func (r *reader) refuse(p place, err error) {
 // wrong reports a value of the wrong type.
 func (r *reader) wrong(p place, want string) { r.bad(p, describe(p.node), "must be "+want) }
 
-// describe shows what was found, whatever it is.
+// describe returns a text for the value found.
 func describe(node ast.Node) string {
 	switch n := node.(type) {
 	case nil, *ast.NullNode:
@@ -96,8 +104,8 @@ func describe(node ast.Node) string {
 	}
 }
 
-// text reads a scalar. Whole numbers are taken as they are written, since clients and names may be numbers; what YAML
-// takes for anything else, such as true or 1.5, must be quoted.
+// text reads a text. It accepts whole numbers as they are written, since clients and names may be numbers. Other values that
+// are not texts in YAML, such as true and 1.5, must be quoted.
 func (r *reader) text(p place) (string, bool) {
 	switch n := p.node.(type) {
 	case *ast.StringNode:
@@ -112,11 +120,11 @@ func (r *reader) text(p place) (string, bool) {
 	return "", false
 }
 
-// integer reads a whole number, written with decimal digits alone.
+// integer reads a whole number in decimal digits.
 func (r *reader) integer(p place, least, most domain.Tokens) (domain.Tokens, bool) {
 	digits := ""
 	switch p.node.(type) {
-	case *ast.IntegerNode, *ast.FloatNode, *ast.StringNode: // what has too many digits is not an integer to the parser
+	case *ast.IntegerNode, *ast.FloatNode, *ast.StringNode: // the parser does not return numbers with too many digits as integers
 		digits = p.node.GetToken().Value
 	}
 	value, err := strconv.ParseInt(digits, 10, 64)
@@ -134,50 +142,67 @@ func (r *reader) integer(p place, least, most domain.Tokens) (domain.Tokens, boo
 	return 0, false
 }
 
-// list reads a list and calls item for each of its values.
-func (r *reader) list(p place, what string, item func(place)) {
+// list reads a list and calls item for each of its values. It reports empty, if that is not "", for a list without values.
+func (r *reader) list(p place, what, empty string, item func(place)) {
 	list, ok := p.node.(*ast.SequenceNode)
-	if !ok {
+	switch {
+	case !ok:
 		r.wrong(p, "a list of "+what)
 		return
+	case len(list.Values) == 0 && empty != "":
+		r.bad(p, "", empty)
 	}
 	for i, value := range list.Values {
 		item(p.index(i, value))
 	}
 }
 
-// patternsOf reads a list of patterns of clients, and remembers where each stands.
-func (r *reader) patternsOf(p place) []string {
-	all := r.texts(p, "patterns", domain.CheckPattern)
-	if list, ok := p.node.(*ast.SequenceNode); ok {
-		for i, node := range list.Values {
-			if text, ok := node.(*ast.StringNode); ok {
-				r.patterns = append(r.patterns, namedPlace{text.Value, p.index(i, node)})
-			}
+// patternsOf reads a list of patterns of clients, and records the place of each.
+func (r *reader) patternsOf(p place, empty string) (all []string) {
+	before := len(r.errs)
+	r.list(p, "patterns", empty, func(item place) {
+		if text, ok := item.node.(*ast.StringNode); ok {
+			r.patterns = append(r.patterns, namedPlace{text.Value, item})
 		}
+		all = r.appendText(all, item, policy.CheckPattern)
+	})
+	r.patternErrs = append(r.patternErrs, r.errs[before:]...)
+	return all
+}
+
+// hidePatterns removes the patterns and the values of conditions from the errors about them, if key or that of a limit is secret, or if
+// key was written but could not be read. The errors have their places.
+func (r *reader) hidePatterns(key clientkey.Key, given map[string]place, limitKeys map[string]clientkey.Key) {
+	secret := key.Secret()
+	for _, of := range limitKeys {
+		secret = secret || of.Secret()
+	}
+	if _, written := given["key"]; !secret && (!written || key != nil) {
+		return
+	}
+	for _, wrong := range r.patternErrs {
+		wrong.Value = ""
+	}
+}
+
+// texts reads a list of texts, each of which check must accept.
+func (r *reader) texts(p place, what string, check func(string) error) []string {
+	var all []string
+	r.list(p, what, "", func(item place) { all = r.appendText(all, item, check) })
+	return all
+}
+
+// appendText reads a text and appends it to all, if check accepts it.
+func (r *reader) appendText(all []string, p place, check func(string) error) []string {
+	before := len(r.errs)
+	if s := r.checked(p, check); before == len(r.errs) {
+		all = append(all, s)
 	}
 	return all
 }
 
-// texts reads a list of texts that check accepts.
-func (r *reader) texts(p place, what string, check func(string) error) []string {
-	var all []string
-	r.list(p, what, func(item place) {
-		s, ok := r.text(item)
-		if !ok {
-			return
-		}
-		if err := check(s); err != nil {
-			r.refuse(item, err)
-			return
-		}
-		all = append(all, s)
-	})
-	return all
-}
-
-// object reads a mapping by a table of its fields, and returns where each of those given stands. It is false if
-// anything was wrong with it.
+// object reads a mapping by a table of its fields. It returns the places of the fields that it found, and false if there was
+// an error.
 func object[T any](r *reader, p place, table []field[T], into *T) (map[string]place, bool) {
 	before := len(r.errs)
 	given, meant := map[string]place{}, map[string]bool{}
@@ -191,7 +216,7 @@ func object[T any](r *reader, p place, table []field[T], into *T) (map[string]pl
 			continue
 		}
 		if first, twice := given[name]; twice {
-			r.bad(keyAt, "", "stands twice: it is on line "+strconv.Itoa(first.at.Line)+", too")
+			r.bad(keyAt, "", "is repeated: it is also on line "+strconv.Itoa(first.at.Line))
 			continue
 		}
 		given[name] = p.member(name, entry.Key, entry.Value)
@@ -219,19 +244,19 @@ func joined(path, name string) string {
 	return path + "." + name
 }
 
-// unknown refuses a field, and returns the one that was probably meant.
+// unknown reports an unknown field, and returns the known one that was probably meant.
 func (r *reader) unknown(at, parent place, name string, known []string) string {
-	reason := "is no known field: there are " + strings.Join(known, ", ")
+	reason := "is not a known field: the fields are " + strings.Join(known, ", ")
 	nearest := Nearest(name, known)
 	if nearest != "" {
-		reason = "is no known field: did you mean " + nearest + "?"
+		reason = "is not a known field: did you mean " + nearest + "?"
 	}
 	at.field = parent.field
 	r.bad(at, shown(name), reason)
 	return nearest
 }
 
-// entries returns those of a mapping.
+// entries returns the entries of a mapping.
 func (r *reader) entries(p place) (list []*ast.MappingValueNode, isMapping bool) {
 	switch n := p.node.(type) {
 	case *ast.MappingNode:

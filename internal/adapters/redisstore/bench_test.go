@@ -8,6 +8,7 @@ import (
 
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/redistest"
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
@@ -16,7 +17,7 @@ func BenchmarkTakeMany(b *testing.B) {
 	server := redistest.Start(b)
 	s := newStore(b, config(server.Addr))
 	limits := []domain.Limit{limit(b, "burst", "5/s", 10)}
-	keys := make([]domain.BucketKey, 100_000)
+	keys := make([]clientkey.BucketKey, 100_000)
 	for i := range keys {
 		keys[i] = key(fmt.Sprint(i))
 	}

@@ -15,8 +15,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore"
+	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/cluster"
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/redistest"
+	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/script"
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
 	"github.com/velocity-limiter/velocity/internal/ports"
 	"github.com/velocity-limiter/velocity/internal/ports/porttest"
 )
@@ -37,13 +40,16 @@ func TestCluster(t *testing.T) {
 		{"contract", clusterContract},
 		{"slots are those of the server", slotsAreTheServers},
 		{"a batch may be of any keys", anyKeys},
-		{"health is that of each primary", clusterHealth},
+		{"each primary has its own health", clusterHealth},
 		{"redirects are followed, and nothing is debited twice", redirectsAreFollowed},
 		{"slots move under load", slotsMoveUnderLoad},
+		{"permits survive a move", permitsSurviveAMove},
 		{"only a node without the script is sent it", scriptIsSentWhereUnknown},
 		{"a replica takes over from a primary that lives", plannedFailover},
 		{"a replica takes over from a primary that died", primaryDies},
-		{"a dead primary costs its own slots alone", deadPrimaryIsAlone},
+		{"a dead primary costs only its own slots", deadPrimaryIsAlone},
+		{"overrides", clusterOverrides},
+		{"closing ends every goroutine", clusterCloses},
 	} {
 		t.Run(part.name, func(t *testing.T) {
 			part.run(t, c)
@@ -67,13 +73,14 @@ func clusterContract(t *testing.T, c *redistest.Cluster) {
 			require.NoError(t, err)
 			t.Cleanup(func() { _ = s.Close() })
 			return porttest.Fixture{
-				Store: s,
+				Store:   s,
+				Foreign: foreign(t, s),
 				Advance: func(d time.Duration) {
 					now = now.Add(d)
 					setNow(now)
 				},
-				Holds: func(k domain.BucketKey) bool {
-					at, err := s.Manager().GetClient(string(k)).PExpireTime(t.Context(), redisstore.RedisKey(k)).Result()
+				Holds: func(k clientkey.BucketKey) bool {
+					at, err := s.Manager().GetClient(string(k)).PExpireTime(t.Context(), script.RedisKey(k)).Result()
 					require.NoError(t, err)
 					return at > 0 && domain.Instant(at.Microseconds()) >= now
 				},
@@ -108,7 +115,7 @@ func primaries(t *testing.T, c *redistest.Cluster) []*redistest.Server {
 func clientAt(c *redistest.Cluster, node *redistest.Server, prefix string, number int) string {
 	for i, found := 0, 0; ; i++ {
 		name := prefix + strconv.Itoa(i)
-		if c.Owner(redisstore.SlotOf(key(name))) != node {
+		if c.Owner(cluster.Slot(string(key(name)))) != node {
 			continue
 		}
 		if found++; found > number {
@@ -142,10 +149,10 @@ func redirected(t *testing.T, client *redis.Client, word string) int {
 }
 
 func slotsAreTheServers(t *testing.T, c *redistest.Cluster) {
-	assert.Equal(t, 0x31c3, redisstore.SlotOf("123456789"), "the check value of CRC-16/XMODEM")
+	assert.Equal(t, 0x31c3, cluster.Slot("123456789"), "the check value of CRC-16/XMODEM")
 	for i := range 100 {
 		k := key(fmt.Sprintf("client-%d", i))
-		assert.Equal(t, c.Slot(redisstore.RedisKey(k)), redisstore.SlotOf(k), "%s", k)
+		assert.Equal(t, c.Slot(script.RedisKey(k)), cluster.Slot(string(k)), "%s", k)
 	}
 }
 
@@ -165,11 +172,11 @@ func anyKeys(t *testing.T, c *redistest.Cluster) {
 	for _, node := range primaries(t, c) {
 		moved += redirected(t, c.Client(node), "MOVED")
 	}
-	assert.Zero(t, moved, "each is asked for where it is")
+	assert.Zero(t, moved, "each request goes to the owner of its key")
 	for i, r := range results {
 		require.NoError(t, r.Err)
 		want := []domain.Tokens{7, 3, 3}[i/100] // 3, then 4, and then there are not 5 left
-		require.Equal(t, want, l.Remaining(r.Buckets[0]), "request %d", i)
+		require.Equal(t, want, l.Remaining(r.States[0]), "request %d", i)
 	}
 	for _, node := range primaries(t, c) {
 		assert.Equal(t, node.Addr, s.Manager().GetClient(string(key(clientAt(c, node, "any-", 0)))).Options().Addr)
@@ -194,22 +201,36 @@ func clusterHealth(t *testing.T, c *redistest.Cluster) {
 	}
 	assert.Equal(t, before+3, sum(t, c, "evalsha", c.Nodes...), "each primary is asked once")
 
-	dead := newStore(t, clusterConfig(net.JoinHostPort("127.0.0.1", strconv.Itoa(redistest.FreePort(t)))))
+	dead := newStore(t, clusterConfig(redistest.Refusing(t)))
 	health := dead.CheckHealth(t.Context())
 	require.Len(t, health, 1)
 	assert.ErrorIs(t, health[0].Err, ports.ErrUnavailable)
 	assert.NotNil(t, dead.Manager().GetClient("anybody"))
 }
 
+// clusterCloses closes a store while it reads the table of slots, which a frozen primary slows down.
+func clusterCloses(t *testing.T, c *redistest.Cluster) {
+	frozen := primaries(t, c)[0]
+	names := []string{clientAt(c, frozen, "closes-", 0), clientAt(c, primaries(t, c)[1], "closes-", 0)}
+	closesWhileAsking(t, clusterConfig(c.Addrs()...), names...)
+	frozen.Pause()
+	defer frozen.Resume()
+	for _, patience := range []time.Duration{5 * time.Millisecond, patient} { // a short one has failed, so the table is read again
+		cfg := clusterConfig(c.Addrs()...)
+		cfg.TakeTimeout = patience
+		closesWhileAsking(t, cfg, names...)
+	}
+}
+
 func redirectsAreFollowed(t *testing.T, c *redistest.Cluster) {
-	s := newStore(t, clusterConfig(c.Addrs()...))
+	s, stale := newStore(t, clusterConfig(c.Addrs()...)), newStore(t, clusterConfig(c.Addrs()...))
 	l := limit(t, "burst", "1/h", 10)
 	nodes := primaries(t, c)
 	from, to := nodes[0], nodes[1]
 	name, neighbour := clientAt(c, from, "moving-", 0), clientAt(c, from, "moving-", 1)
-	slot := redisstore.SlotOf(key(name))
-	require.NotEqual(t, slot, redisstore.SlotOf(key(neighbour)))
-	// Each story takes two of name's tokens, in two groups of one batch, and two of the neighbour's.
+	slot := cluster.Slot(string(key(name)))
+	require.NotEqual(t, slot, cluster.Slot(string(key(neighbour))))
+	// both takes two tokens of name, in two groups of one batch, and two of the neighbour.
 	both := func(left domain.Tokens) {
 		t.Helper()
 		results := make([]ports.TakeResult, 4)
@@ -218,26 +239,30 @@ func redirectsAreFollowed(t *testing.T, c *redistest.Cluster) {
 		}, results)
 		for i, want := range []domain.Tokens{left - 1, left - 1, left - 2, left - 2} {
 			require.NoError(t, results[i].Err)
-			assert.Equal(t, want, l.Remaining(results[i].Buckets[0]), "group %d", i)
+			assert.Equal(t, want, l.Remaining(results[i].States[0]), "group %d", i)
 		}
 	}
 	both(10)
+	takePeek(t, stale, neighbour, l)
+	time.Sleep(300 * time.Millisecond) // it has read the table twice by now, and reads it again only when it is redirected
 	moved, asked, ran := redirected(t, c.Client(from), "MOVED"), redirected(t, c.Client(from), "ASK"), sum(t, c, "evalsha", from, to)+sum(t, c, "eval", from, to)
 
 	c.OpenSlot(slot, to)
 	both(8)
-	assert.Equal(t, asked, redirected(t, c.Client(from), "ASK"), "what the slot's owner has, it decides")
+	assert.Equal(t, asked, redirected(t, c.Client(from), "ASK"), "the owner of the slot decides keys that it has")
 	c.MoveKeys(slot, from, to)
 	both(6)
 	assert.Greater(t, redirected(t, c.Client(from), "ASK"), asked)
 	assert.Equal(t, moved, redirected(t, c.Client(from), "MOVED"))
 	c.CloseSlot(slot, to)
 	both(4)
-	assert.Greater(t, redirected(t, c.Client(from), "MOVED"), moved)
 
 	assert.NotEmpty(t, level(t, c.Client(to), name, "burst"))
-	assert.Equal(t, domain.Tokens(2), l.Remaining(takePeek(t, s, name, l).Buckets[0]))
-	ran++ // the peek
+	assert.Equal(t, domain.Tokens(2), l.Remaining(takePeek(t, s, name, l).States[0]))
+	moved = redirected(t, c.Client(from), "MOVED")
+	assert.Equal(t, domain.Tokens(2), l.Remaining(takePeek(t, stale, name, l).States[0]))
+	assert.Greater(t, redirected(t, c.Client(from), "MOVED"), moved)
+	ran += 2 // the peeks
 	assert.Equal(t, 6, sum(t, c, "evalsha", from, to)+sum(t, c, "eval", from, to)-ran, "three runs for each of two clients")
 	assert.Len(t, s.CheckHealth(t.Context()), 3, "a primary of several ranges of slots is one")
 	c.AwaitWhole()
@@ -283,19 +308,19 @@ func slotsMoveUnderLoad(t *testing.T, c *redistest.Cluster) {
 	}
 	for i, name := range names {
 		if i%3 != 2 {
-			c.MoveSlot(redisstore.SlotOf(key(name)), nodes[2])
+			c.MoveSlot(cluster.Slot(string(key(name))), nodes[2])
 		}
 	}
 	close(stop)
 	running.Wait()
 	for i, name := range names {
-		left := l.Remaining(takePeek(t, s, name, l).Buckets[0])
+		left := l.Remaining(takePeek(t, s, name, l).States[0])
 		assert.Equal(t, int64(10), admitted[i].Load()+int64(left), "%s: what was spent and what is left", name)
 	}
 	for home := range 2 {
 		c.AwaitWhole()
 		for i := home; i < len(names); i += 3 {
-			c.MoveSlot(redisstore.SlotOf(key(names[i])), nodes[home])
+			c.MoveSlot(cluster.Slot(string(key(names[i]))), nodes[home])
 		}
 	}
 }
@@ -325,11 +350,11 @@ func scriptIsSentWhereUnknown(t *testing.T, c *redistest.Cluster) {
 	for i, node := range nodes {
 		before[i] = sum(t, c, "eval", node)
 	}
-	s = newStore(t, clusterConfig(c.Addrs()...)) // which knows no nodes yet, so that all groups ride in one batch
+	s = newStore(t, clusterConfig(c.Addrs()...)) // which knows no nodes yet, so that all groups are in one batch
 	s.TakeMany(t.Context(), reqs, results)
 	for i, r := range results {
 		require.NoError(t, r.Err)
-		assert.Equal(t, domain.Tokens(6-i/3), l.Remaining(r.Buckets[0]), "group %d: equal keys in their order", i)
+		assert.Equal(t, domain.Tokens(6-i/3), l.Remaining(r.States[0]), "group %d: equal keys in their order", i)
 	}
 	for i, node := range nodes {
 		want := before[i]
@@ -347,43 +372,49 @@ func TestCluster_aLostOrGarbledAnswerIsNeverAskedForAgain(t *testing.T) {
 	lostAnswers(t, node.Addr, client, func(addrs ...string) redisstore.Config {
 		_, port, err := net.SplitHostPort(addrs[0])
 		require.NoError(t, err)
-		require.NoError(t, client.ConfigSet(t.Context(), "cluster-announce-port", port).Err()) // so that nobody goes past the proxy
+		require.NoError(t, client.ConfigSet(t.Context(), "cluster-announce-port", port).Err()) // so that no client goes past the proxy
 		return clusterConfig(addrs...)
-	})
+	}, tampering, impossible)
 }
 
-func TestCluster_aGarbledRangeOfSlotsIsPassedOver(t *testing.T) {
-	for r, want := range map[[3]int]bool{
-		{0, 16383, 1}: true, {5461, 10922, 2}: true, {7, 7, 1}: true,
-		{0, 16383, 0}: false, {9, 8, 1}: false, {-1, 5, 1}: false, {16000, 16384, 1}: false, {20000, 20001, 1}: false,
-	} {
-		assert.Equal(t, want, redisstore.HasSlots(r[0], r[1], r[2]), r)
+// A node that has only some of a client's keys refuses to decide, since it would find too few permits held.
+func permitsSurviveAMove(t *testing.T, c *redistest.Cluster) {
+	s := newStore(t, clusterConfig(c.Addrs()...))
+	held, l := concurrency(t, "held", 2, time.Hour), limit(t, "burst", "1/h", 10)
+	nodes := primaries(t, c)
+	from, to := nodes[0], nodes[1]
+	alone, mixed := clientAt(c, from, "permits-", 0), clientAt(c, from, "permits-", 1)
+	for _, each := range []struct {
+		name   string
+		limits []domain.Limit
+	}{{alone, []domain.Limit{held}}, {mixed, []domain.Limit{l, held}}} {
+		k := key(each.name)
+		slot := cluster.Slot(string(k))
+		again := func(when string) {
+			t.Helper()
+			r := ports.Take(t.Context(), s, withPermit("third", take(each.name, 1, each.limits...)))
+			require.NoError(t, r.Err, when)
+			assert.Equal(t, domain.Denied, r.Verdict, when)
+		}
+		for _, id := range []string{"first", "second"} {
+			require.NoError(t, ports.Take(t.Context(), s, withPermit(id, take(each.name, 1, each.limits...))).Err)
+		}
+		c.OpenSlot(slot, to)
+		again("all keys are where they were")
+		if len(each.limits) > 1 {
+			c.MoveKey(script.RedisKey(k), from, to)
+			r := ports.Take(t.Context(), s, withPermit("third", take(each.name, 1, each.limits...)))
+			require.ErrorIs(t, r.Err, ports.ErrUnavailable, "the Hash has moved, the permits have not")
+			require.ErrorContains(t, r.Err, "TRYAGAIN")
+			require.ErrorContains(t, r.Err, "not carried out")
+		}
+		c.MoveKeys(slot, from, to)
+		again("all keys have moved")
+		c.CloseSlot(slot, to)
+		again("the slot has moved")
+		release := withPermit("first", take(each.name, 0, each.limits...))
+		release.Op = domain.OpRelease
+		assert.Equal(t, domain.Allowed, ports.Take(t.Context(), s, release).Verdict)
+		c.AwaitWhole() // the slots stay there: nodes that have just given a slot may not agree when they get it back
 	}
-}
-
-func TestOnceCmd_ofSeveralAttemptsTheLastOneCounts(t *testing.T) {
-	moved := answer("MOVED 1 127.0.0.1:1")
-	lost := fmt.Errorf("read: %w", net.ErrClosed)
-	cmd, outcome := redisstore.OnceCmd(t.Context(), "evalsha")
-	assert.True(t, cmd.NoRetry())
-
-	cmd.SetErr(moved)
-	_, err := outcome()
-	assert.Equal(t, moved, err, "redirects that do not end")
-	assert.NoError(t, cmd.Err(), "or else go-redis would not set what comes")
-
-	cmd.SetErr(lost)
-	_, err = outcome()
-	assert.Equal(t, lost, err)
-	assert.False(t, redisstore.Classify(err).NotRun)
-
-	cmd, outcome = redisstore.OnceCmd(t.Context(), "evalsha")
-	cmd.SetErr(moved)
-	cmd.SetErr(nil)
-	cmd.(interface{ SetVal(any) }).SetVal("answer")
-	cmd.SetErr(t.Context().Err())
-	cmd.SetErr(redis.ErrPoolTimeout)
-	reply, err := outcome()
-	require.NoError(t, err, "an answer that came stands")
-	assert.Equal(t, "answer", reply)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore"
+	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/cluster"
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/redistest"
 	"github.com/velocity-limiter/velocity/internal/domain"
 	"github.com/velocity-limiter/velocity/internal/ports"
@@ -22,25 +23,25 @@ func plannedFailover(t *testing.T, c *redistest.Cluster) {
 	l := limit(t, "burst", "1/h", 10)
 	old := primaries(t, c)[0]
 	name := clientAt(c, old, "planned-", 0)
-	var told atomic.Int64
-	s.Manager().OnFailover(func() { told.Add(1) })
+	var failovers atomic.Int64
+	s.Manager().OnFailover(func() { failovers.Add(1) })
 	require.Len(t, s.CheckHealth(t.Context()), 3)
-	assert.Equal(t, domain.Tokens(9), l.Remaining(takeOne(t, s, name, 1, l).Buckets[0]))
+	assert.Equal(t, domain.Tokens(9), l.Remaining(takeOne(t, s, name, 1, l).States[0]))
 	require.Eventually(t, func() bool { return redisstore.ClusterBatchers(s) == 3 }, patient, time.Millisecond)
-	require.Zero(t, told.Load())
+	require.Zero(t, failovers.Load())
 
 	next := c.Failover(old)
 	require.Zero(t, sum(t, c, "eval", next), "scripts are not replicated")
-	assert.Equal(t, domain.Tokens(8), l.Remaining(takeOne(t, s, name, 1, l).Buckets[0]), "redirected by the old primary")
+	assert.Equal(t, domain.Tokens(8), l.Remaining(takeOne(t, s, name, 1, l).States[0]), "redirected by the old primary")
 	assert.Equal(t, 1, sum(t, c, "eval", next))
 	require.Eventually(t, func() bool {
 		takeOne(t, s, name, 0, l)
-		return told.Load() == 1 && redisstore.ClusterBatchers(s) == 3
-	}, 5*time.Second, 10*time.Millisecond, "the failover is told of, and the old primary's batcher vanishes")
+		return failovers.Load() == 1 && redisstore.ClusterBatchers(s) == 3
+	}, 5*time.Second, 10*time.Millisecond, "the failover is reported, and the old primary's batcher vanishes")
 	assert.Equal(t, next.Addr, s.Manager().GetClient(string(key(name))).Options().Addr)
 }
 
-// recoverTimeout is how soon after a failover the store must decide again, with what a busy machine adds.
+// recoverTimeout bounds how long after a failover the store decides again, with an allowance for a busy machine.
 const recoverTimeout = 2*time.Second + slack
 
 func primaryDies(t *testing.T, c *redistest.Cluster) {
@@ -49,8 +50,8 @@ func primaryDies(t *testing.T, c *redistest.Cluster) {
 	old := primaries(t, c)[1]
 	replica := c.Replica(old)
 	name := clientAt(c, old, "dies-", 0)
-	var told atomic.Int64
-	s.Manager().OnFailover(func() { told.Add(1) })
+	var failovers atomic.Int64
+	s.Manager().OnFailover(func() { failovers.Add(1) })
 	takeOne(t, s, name, 1, l)
 	awaitReplica(t, c.Client(replica), level(t, c.Client(old), name, "burst"), name)
 	w := watch(s)
@@ -63,8 +64,8 @@ func primaryDies(t *testing.T, c *redistest.Cluster) {
 	promoted := time.Now()
 	require.Eventually(t, func() bool { return ports.Take(t.Context(), s, take(name, 1, l)).Err == nil }, patient, 5*time.Millisecond)
 	assert.Less(t, time.Since(promoted), recoverTimeout)
-	assert.Equal(t, domain.Tokens(8), l.Remaining(takePeek(t, s, name, l).Buckets[0]), "no take that failed was carried out")
-	require.Eventually(t, func() bool { return told.Load() == 1 }, patient, time.Millisecond)
+	assert.Equal(t, domain.Tokens(8), l.Remaining(takePeek(t, s, name, l).States[0]), "no take that failed was carried out")
+	require.Eventually(t, func() bool { return failovers.Load() == 1 }, patient, time.Millisecond)
 	require.Eventually(t, func() bool { return len(w.so()) == 2 }, patient, time.Millisecond)
 	assert.True(t, w.so()[0].Open, "the dead node's breaker opened")
 	assert.False(t, w.so()[1].Open, "and the outage ended when the replica took over")
@@ -86,13 +87,14 @@ func deadPrimaryIsAlone(t *testing.T, c *redistest.Cluster) {
 		var lost []bool
 		for i := range 30 {
 			client := fmt.Sprintf("%s-%d", name, i)
-			reqs, lost = append(reqs, take(client, 1, l)), append(lost, c.Owner(redisstore.SlotOf(key(client))) == dead)
+			reqs, lost = append(reqs, take(client, 1, l)), append(lost, c.Owner(cluster.Slot(string(key(client)))) == dead)
 		}
 		results := make([]ports.TakeResult, len(reqs))
 		s.TakeMany(t.Context(), reqs, results)
 		for _, r := range results {
 			require.NoError(t, r.Err)
 		}
+		require.Eventually(t, func() bool { return len(s.Stats()) == 3 }, patient, time.Millisecond, "the table of slots is read")
 		end[0](replica) // first, or it would take over
 		end[0](dead)
 		for round := range 3 {
@@ -106,7 +108,7 @@ func deadPrimaryIsAlone(t *testing.T, c *redistest.Cluster) {
 						return
 					}
 					assert.NoError(t, r.Err, "%s: %d", name, i)
-					assert.Less(t, time.Since(start), cfg.TakeTimeout, "%s, round %d: it waited for nobody", name, round)
+					assert.Less(t, time.Since(start), cfg.TakeTimeout, "%s, round %d: it waited for no other server", name, round)
 				})
 			}
 			wg.Wait()

@@ -9,21 +9,30 @@ import (
 
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore"
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/redistest"
+	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/script"
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
 	"github.com/velocity-limiter/velocity/internal/ports"
 	"github.com/velocity-limiter/velocity/internal/ports/porttest"
 )
 
-// spare is the script's slack of expiries for limits that fill within 16 s. It is no convenience alone: see TestScript_aStall.
+// spare is the script's margin of expiries for limits that fill within 16 s. It is more than a convenience: see
+// TestScript_aStallForgetsNoBucketWithinARun.
 const spare = time.Second
 
-func TestBucketStore_oneRedis(t *testing.T) { porttest.TestBucketStore(t, harness(t, 1)) }
+func TestBucketStore_oneRedis(t *testing.T) { porttest.TestBucketStore(t, harness(t, 1, config)) }
 
-func TestBucketStore_threeShards(t *testing.T) { porttest.TestBucketStore(t, harness(t, 3)) }
+func TestBucketStore_threeShards(t *testing.T) { porttest.TestBucketStore(t, harness(t, 3, config)) }
+
+func TestBucketStore_theCallersClient(t *testing.T) {
+	porttest.TestBucketStore(t, harness(t, 1, func(addrs ...string) redisstore.Config {
+		return borrowing(t, redis.NewClient(&redis.Options{Addr: addrs[0]}))
+	}))
+}
 
 // harness runs the contract on n real servers, which all fixtures share, one after the other. The clock lies in
 // the future, so that a server never deletes a key by its own.
-func harness(t *testing.T, n int) porttest.Harness {
+func harness(t *testing.T, n int, configure func(addrs ...string) redisstore.Config) porttest.Harness {
 	_, addrs := redistest.StartN(t, n)
 	clients := make([]*redis.Client, n)
 	for i, addr := range addrs {
@@ -37,19 +46,20 @@ func harness(t *testing.T, n int) porttest.Harness {
 				require.NoError(t, c.FlushAll(t.Context()).Err())
 				setClock(t, c, now)
 			}
-			s, err := redisstore.NewWithClockKey(config(addrs...))
+			s, err := redisstore.NewWithClockKey(configure(addrs...))
 			require.NoError(t, err)
 			t.Cleanup(func() { _ = s.Close() })
 			return porttest.Fixture{
-				Store: s,
+				Store:   s,
+				Foreign: foreign(t, s),
 				Advance: func(d time.Duration) {
 					now = now.Add(d)
 					for _, c := range clients {
 						setClock(t, c, now)
 					}
 				},
-				Holds: func(k domain.BucketKey) bool {
-					at, err := s.Manager().GetClient(string(k)).PExpireTime(t.Context(), redisstore.RedisKey(k)).Result()
+				Holds: func(k clientkey.BucketKey) bool {
+					at, err := s.Manager().GetClient(string(k)).PExpireTime(t.Context(), script.RedisKey(k)).Result()
 					require.NoError(t, err)
 					return at > 0 && domain.Instant(at.Microseconds()) >= now
 				},

@@ -35,7 +35,7 @@ func ExampleStore_TakeMany() {
 	}
 	defer func() { _ = store.Close() }()
 
-	burst, err := domain.NewLimit("burst", 10, 5, 1e9) // 5 per second, at most 10 at once
+	burst, err := domain.NewBucket("burst", 10, 5, 1e9) // 5 per second, at most 10 at once
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -3,6 +3,7 @@ package redisstore_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"strconv"
 	"strings"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore"
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/redistest"
+	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/script"
 	"github.com/velocity-limiter/velocity/internal/domain"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
@@ -22,7 +24,7 @@ import (
 // slack is what a busy machine may add to a budget.
 const slack = time.Second
 
-// tampering is what may become of an answer on its way.
+// tampering is what may happen to an answer on its way.
 var tampering = map[string]redistest.Tamper{
 	"cut before the first byte":  func([]byte) ([]byte, bool) { return nil, false },
 	"cut in the middle":          func(a []byte) ([]byte, bool) { return a[:len(a)/2], false },
@@ -31,19 +33,32 @@ var tampering = map[string]redistest.Tamper{
 	"not the protocol":           func([]byte) ([]byte, bool) { return []byte("HTTP/1.1 400 Bad Request\r\n\r\n"), false },
 	"another type":               func([]byte) ([]byte, bool) { return []byte("+OK\r\n"), true },
 	"an empty array":             func([]byte) ([]byte, bool) { return []byte("*0\r\n"), true },
-	"somebody else's answer":     func([]byte) ([]byte, bool) { return []byte("*2\r\n:2\r\n:7\r\n"), true },
+	"another request's answer":   func([]byte) ([]byte, bool) { return []byte("*2\r\n:3\r\n:7\r\n"), true },
 	"an error that may be later": func([]byte) ([]byte, bool) { return []byte("-ERR Error running script\r\n"), true },
+}
+
+// impossible are answers on which go-redis panics. A caller's own ClusterClient does so on its own goroutine.
+var impossible = map[string]redistest.Tamper{
+	"a string beyond all memory": func([]byte) ([]byte, bool) { return []byte("*1\r\n$9223372036854775805\r\n"), true },
+	"more elements than memory":  func([]byte) ([]byte, bool) { return []byte("*9223372036854775807\r\n"), true },
 }
 
 func TestTakeMany_aLostOrGarbledAnswerIsNeverAskedForAgain(t *testing.T) {
 	server := redistest.Start(t)
-	lostAnswers(t, server.Addr, plainClient(t, server.Addr), config)
+	lostAnswers(t, server.Addr, plainClient(t, server.Addr), config, tampering, impossible)
 }
 
-// lostAnswers tampers with the answers of the server at upstream, to a store that configure makes for a proxy before it.
-func lostAnswers(t *testing.T, upstream string, c *redis.Client, configure func(addrs ...string) redisstore.Config) {
+// lostAnswers tampers with the answers of the server at upstream. The store is configured for a proxy before that server.
+func lostAnswers(
+	t *testing.T, upstream string, c *redis.Client, configure func(addrs ...string) redisstore.Config,
+	ways ...map[string]redistest.Tamper,
+) {
 	l := limit(t, "burst", "1/h", 10)
-	for name, tamper := range tampering {
+	all := make(map[string]redistest.Tamper)
+	for _, some := range ways {
+		maps.Copy(all, some)
+	}
+	for name, tamper := range all {
 		t.Run(name, func(t *testing.T) {
 			p := redistest.StartProxy(t, upstream)
 			cfg := configure(p.Addr)
@@ -58,7 +73,7 @@ func lostAnswers(t *testing.T, upstream string, c *redis.Client, configure func(
 			require.Equal(t, 1, p.Tampered(), "the answer came by")
 
 			after := takeOne(t, s, name, 1, l)
-			assert.Equal(t, domain.Tokens(7), l.Remaining(after.Buckets[0]), "three takes, each debited once")
+			assert.Equal(t, domain.Tokens(7), l.Remaining(after.States[0]), "three takes, each debited once")
 			ran, err := strconv.Atoi(before)
 			require.NoError(t, err)
 			assert.Equal(t, strconv.Itoa(ran+2), calls(t, c, "evalsha"))
@@ -94,7 +109,7 @@ func TestTakeMany_serversThatCannotWriteRefuseBeforeTheScriptRuns(t *testing.T) 
 		assert.ErrorContains(t, r.Err, "OOM")
 		assert.ErrorContains(t, r.Err, "not carried out")
 		require.NoError(t, c.ConfigSet(t.Context(), "maxmemory", "0").Err())
-		assert.Equal(t, domain.Tokens(8), l.Remaining(takeOne(t, s, "a", 1, l).Buckets[0]))
+		assert.Equal(t, domain.Tokens(8), l.Remaining(takeOne(t, s, "a", 1, l).States[0]))
 	})
 }
 
@@ -103,7 +118,7 @@ func deadServers(t *testing.T) map[string]string {
 	frozen := redistest.Start(t)
 	frozen.Pause()
 	return map[string]string{
-		"refused":    net.JoinHostPort("127.0.0.1", strconv.Itoa(redistest.FreePort(t))),
+		"refused":    redistest.Refusing(t),
 		"frozen":     frozen.Addr,
 		"blackholed": redistest.Blackhole(t),
 	}
@@ -163,15 +178,15 @@ func TestTakeMany_aDeadShardDoesNotFailTheOthers(t *testing.T) {
 }
 
 func TestTakeMany_afterAFailureTheShardIsAskedNoMoreInThatCall(t *testing.T) {
-	s := newStore(t, config(net.JoinHostPort("127.0.0.1", strconv.Itoa(redistest.FreePort(t)))))
-	reqs := make([]ports.TakeRequest, 3*redisstore.MaxGroups)
+	s := newStore(t, config(redistest.Refusing(t)))
+	reqs := make([]ports.TakeRequest, 3*script.MaxGroups)
 	for i := range reqs {
 		reqs[i] = take(strconv.Itoa(i), 1, limit(t, "burst", "1/h", 10))
 	}
 	results := make([]ports.TakeResult, len(reqs))
 	start := time.Now()
 	s.TakeMany(t.Context(), reqs, results)
-	assert.Less(t, time.Since(start), patient/2, "nobody waits for the budget")
+	assert.Less(t, time.Since(start), patient/2, "no request waits for the budget")
 	for i, r := range results {
 		require.ErrorIs(t, r.Err, ports.ErrUnavailable, "slot %d", i)
 		require.ErrorContains(t, r.Err, "refused", "slot %d has the cause", i)
@@ -216,11 +231,12 @@ func TestStore_startsWithoutRedisAndRecovers(t *testing.T) {
 	require.ErrorIs(t, ports.Take(t.Context(), s, take("a", 1, l)).Err, ports.ErrUnavailable)
 	server.Restart()
 	require.Eventually(t, func() bool { return s.CheckHealth(t.Context())[0].Err == nil }, patient, 5*time.Millisecond)
-	assert.Equal(t, domain.Tokens(9), l.Remaining(takeOne(t, s, "a", 1, l).Buckets[0]), "Redis kept nothing: a full bucket")
+	assert.Equal(t, domain.Tokens(9), l.Remaining(takeOne(t, s, "a", 1, l).States[0]), "Redis kept nothing: a full bucket")
 }
 
 func TestCheckHealth_leavesNothingBehind(t *testing.T) {
-	s, c := storeAndClient(t)
+	server := redistest.Start(t)
+	s, c := newStore(t, config(server.Addr)), plainClient(t, server.Addr)
 	for range 3 {
 		require.NoError(t, s.CheckHealth(t.Context())[0].Err)
 	}
@@ -228,7 +244,7 @@ func TestCheckHealth_leavesNothingBehind(t *testing.T) {
 }
 
 func TestStore_closedIsUnavailable(t *testing.T) {
-	s, _ := storeAndClient(t)
+	s := newStore(t, config(redistest.Start(t).Addr))
 	require.NoError(t, s.Close())
 	r := ports.Take(t.Context(), s, take("a", 1, limit(t, "burst", "1/h", 10)))
 	require.ErrorIs(t, r.Err, ports.ErrUnavailable)

@@ -11,14 +11,16 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore"
+	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/batch"
+	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/failure"
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/redistest"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
-// outage is something that keeps a server from deciding, and its end.
+// outage keeps a server from deciding, and ends that again.
 type outage struct {
 	begin, end func(t *testing.T, s *redistest.Server, c *redis.Client)
-	// pings: the server answers PING all the while.
+	// pings: the server answers PING during the outage.
 	pings bool
 }
 
@@ -42,15 +44,15 @@ var outages = map[string]outage{
 	"full":              {command("config", "set", "maxmemory", "1"), command("config", "set", "maxmemory", "0"), true},
 }
 
-// watched are the changes of a store's breakers.
+// watched collects the changes of a store's breakers.
 type watched struct {
 	mu      sync.Mutex
-	changes []redisstore.BreakerChange
+	changes []batch.BreakerChange
 }
 
 func watch(s *redisstore.Store) *watched {
 	w := &watched{}
-	s.Manager().OnBreaker(func(c redisstore.BreakerChange) {
+	s.Manager().OnBreaker(func(c batch.BreakerChange) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.changes = append(w.changes, c)
@@ -58,7 +60,7 @@ func watch(s *redisstore.Store) *watched {
 	return w
 }
 
-func (w *watched) so() []redisstore.BreakerChange {
+func (w *watched) so() []batch.BreakerChange {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clone(w.changes)
@@ -97,7 +99,7 @@ func TestOutage_opensTheBreakerAndProbesEndIt(t *testing.T) {
 			assert.Equal(t, before.Refused+1000, stats.Refused)
 			assert.Equal(t, before.Batches, stats.Batches, "nothing was sent")
 			if o.pings {
-				assert.NoError(t, c.Ping(t.Context()).Err(), "it would have passed for well")
+				assert.NoError(t, c.Ping(t.Context()).Err(), "PING would not have noticed the outage")
 			}
 			require.ErrorIs(t, s.CheckHealth(t.Context())[0].Err, ports.ErrUnavailable)
 
@@ -109,7 +111,7 @@ func TestOutage_opensTheBreakerAndProbesEndIt(t *testing.T) {
 			assert.Equal(t, "shard-0", changes[0].Shard)
 			assert.True(t, changes[0].Open)
 			assert.ErrorIs(t, changes[0].Cause, ports.ErrUnavailable)
-			assert.NotZero(t, s.Stats()[0].Failures[changes[0].Kind])
+			assert.NotZero(t, s.Stats()[0].Failures[string(changes[0].Kind)])
 			assert.False(t, changes[1].Open)
 			assert.Positive(t, changes[1].Outage)
 			assert.Equal(t, uint64(1), s.Stats()[0].Openings)
@@ -117,7 +119,7 @@ func TestOutage_opensTheBreakerAndProbesEndIt(t *testing.T) {
 	}
 }
 
-// go-redis tries to connect only once a second when a pool has failed as often as it is large, in all of its life.
+// Once a pool of go-redis has failed to connect as often as its size, it tries only once a second. See conn.
 func TestOutage_aShardThatIsBackIsConnectedToAtOnce(t *testing.T) {
 	for name, opts := range map[string][]redistest.Option{
 		"plain":    nil,
@@ -135,7 +137,7 @@ func TestOutage_aShardThatIsBackIsConnectedToAtOnce(t *testing.T) {
 			for range 2 * cfg.PoolSize {
 				err := c.Ping(t.Context()).Err()
 				require.ErrorContains(t, err, "refused", name)
-				require.True(t, redisstore.Classify(err).NotRun, name)
+				require.True(t, (failure.Classify(err).Effect == failure.NotRun), name)
 			}
 			server.Restart()
 			require.NoError(t, c.Ping(t.Context()).Err(), name)
@@ -172,7 +174,7 @@ func TestOutage_closingTheStoreEndsTheProbes(t *testing.T) {
 	start := time.Now()
 	require.NoError(t, s.Close())
 	assert.Less(t, time.Since(start), patient/2)
-	assert.Len(t, w.so(), 1, "nobody says that the shard is back")
+	assert.Len(t, w.so(), 1, "no event says that the shard is back")
 }
 
 func TestStats_namesTheShardsInTheirOrder(t *testing.T) {

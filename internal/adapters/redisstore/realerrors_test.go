@@ -4,7 +4,6 @@ import (
 	"context"
 	"net"
 	"os"
-	"strconv"
 	"testing"
 	"time"
 
@@ -12,82 +11,84 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore"
+	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/failure"
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/redistest"
+	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/script"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
 // trouble brings a real server into a state in which it cannot decide, and returns the settings of a store for it.
 type trouble func(t *testing.T) redisstore.Config
 
-// troubles are all that a server can be brought to say or do, by the kind of failure that it must be taken for.
+// troubles are all that a real server can be made to do instead of deciding, each with the failure that it must be classified as.
 var troubles = []struct {
 	name string
 	is   trouble
-	want redisstore.Failure
+	want failure.Failure
 }{
 	{"refused", func(t *testing.T) redisstore.Config {
-		return config(net.JoinHostPort("127.0.0.1", strconv.Itoa(redistest.FreePort(t))))
-	}, redisstore.Failure{ports.FailureRefused, true, true}},
+		return config(redistest.Refusing(t))
+	}, means(failure.Refused, failure.NotRun, true)},
 	{"no route", func(t *testing.T) redisstore.Config {
 		return redisstore.DefaultConfig(redistest.Blackhole(t))
-	}, redisstore.Failure{ports.FailureDial, true, true}},
+	}, means(failure.Dial, failure.NotRun, true)},
 	{"no such host", func(*testing.T) redisstore.Config {
 		return config("velocity.invalid:6379")
-	}, redisstore.Failure{ports.FailureDial, true, true}},
+	}, means(failure.Dial, failure.NotRun, true)},
 	{"frozen", func(t *testing.T) redisstore.Config {
 		server := redistest.Start(t)
 		server.Pause()
 		return redisstore.DefaultConfig(server.Addr)
-	}, redisstore.Failure{ports.FailureTimeout, false, true}},
+	}, means(failure.Timeout, failure.MayHaveRun, true)},
 	{"paused for writes", func(t *testing.T) redisstore.Config {
 		server := redistest.Start(t)
 		require.NoError(t, plainClient(t, server.Addr).Do(t.Context(), "client", "pause", patient.Milliseconds(), "write").Err())
 		return redisstore.DefaultConfig(server.Addr)
-	}, redisstore.Failure{ports.FailureTimeout, false, true}},
+	}, means(failure.Timeout, failure.MayHaveRun, true)},
 	{
 		"answer cut off", tampered(func(a []byte) ([]byte, bool) { return a[:len(a)/2], false }),
-		redisstore.Failure{ports.FailureClosed, false, true},
+		means(failure.Closed, failure.MayHaveRun, true),
 	},
 	{
 		"answer garbled", tampered(func([]byte) ([]byte, bool) { return []byte("HTTP/1.1 400 Bad Request\r\n\r\n"), true }),
-		redisstore.Failure{ports.FailureGarbled, false, true},
+		means(failure.Garbled, failure.MayHaveRun, true),
 	},
 	{
 		"answer of another", tampered(func([]byte) ([]byte, bool) { return []byte("*2\r\n:1\r\n:7\r\n"), true }),
-		redisstore.Failure{ports.FailureGarbled, false, true},
+		means(failure.Garbled, failure.MayHaveRun, true),
 	},
-	{"no password", serverWith("--requirepass", password), redisstore.Failure{ports.FailureAuth, true, true}},
+	{"no password", serverWith("--requirepass", password), means(failure.Auth, failure.NotRun, true)},
 	{"wrong password", func(t *testing.T) redisstore.Config {
 		cfg := serverWith("--requirepass", password)(t)
 		cfg.Password = "wrong"
 		return cfg
-	}, redisstore.Failure{ports.FailureAuth, true, true}},
+	}, means(failure.Auth, failure.NotRun, true)},
 	{
 		"no permission for scripts", serverWith("--user", "default", "on", "nopass", "~*", "+@all", "-evalsha"),
-		redisstore.Failure{ports.FailureNoPerm, true, true},
+		means(failure.NoPerm, failure.NotRun, true),
 	},
 	{
 		"no permission for a command of the script", serverWith("--user", "default", "on", "nopass", "~*", "+@all", "-hset"),
-		redisstore.Failure{ports.FailureNoPerm, false, true},
+		means(failure.NoPerm, failure.MayHaveRun, true),
 	},
 	{"too many clients", func(t *testing.T) redisstore.Config {
 		server := redistest.Start(t, redistest.Args("--maxclients", "1"))
 		require.NoError(t, plainClient(t, server.Addr).Ping(t.Context()).Err())
 		return config(server.Addr)
-	}, redisstore.Failure{ports.FailureMaxClients, true, true}},
+	}, means(failure.MaxClients, failure.NotRun, true)},
 	{
 		"full", serverWith("--maxmemory", "1", "--maxmemory-policy", "noeviction"),
-		redisstore.Failure{ports.FailureOOM, true, true},
+		means(failure.OOM, failure.NotRun, true),
 	},
 	{"replica", func(t *testing.T) redisstore.Config {
 		host, port := hostAndPort(t, redistest.Start(t).Addr)
 		return serverWith("--replicaof", host, port)(t)
-	}, redisstore.Failure{ports.FailureReadOnly, true, true}},
+	}, means(failure.ReadOnly, failure.NotRun, true)},
 	{
 		"replica without its primary", serverWith("--replicaof", "127.0.0.1", "1", "--replica-serve-stale-data", "no"),
-		redisstore.Failure{ports.FailureReadOnly, true, true},
+		means(failure.ReadOnly, failure.NotRun, true),
 	},
-	{"too few replicas", serverWith("--min-replicas-to-write", "1"), redisstore.Failure{ports.FailureNoReplicas, true, true}},
+	{"too few replicas", serverWith("--min-replicas-to-write", "1"), means(failure.NoReplicas, failure.NotRun, true)},
 	{"cannot save", func(t *testing.T) redisstore.Config {
 		server := redistest.Start(t, redistest.Args("--save", "3600 1000000"))
 		c := plainClient(t, server.Addr)
@@ -97,8 +98,8 @@ var troubles = []struct {
 			return c.InfoMap(t.Context(), "persistence").Item("Persistence", "rdb_last_bgsave_status") == "err"
 		}, patient, time.Millisecond)
 		return config(server.Addr)
-	}, redisstore.Failure{ports.FailureMisconf, true, true}},
-	{"loading", loading, redisstore.Failure{ports.FailureLoading, true, true}},
+	}, means(failure.Misconf, failure.NotRun, true)},
+	{"loading", loading, means(failure.Loading, failure.NotRun, true)},
 	{"blocked by a script", func(t *testing.T) redisstore.Config {
 		server := redistest.Start(t, redistest.Args("--busy-reply-threshold", "10"))
 		c := plainClient(t, server.Addr)
@@ -114,43 +115,47 @@ var troubles = []struct {
 		})
 		require.Eventually(t, func() bool { return other.Ping(t.Context()).Err() != nil }, patient, time.Millisecond)
 		return config(server.Addr)
-	}, redisstore.Failure{ports.FailureBusy, true, true}},
-	{"cluster without slots", serverWith("--cluster-enabled", "yes"), redisstore.Failure{ports.FailureClusterDown, true, true}},
+	}, means(failure.Busy, failure.NotRun, true)},
+	{"cluster without slots", serverWith("--cluster-enabled", "yes"), means(failure.ClusterDown, failure.NotRun, true)},
 	{"another type", func(t *testing.T) redisstore.Config {
 		server := redistest.Start(t)
-		require.NoError(t, plainClient(t, server.Addr).Set(t.Context(), redisstore.RedisKey(key("a")), "x", 0).Err())
+		require.NoError(t, plainClient(t, server.Addr).Set(t.Context(), script.RedisKey(key("a")), "x", 0).Err())
 		return config(server.Addr)
-	}, redisstore.Failure{ports.FailureWrongType, true, false}},
+	}, means(failure.WrongType, failure.NotRun, false)},
 	{"no bucket", func(t *testing.T) redisstore.Config {
 		server := redistest.Start(t)
-		require.NoError(t, plainClient(t, server.Addr).HSet(t.Context(), redisstore.RedisKey(key("a")), "b:burst", "x").Err())
+		require.NoError(t, plainClient(t, server.Addr).HSet(t.Context(), script.RedisKey(key("a")), "b:burst", "x").Err())
 		return config(server.Addr)
-	}, redisstore.Failure{ports.FailureCorrupt, true, false}},
+	}, means(failure.Corrupt, failure.NotRun, false)},
 	{"TLS, but not there", func(t *testing.T) redisstore.Config { // the server waits for the end of a line
 		cfg := redisstore.DefaultConfig(redistest.Start(t).Addr)
 		cfg.TLS = true
 		return cfg
-	}, redisstore.Failure{ports.FailureDial, true, true}},
+	}, means(failure.Dial, failure.NotRun, true)},
 	{"TLS, by a stranger", func(t *testing.T) redisstore.Config {
 		ca, cert, certKey := redistest.Certificates(t)
 		cfg := config(redistest.Start(t, redistest.TLS(cert, certKey, ca)).Addr)
 		cfg.TLS = true
 		return cfg
-	}, redisstore.Failure{ports.FailureTLS, true, true}},
+	}, means(failure.TLS, failure.NotRun, true)},
 }
 
-// reset is how a connection that the server has reset is seen. It closes one with words in it that it has not read, and
-// then the reset may overtake its answer: overtaken are the troubles where it does.
+// reset is the failure of a connection that the server has reset. A server that closes a connection with unread bytes resets
+// it, and the reset may arrive before the server's answer. overtaken names the troubles where that happens.
 var (
-	reset     = redisstore.Failure{Kind: ports.FailureClosed, Trips: true}
+	reset     = means(failure.Closed, failure.MayHaveRun, true)
 	overtaken = map[string]bool{"too many clients": true, "no password": true}
 )
+
+func means(kind failure.Kind, effect failure.Effect, trips bool) failure.Failure {
+	return failure.Failure{Kind: kind, Effect: effect, Trips: trips}
+}
 
 func serverWith(args ...string) trouble {
 	return func(t *testing.T) redisstore.Config { return config(redistest.Start(t, redistest.Args(args...)).Addr) }
 }
 
-// tampered has every answer of the script tampered with.
+// tampered tampers with every answer of the script.
 func tampered(what redistest.Tamper) trouble {
 	return func(t *testing.T) redisstore.Config {
 		p := redistest.StartProxy(t, redistest.Start(t).Addr)
@@ -161,7 +166,7 @@ func tampered(what redistest.Tamper) trouble {
 
 // loading is a server that takes long to read its data.
 func loading(t *testing.T) redisstore.Config {
-	// It says so only when so many bytes have been read, which are two of these keys.
+	// It answers LOADING only after reading this many bytes, the size of two of these keys.
 	server := redistest.Start(t, redistest.Args("--enable-debug-command", "local", "--rdbcompression", "no",
 		"--loading-process-events-interval-bytes", "1024"))
 	c := plainClient(t, server.Addr)
@@ -186,13 +191,13 @@ func TestClassify_whatRealServersSay(t *testing.T) {
 			for err == nil { // some troubles take a moment to begin
 				err = ports.Take(t.Context(), s, take("a", 1, limit(t, "burst", "1/h", 10))).Err
 			}
-			got := redisstore.Classify(err)
-			assert.NotZero(t, s.Stats()[0].Failures[got.Kind], "it is counted")
+			got := failure.Classify(err)
+			assert.NotZero(t, s.Stats()[0].Failures[string(got.Kind)], "it is counted")
 			if got != reset || !overtaken[c.name] {
 				assert.Equal(t, c.want, got, "%v", err)
 			}
 			want := ports.ErrUnavailable
-			if c.want.Kind == ports.FailureWrongType || c.want.Kind == ports.FailureCorrupt {
+			if c.want.Kind == failure.WrongType || c.want.Kind == failure.Corrupt {
 				want = ports.ErrCorrupt
 			}
 			require.ErrorIs(t, err, want)

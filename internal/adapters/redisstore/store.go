@@ -1,11 +1,38 @@
+// Package redisstore keeps buckets in Redis 7.0 or newer, or Valkey, on one server, on several shards, in a Redis
+// Cluster or behind Sentinel.
+//
+// Every decision is made by one run of one Lua script (script/take.lua) on the server that owns the client, by that
+// server's clock: refill, comparison and debit are one atomic step, so any number of processes may share the
+// servers. [RedisShardManager] maps each client to its shard, always the same one.
+//
+// A request that may have reached a server is never sent again: a lost answer may hide a debit, and a second request
+// would be a second debit. Such a failure is reported at once, wrapping ports.ErrUnavailable, and the caller's failure
+// policy decides. There are three exceptions, in which nothing has run: a server that does not know the script is sent its
+// source, redirects of a Cluster's nodes are followed, and a group is sent again if the server's clock was in another
+// period of its quota than was assumed. A client of the caller's may be set to retry; the commands that decide tell go-redis
+// not to.
+//
+// A server that is down delays only its own clients, and at most by the budget. The package keeps no state of its own: a
+// bucket that Redis forgets (a restart without persistence, an eviction) is full again.
+//
+// Equal requests of one key in one batch are one group of the script, which says how many of them pass; see script.Batch. So a
+// limit that all clients share costs a server one group for each batch, and not for each request.
+//
+// The packages below, from the server up: failure classifies errors, conn makes clients, script encodes decisions and
+// decodes replies, batch sends them past a circuit breaker, and cluster finds the nodes of a Redis Cluster.
 package redisstore
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 
-	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/batch"
+	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/script"
+	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
@@ -20,12 +47,12 @@ var (
 	_ ports.StatsSource   = (*Store)(nil)
 )
 
-// New makes a store. It does not connect: servers that are down when a process starts must not keep it from
-// starting. The error is one of the configuration, and reports all that is wrong with it.
-func New(cfg Config) (*Store, error) { return newStore(cfg, newScript(takeSource)) }
+// New makes a store. It does not connect: servers that are down must not keep a process from starting. The error reports all
+// that is wrong with the configuration.
+func New(cfg Config) (*Store, error) { return newStore(cfg, script.New(script.Source)) }
 
-func newStore(cfg Config, s *script) (*Store, error) {
-	manager, err := newShardManager(cfg, s)
+func newStore(cfg Config, take *script.Script) (*Store, error) {
+	manager, err := newShardManager(cfg, take)
 	if err != nil {
 		return nil, err
 	}
@@ -35,51 +62,61 @@ func newStore(cfg Config, s *script) (*Store, error) {
 // Manager returns the shards of the store; Close closes them.
 func (s *Store) Manager() *RedisShardManager { return s.manager }
 
-// Close closes the connections. Calls that are under way fail.
+// errClosed is the error of all calls after Close: a client of the caller's is still open.
+var errClosed = fmt.Errorf("%w: %w: %w", ports.ErrUnavailable, ports.ErrNotRun, redis.ErrClosed)
+
+// Close closes the connections, and calls that are under way fail. It does not close a client of the caller's; calls that
+// are under way there end as usual. Calls after Close fail.
 func (s *Store) Close() error { return s.manager.Close() }
 
-// theOnly are the slots of a call of one request.
-var theOnly = []int{0}
+// onlySlot is the slots of a call with one request.
+var onlySlot = []int{0}
 
-// TakeMany implements ports.BucketStore. Each shard is asked concurrently, for at most 128 groups at a time, so
-// that equal keys keep their order. The budget is each batch's own: a call of many groups may take several.
+// TakeMany implements ports.BucketStore. It asks the shards concurrently, each for at most script.MaxGroups groups at a time,
+// so that equal keys keep their order. Each batch has the whole budget, so a call of many groups may take several budgets.
 func (s *Store) TakeMany(ctx context.Context, reqs []ports.TakeRequest, results []ports.TakeResult) {
-	topology := s.manager.topology()
-	if len(reqs) == 1 {
-		if err := reqs[0].Check(); err != nil {
-			fail(&results[0], err)
-			return
+	if s.manager.closed.Load() {
+		for i := range results {
+			batch.Fail(&results[i], errClosed)
 		}
-		topology.batcherFor(string(reqs[0].Key)).do(ctx, reqs, theOnly, results)
 		return
 	}
-	parts := sortByOwner(topology, reqs, results)
+	topology := s.manager.topology
+	if len(reqs) == 1 {
+		if err := reqs[0].Check(); err != nil {
+			batch.Fail(&results[0], err)
+			return
+		}
+		topology.BatcherFor(string(reqs[0].Key)).Do(ctx, reqs, onlySlot, results)
+		return
+	}
+	parts := splitByServer(topology, reqs, results)
 	if len(parts) == 0 {
 		return
 	}
 	var wg sync.WaitGroup
 	for _, p := range parts[1:] {
-		wg.Go(func() { p.batcher.do(ctx, reqs, p.slots, results) })
+		wg.Go(func() { p.batcher.Do(ctx, reqs, p.slots, results) })
 	}
-	parts[0].batcher.do(ctx, reqs, parts[0].slots, results) // here: this goroutine would only wait
+	parts[0].batcher.Do(ctx, reqs, parts[0].slots, results) // in this goroutine, which would only wait
 	wg.Wait()
 }
 
-// part is what one call asks of one server.
+// part is the requests of one call to one server.
 type part struct {
-	batcher *batcher
+	batcher *batch.Batcher
 	slots   []int
 }
 
-// sortByOwner refuses the requests that cannot be carried out, and sorts the others by who decides them.
-func sortByOwner(topology topology, reqs []ports.TakeRequest, results []ports.TakeResult) []part {
+// splitByServer refuses the requests that cannot be carried out, and sorts the others by server.
+func splitByServer(topology topology, reqs []ports.TakeRequest, results []ports.TakeResult) []part {
 	var parts []part
 	for i := range reqs {
 		if err := reqs[i].Check(); err != nil {
-			fail(&results[i], err)
+			batch.Fail(&results[i], err)
 			continue
 		}
-		b := topology.batcherFor(string(reqs[i].Key))
+		b := topology.BatcherFor(string(reqs[i].Key))
 		at := slices.IndexFunc(parts, func(p part) bool { return p.batcher == b })
 		if at < 0 {
 			at, parts = len(parts), append(parts, part{batcher: b, slots: make([]int, 0, len(reqs)-i)})
@@ -90,9 +127,46 @@ func sortByOwner(topology topology, reqs []ports.TakeRequest, results []ports.Ta
 }
 
 // Stats implements ports.StatsSource.
-func (s *Store) Stats() []ports.ShardStats { return s.manager.topology().stats() }
+func (s *Store) Stats() []ports.ShardStats { return s.manager.topology.Stats() }
 
-// fail makes a slot an error, keeping its memory.
-func fail(slot *ports.TakeResult, err error) {
-	*slot = ports.TakeResult{Err: err, Store: domain.StoreRedis, Buckets: slot.Buckets[:0]}
+// ErrPermissions says that the user of the settings lacks permissions that this program needs.
+var ErrPermissions = script.ErrPermissions
+
+// CheckHealth implements ports.HealthChecker. It has every shard decide takes on a key that expires at once.
+func (s *Store) CheckHealth(ctx context.Context) []ports.ShardHealth {
+	return s.checkAll(ctx, (*batch.Batcher).CheckHealth)
+}
+
+// CheckPermissions asks every shard whether its user may run all that decisions, and what operators do with buckets,
+// need. It decides nothing. An Err that wraps ErrPermissions names what the user lacks.
+func (s *Store) CheckPermissions(ctx context.Context) []ports.ShardHealth {
+	return s.checkAll(ctx, (*batch.Batcher).CheckPermissions)
+}
+
+// checkAll checks every shard at once.
+func (s *Store) checkAll(
+	ctx context.Context, check func(*batch.Batcher, context.Context, clientkey.BucketKey) error,
+) []ports.ShardHealth {
+	if s.manager.closed.Load() {
+		return s.closedHealth()
+	}
+	targets := s.manager.topology.Targets(ctx)
+	health := make([]ports.ShardHealth, len(targets))
+	var wg sync.WaitGroup
+	for i, t := range targets {
+		health[i] = ports.ShardHealth{Name: t.Name, Err: t.Err}
+		if t.Err == nil {
+			wg.Go(func() { health[i].Err = check(t.Batcher, ctx, t.Key) })
+		}
+	}
+	wg.Wait()
+	return health
+}
+
+func (s *Store) closedHealth() []ports.ShardHealth {
+	var health []ports.ShardHealth
+	for _, shard := range s.Stats() {
+		health = append(health, ports.ShardHealth{Name: shard.Name, Err: errClosed})
+	}
+	return health
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/velocity-limiter/velocity/internal/adapters/telemetry"
-	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
 )
 
 // BenchmarkDecided is what the log adds to a decision, for each setting.
@@ -20,7 +20,7 @@ func BenchmarkDecided(b *testing.B) {
 			log, err := telemetry.NewLogger(cfg, io.Discard)
 			require.NoError(b, err)
 			decisions := telemetry.NewDecisionLog(cfg, log)
-			req, d := domain.Request{ID: "0123456789abcdef"}, allowed()
+			req, d := policy.Request{ID: "0123456789abcdef"}, allowed()
 			b.ReportAllocs()
 			b.RunParallel(func(pb *testing.PB) {
 				for pb.Next() {

@@ -10,10 +10,11 @@ import (
 )
 
 func TestConfigValidate_reportsEveryViolationWithItsValue(t *testing.T) {
-	err := telemetry.Config{LogLevel: "loud", LogDecisions: "some"}.Validate()
+	err := telemetry.Config{LogLevel: "loud", LogFormat: "xml", LogDecisions: "some"}.Validate()
 	require.Error(t, err)
-	assert.Contains(t, err.Error(), `VELOCITY_LOG_LEVEL: "loud": must be`)
-	assert.Contains(t, err.Error(), `VELOCITY_LOG_DECISIONS: "some": must be`)
+	assert.Contains(t, err.Error(), `LOG_LEVEL: "loud": must be`)
+	assert.Contains(t, err.Error(), `LOG_FORMAT: "xml": must be auto, json or console`)
+	assert.Contains(t, err.Error(), `LOG_DECISIONS: "some": must be`)
 }
 
 func TestConfigValidate_levels(t *testing.T) {

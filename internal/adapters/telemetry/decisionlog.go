@@ -11,10 +11,12 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/decision"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
-// The messages are what operators search and alert for: they do not change.
+// Operators search and alert for these messages, so they must not change.
 const (
 	msgAllowed     = "Decision: ALLOWED"
 	msgBlocked     = "Decision: BLOCKED (429)"
@@ -26,19 +28,23 @@ const (
 	msgFailLocal  = "Critical Redis Error: Falling back to Local Policy"
 	msgOverload   = "Overload: Falling back to Local Policy"
 	msgRefused    = "Overload: Falling back to Fail-Closed Policy"
+
+	// These operations have no failure mode. Their callers got the error.
+	msgFailed  = "Critical Redis Error: A refund, charge, release or renewal failed"
+	msgNotDone = "Overload: A refund, charge, release or renewal was not carried out"
 )
 
 const (
 	maxValue = 128 // bytes of a value that a client can choose
 	maxCause = 512 // bytes of an error
 
-	// While the store fails, every request fails with it. So many lines of each message are written in each
-	// interval, 8,640 a day; the next one says how many were left out.
+	// While the store fails, every request would log a line. Instead each message is logged failureLines times in an
+	// interval, 8,640 times a day, with the number of lines that were left out before.
 	failureInterval = 10 * time.Second
 	failureLines    = 1
 )
 
-// DecisionLog logs decisions and failures of the store. Decisions are never sampled, failures are. Safe for
+// DecisionLog logs decisions and failures of the store. It logs every decision, and samples failures. It is safe for
 // concurrent use.
 type DecisionLog struct {
 	decisions  *zap.Logger
@@ -50,10 +56,10 @@ type DecisionLog struct {
 
 var _ ports.Observer = (*DecisionLog)(nil)
 
-// line holds the fields of one log line: handed to zap through an interface, they would be garbage each time.
+// line holds the fields of one log line. It is reused, since fields that zap gets through an interface escape to the heap.
 type line struct{ fields [13]zap.Field }
 
-// NewDecisionLog logs to log what cfg asks for.
+// NewDecisionLog returns a DecisionLog that writes to log what cfg asks for.
 func NewDecisionLog(cfg Config, log *Logger) *DecisionLog {
 	sampled := zap.WrapCore(func(core zapcore.Core) zapcore.Core {
 		return zapcore.NewSamplerWithOptions(core, failureInterval, failureLines, 0)
@@ -67,51 +73,45 @@ func NewDecisionLog(cfg Config, log *Logger) *DecisionLog {
 }
 
 // Decided implements ports.Observer.
-func (l *DecisionLog) Decided(req *domain.Request, d *domain.Decision) {
+func (l *DecisionLog) Decided(req *policy.Request, d *decision.Decision) {
 	if l.filter == DecisionsNone || l.filter == DecisionsBlocked && passes(d.Outcome) {
 		return
 	}
-	ce := l.decisions.Check(zapcore.InfoLevel, decisionMessage(d))
+	ce := l.decisions.Check(zapcore.InfoLevel, decisionMessages[d.Outcome])
 	if ce == nil {
 		return
 	}
 	buf := l.lines.Get().(*line)
 	ce.Write(appendDecision(buf.fields[:0], req, d)...)
-	clear(buf.fields[:]) // the strings are not ours to keep
+	clear(buf.fields[:]) // the strings belong to the request
 	l.lines.Put(buf)
 }
 
-// passes is about the outcome: what shadow mode lets pass is logged as what it would have been.
-func passes(o domain.Outcome) bool { return o == domain.OutcomeAllowed || o == domain.OutcomeExempt }
-
-func decisionMessage(d *domain.Decision) string {
-	switch d.Outcome {
-	case domain.OutcomeAllowed, domain.OutcomeExempt:
-		return msgAllowed
-	case domain.OutcomeUnavailable:
-		return msgUnavailable
-	case domain.OutcomeBlocked:
-		return msgForbidden
-	default:
-		return msgBlocked
-	}
+// passes reports whether an outcome passes. A denial in shadow mode does not: it is logged as the denial it would have been.
+func passes(o decision.Outcome) bool {
+	return o == decision.OutcomeAllowed || o == decision.OutcomeExempt
 }
 
-func appendDecision(f []zap.Field, req *domain.Request, d *domain.Decision) []zap.Field {
+var decisionMessages = [...]string{
+	decision.OutcomeAllowed: msgAllowed, decision.OutcomeExempt: msgAllowed, decision.OutcomeDenied: msgBlocked,
+	decision.OutcomeUnavailable: msgUnavailable, decision.OutcomeBlocked: msgForbidden,
+}
+
+func appendDecision(f []zap.Field, req *policy.Request, d *decision.Decision) []zap.Field {
 	f = append(f, zap.String("userID", cut(d.Client, maxValue)))
 	most := d.Constraining()
 	switch d.Outcome {
-	case domain.OutcomeAllowed:
+	case decision.OutcomeAllowed:
 		if d.LevelKnown && most != nil {
 			f = append(f, zap.Int64("remaining", int64(max(most.Remaining, 0))))
 		}
-	case domain.OutcomeExempt:
+	case decision.OutcomeExempt:
 		f = append(f, zap.Bool("exempt", true))
-	case domain.OutcomeUnavailable:
+	case decision.OutcomeUnavailable:
 		f = append(f, zap.Int("reason", 503))
-	case domain.OutcomeBlocked:
+	case decision.OutcomeBlocked:
 		f = append(f, zap.Int("reason", 403))
-	case domain.OutcomeDenied:
+	case decision.OutcomeDenied:
 		f = append(f, zap.Int("reason", 429))
 		if most != nil {
 			f = append(f, zap.Int64("retryAfter", retryAfterSeconds(most.RetryAfter)))
@@ -130,7 +130,7 @@ func appendDecision(f []zap.Field, req *domain.Request, d *domain.Decision) []za
 	if req.TraceID != "" {
 		f = append(f, zap.String("traceId", req.TraceID))
 	}
-	if d.KeyMissing {
+	if d.UsedFallbackKey {
 		f = append(f, zap.Bool("keyMissing", true))
 	}
 	if d.Shadow {
@@ -139,7 +139,7 @@ func appendDecision(f []zap.Field, req *domain.Request, d *domain.Decision) []za
 	return f
 }
 
-// retryAfterSeconds rounds up. A cost above the capacity, which no waiting helps, gives -1.
+// retryAfterSeconds rounds up. It returns -1 for a cost above the capacity, which can never pass.
 func retryAfterSeconds(d time.Duration) int64 {
 	if d == domain.Never {
 		return -1
@@ -148,7 +148,7 @@ func retryAfterSeconds(d time.Duration) int64 {
 }
 
 // StoreFailed implements ports.Observer.
-func (l *DecisionLog) StoreFailed(policy string, mode domain.FailureMode, cause error) {
+func (l *DecisionLog) StoreFailed(policyName string, mode policy.FailureMode, cause error) {
 	level, msg := failureMessage(mode, errors.Is(cause, ports.ErrOverloaded))
 	ce := l.failures.Check(level, msg)
 	if ce == nil {
@@ -156,29 +156,34 @@ func (l *DecisionLog) StoreFailed(policy string, mode domain.FailureMode, cause 
 		return
 	}
 	ce.Write(
-		zap.String("policy", policy),
+		zap.String("policy", policyName),
 		zap.String("error", cut(cause.Error(), maxCause)),
 		zap.Int64("suppressed", l.suppressed.Swap(0)),
 	)
 }
 
-// failureMessage tells our own overload, which says nothing about Redis, from an outage.
-func failureMessage(mode domain.FailureMode, overload bool) (zapcore.Level, string) {
+// failureMessage returns the message for a failure. Overload of this process has messages of its own, since Redis may be
+// healthy then.
+func failureMessage(mode policy.FailureMode, overload bool) (zapcore.Level, string) {
 	switch {
-	case overload && mode == domain.FailClosed:
+	case overload && mode == "":
+		return zapcore.WarnLevel, msgNotDone
+	case overload && mode == policy.FailClosed:
 		return zapcore.WarnLevel, msgRefused
 	case overload:
 		return zapcore.WarnLevel, msgOverload
-	case mode == domain.FailClosed:
+	case mode == "":
+		return zapcore.ErrorLevel, msgFailed
+	case mode == policy.FailClosed:
 		return zapcore.ErrorLevel, msgFailClosed
-	case mode == domain.FailLocal:
+	case mode == policy.FailLocal:
 		return zapcore.ErrorLevel, msgFailLocal
 	default:
 		return zapcore.ErrorLevel, msgFailOpen
 	}
 }
 
-// cut shortens s to n bytes, or up to three fewer, so as not to end within a rune.
+// cut shortens s to at most n bytes. It cuts up to three bytes more so that s does not end within a rune.
 func cut(s string, n int) string {
 	if len(s) <= n {
 		return s

@@ -13,26 +13,28 @@ import (
 
 	"github.com/velocity-limiter/velocity/internal/adapters/telemetry"
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/decision"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
-func allowed() domain.Decision {
-	return domain.Decision{
-		Outcome: domain.OutcomeAllowed, Policy: "default", Client: "alice", Store: domain.StoreRedis, LevelKnown: true,
+func allowed() decision.Decision {
+	return decision.Decision{
+		Outcome: decision.OutcomeAllowed, Policy: "default", Client: "alice", Store: decision.StoreRedis, LevelKnown: true,
 		At:     1_700_000_000_123_456,
 		Limits: []domain.LimitStatus{{Name: "burst", Allowed: true, Capacity: 10, Remaining: 9}},
 	}
 }
 
-func denied(retryAfter time.Duration) domain.Decision {
+func denied(retryAfter time.Duration) decision.Decision {
 	d := allowed()
-	d.Outcome = domain.OutcomeDenied
+	d.Outcome = decision.OutcomeDenied
 	d.Limits[0].Allowed, d.Limits[0].Remaining, d.Limits[0].RetryAfter = false, 0, retryAfter
 	return d
 }
 
 // logged returns what one decision leaves in the log, without the time.
-func logged(t *testing.T, cfg telemetry.Config, req domain.Request, d domain.Decision) []map[string]any {
+func logged(t *testing.T, cfg telemetry.Config, req policy.Request, d decision.Decision) []map[string]any {
 	t.Helper()
 	var out output
 	log := newLogger(t, cfg, &out)
@@ -46,67 +48,67 @@ func logged(t *testing.T, cfg telemetry.Config, req domain.Request, d domain.Dec
 }
 
 func TestDecided_lines(t *testing.T) {
-	unavailable := domain.Decision{
-		Outcome: domain.OutcomeUnavailable, Policy: "default", Client: "alice", Store: domain.StoreFallback,
+	unavailable := decision.Decision{
+		Outcome: decision.OutcomeUnavailable, Policy: "default", Client: "alice", Store: decision.StoreFallback,
 		Limits: []domain.LimitStatus{{Name: "burst", Capacity: 10}},
 	}
 	failedOpen := unavailable
-	failedOpen.Outcome = domain.OutcomeAllowed
+	failedOpen.Outcome = decision.OutcomeAllowed
 	noKey := allowed()
-	noKey.KeyMissing, noKey.Client = true, "192.0.2.7"
+	noKey.UsedFallbackKey, noKey.Client = true, "192.0.2.7"
 	shadowed := denied(time.Second)
 	shadowed.Shadow = true
-	byList := func(o domain.Outcome) domain.Decision {
-		return domain.Decision{Outcome: o, Policy: "default", Client: "alice", Store: domain.StorePolicy}
+	byList := func(o decision.Outcome) decision.Decision {
+		return decision.Decision{Outcome: o, Policy: "default", Client: "alice", Store: decision.StorePolicy}
 	}
 	indebted := allowed()
 	indebted.Limits[0].Remaining = -5
 
 	tests := []struct {
 		name string
-		req  domain.Request
-		d    domain.Decision
+		req  policy.Request
+		d    decision.Decision
 		want map[string]any
 	}{
-		{"allowed", domain.Request{ID: "r-1"}, allowed(), map[string]any{
+		{"allowed", policy.Request{ID: "r-1"}, allowed(), map[string]any{
 			"level": "info", "msg": "Decision: ALLOWED", "userID": "alice", "remaining": 9.0, "limit": 10.0,
 			"policy": "default", "store": "redis", "storeTimeUs": 1700000000123456.0, "requestID": "r-1",
 		}},
-		{"blocked, the wait rounded up", domain.Request{}, denied(1001 * time.Millisecond), map[string]any{
+		{"blocked, the wait rounded up", policy.Request{}, denied(1001 * time.Millisecond), map[string]any{
 			"level": "info", "msg": "Decision: BLOCKED (429)", "userID": "alice", "reason": 429.0, "retryAfter": 2.0,
 			"limit": 10.0, "policy": "default", "store": "redis", "storeTimeUs": 1700000000123456.0,
 		}},
-		{"blocked, a whole second", domain.Request{}, denied(time.Second), map[string]any{
+		{"blocked, a whole second", policy.Request{}, denied(time.Second), map[string]any{
 			"level": "info", "msg": "Decision: BLOCKED (429)", "userID": "alice", "reason": 429.0, "retryAfter": 1.0,
 			"limit": 10.0, "policy": "default", "store": "redis", "storeTimeUs": 1700000000123456.0,
 		}},
-		{"a cost that can never pass", domain.Request{}, denied(domain.Never), map[string]any{
+		{"a cost that can never pass", policy.Request{}, denied(domain.Never), map[string]any{
 			"level": "info", "msg": "Decision: BLOCKED (429)", "userID": "alice", "reason": 429.0, "retryAfter": -1.0,
 			"limit": 10.0, "policy": "default", "store": "redis", "storeTimeUs": 1700000000123456.0,
 		}},
-		{"failed closed", domain.Request{}, unavailable, map[string]any{
+		{"failed closed", policy.Request{}, unavailable, map[string]any{
 			"level": "info", "msg": "Decision: BLOCKED (503)", "userID": "alice", "reason": 503.0,
 			"limit": 10.0, "policy": "default", "store": "fallback",
 		}},
-		{"failed open: no level is known", domain.Request{}, failedOpen, map[string]any{
+		{"failed open: no level is known", policy.Request{}, failedOpen, map[string]any{
 			"level": "info", "msg": "Decision: ALLOWED", "userID": "alice",
 			"limit": 10.0, "policy": "default", "store": "fallback",
 		}},
-		{"in shadow mode, what it would have been", domain.Request{}, shadowed, map[string]any{
+		{"in shadow mode, what it would have been", policy.Request{}, shadowed, map[string]any{
 			"level": "info", "msg": "Decision: BLOCKED (429)", "userID": "alice", "reason": 429.0, "retryAfter": 1.0,
 			"limit": 10.0, "policy": "default", "store": "redis", "storeTimeUs": 1700000000123456.0, "shadow": true,
 		}},
-		{"on the policy's list of the blocked", domain.Request{}, byList(domain.OutcomeBlocked), map[string]any{
+		{"on the policy's list of the blocked", policy.Request{}, byList(decision.OutcomeBlocked), map[string]any{
 			"level": "info", "msg": "Decision: BLOCKED (403)", "userID": "alice", "reason": 403.0, "policy": "default", "store": "policy",
 		}},
-		{"on the policy's list of the exempt", domain.Request{}, byList(domain.OutcomeExempt), map[string]any{
+		{"on the policy's list of the exempt", policy.Request{}, byList(decision.OutcomeExempt), map[string]any{
 			"level": "info", "msg": "Decision: ALLOWED", "userID": "alice", "exempt": true, "policy": "default", "store": "policy",
 		}},
-		{"the address stood in for the key", domain.Request{}, noKey, map[string]any{
+		{"the address takes the place of the key", policy.Request{}, noKey, map[string]any{
 			"level": "info", "msg": "Decision: ALLOWED", "userID": "192.0.2.7", "remaining": 9.0, "limit": 10.0,
 			"policy": "default", "store": "redis", "storeTimeUs": 1700000000123456.0, "keyMissing": true,
 		}},
-		{"a debt is no negative remainder", domain.Request{}, indebted, map[string]any{
+		{"a debt is no negative remainder", policy.Request{}, indebted, map[string]any{
 			"level": "info", "msg": "Decision: ALLOWED", "userID": "alice", "remaining": 0.0, "limit": 10.0,
 			"policy": "default", "store": "redis", "storeTimeUs": 1700000000123456.0,
 		}},
@@ -132,12 +134,12 @@ func TestDecided_filter(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(string(tt.filter)+" at "+tt.level, func(t *testing.T) {
 			cfg := telemetry.Config{LogLevel: tt.level, LogDecisions: tt.filter}
-			assert.Len(t, logged(t, cfg, domain.Request{}, allowed()), tt.wantAllowed, "allowed")
-			assert.Len(t, logged(t, cfg, domain.Request{}, denied(time.Second)), tt.wantDenied, "denied")
-			shadowed, exempt := denied(time.Second), domain.Decision{Outcome: domain.OutcomeExempt}
+			assert.Len(t, logged(t, cfg, policy.Request{}, allowed()), tt.wantAllowed, "allowed")
+			assert.Len(t, logged(t, cfg, policy.Request{}, denied(time.Second)), tt.wantDenied, "denied")
+			shadowed, exempt := denied(time.Second), decision.Decision{Outcome: decision.OutcomeExempt}
 			shadowed.Shadow = true
-			assert.Len(t, logged(t, cfg, domain.Request{}, shadowed), tt.wantDenied, "denied in shadow mode")
-			assert.Len(t, logged(t, cfg, domain.Request{}, exempt), tt.wantAllowed, "exempt")
+			assert.Len(t, logged(t, cfg, policy.Request{}, shadowed), tt.wantDenied, "denied in shadow mode")
+			assert.Len(t, logged(t, cfg, policy.Request{}, exempt), tt.wantAllowed, "exempt")
 		})
 	}
 }
@@ -150,7 +152,7 @@ func TestDecided_allMeansEveryOne(t *testing.T) {
 	for i := range n {
 		d := denied(time.Second)
 		d.Client = fmt.Sprint(i)
-		decisions.Decided(&domain.Request{}, &d)
+		decisions.Decided(&policy.Request{}, &d)
 	}
 	require.NoError(t, log.Close())
 
@@ -173,7 +175,7 @@ func TestDecided_cutsLongValuesBetweenRunes(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			d := allowed()
 			d.Client = tt.client
-			lines := logged(t, all, domain.Request{ID: tt.client}, d)
+			lines := logged(t, all, policy.Request{ID: tt.client}, d)
 			require.Len(t, lines, 1)
 			assert.Equal(t, tt.want, lines[0]["userID"])
 			assert.Equal(t, tt.want, lines[0]["requestID"])
@@ -185,15 +187,17 @@ func TestStoreFailed_messages(t *testing.T) {
 	outage := fmt.Errorf("shard-0: connection refused: %w", ports.ErrUnavailable)
 	overload := fmt.Errorf("shard-0: %w", ports.ErrOverloaded)
 	tests := []struct {
-		mode       domain.FailureMode
+		mode       policy.FailureMode
 		cause      error
 		level, msg string
 	}{
-		{domain.FailOpen, outage, "error", "Critical Redis Error: Falling back to Fail-Open Policy"},
-		{domain.FailClosed, outage, "error", "Critical Redis Error: Falling back to Fail-Closed Policy"},
-		{domain.FailLocal, outage, "error", "Critical Redis Error: Falling back to Local Policy"},
-		{domain.FailLocal, overload, "warn", "Overload: Falling back to Local Policy"},
-		{domain.FailClosed, overload, "warn", "Overload: Falling back to Fail-Closed Policy"},
+		{policy.FailOpen, outage, "error", "Critical Redis Error: Falling back to Fail-Open Policy"},
+		{policy.FailClosed, outage, "error", "Critical Redis Error: Falling back to Fail-Closed Policy"},
+		{policy.FailLocal, outage, "error", "Critical Redis Error: Falling back to Local Policy"},
+		{policy.FailLocal, overload, "warn", "Overload: Falling back to Local Policy"},
+		{policy.FailClosed, overload, "warn", "Overload: Falling back to Fail-Closed Policy"},
+		{"", outage, "error", "Critical Redis Error: A refund, charge, release or renewal failed"},
+		{"", overload, "warn", "Overload: A refund, charge, release or renewal was not carried out"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.msg, func(t *testing.T) {
@@ -220,7 +224,7 @@ func TestStoreFailed_anOutageCannotFillTheDisk(t *testing.T) {
 		const seconds, perSecond = 60, 1000
 		for range seconds {
 			for range perSecond {
-				decisions.StoreFailed("default", domain.FailOpen, errors.New(strings.Repeat("x", 5000)))
+				decisions.StoreFailed("default", policy.FailOpen, errors.New(strings.Repeat("x", 5000)))
 			}
 			time.Sleep(time.Second)
 		}

@@ -1,28 +1,36 @@
+// Package telemetry writes structured logs, one JSON object per line.
+//
+// Logging never waits for the output. Lines go to a buffer, which is handed in chunks, at least once a second, to the one
+// goroutine that writes. The number of waiting chunks is bounded. While the output accepts nothing, further chunks are
+// dropped, and the first line after it recovers says how many lines are missing. [Logger.Close] writes the rest. A process
+// that is killed loses the lines of its last second.
 package telemetry
 
 import (
 	"io"
+	"os"
 	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+	"golang.org/x/term"
 )
 
 const (
 	// flushInterval is how long a line may stay in the buffer.
 	flushInterval = time.Second
-	// chunkSize is how much is written at once. No line is cut between two chunks, unless it alone is longer.
+	// chunkSize is how much is written at once. A line is split between two chunks only if it alone is longer.
 	chunkSize = 256 << 10
 )
 
-// Logger writes JSON lines. It is a *zap.Logger, with an end.
+// Logger writes JSON lines, or lines for people. It is a *zap.Logger that must be closed.
 type Logger struct {
 	*zap.Logger
 	buffer *zapcore.BufferedWriteSyncer
 	writer *queuedWriter
 }
 
-// NewLogger logs to out, which one goroutine alone writes to until Close.
+// NewLogger returns a logger that writes to out. Until Close, only a goroutine of the logger writes to it.
 func NewLogger(cfg Config, out io.Writer) (*Logger, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -31,14 +39,15 @@ func NewLogger(cfg Config, out io.Writer) (*Logger, error) {
 	if err != nil {
 		return nil, err
 	}
-	writer := newQueuedWriter(out)
+	encoder := cfg.encoder(out)
+	writer := newQueuedWriter(out, encoder.Clone())
 	buffer := &zapcore.BufferedWriteSyncer{WS: writer, Size: chunkSize, FlushInterval: flushInterval}
-	core := zapcore.NewCore(newEncoder(), buffer, level)
+	core := zapcore.NewCore(encoder, buffer, level)
 	return &Logger{Logger: zap.New(core), buffer: buffer, writer: writer}, nil
 }
 
-// Close writes what is buffered and waits for it, at most a second: an output that takes nothing must not keep the
-// process from ending. Lines logged afterwards are lost.
+// Close writes what is buffered. It waits for the output for a second at most, so that an output that blocks does not
+// keep the process from ending. Lines logged afterwards are lost.
 func (l *Logger) Close() error {
 	err := l.buffer.Stop()
 	if writeErr := l.writer.close(time.Second); writeErr != nil {
@@ -47,11 +56,11 @@ func (l *Logger) Close() error {
 	return err
 }
 
-// Dropped is how many lines the output was too slow for.
+// Dropped returns the number of lines that were dropped because the output was too slow.
 func (l *Logger) Dropped() uint64 { return l.writer.dropped.Load() }
 
-func newEncoder() zapcore.Encoder {
-	return zapcore.NewJSONEncoder(zapcore.EncoderConfig{
+func (c Config) encoder(out io.Writer) zapcore.Encoder {
+	cfg := zapcore.EncoderConfig{
 		TimeKey:        "time",
 		LevelKey:       "level",
 		NameKey:        "logger",
@@ -59,10 +68,22 @@ func newEncoder() zapcore.Encoder {
 		EncodeTime:     utcTime,
 		EncodeLevel:    zapcore.LowercaseLevelEncoder,
 		EncodeDuration: zapcore.StringDurationEncoder,
-	})
+	}
+	if c.LogFormat == FormatJSON || c.LogFormat != FormatConsole && !isTerminal(out) {
+		return zapcore.NewJSONEncoder(cfg)
+	}
+	cfg.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05.000") // in the local zone, as the reader's clock
+	cfg.EncodeLevel = zapcore.CapitalLevelEncoder
+	cfg.ConsoleSeparator = "  "
+	return zapcore.NewConsoleEncoder(cfg)
 }
 
-// utcTime writes microseconds, always six digits, so that lines sort as text.
+func isTerminal(out io.Writer) bool {
+	f, isFile := out.(*os.File)
+	return isFile && term.IsTerminal(int(f.Fd()))
+}
+
+// utcTime writes microseconds with six digits, so that lines sort as text.
 func utcTime(t time.Time, enc zapcore.PrimitiveArrayEncoder) {
 	zapcore.TimeEncoderOfLayout("2006-01-02T15:04:05.000000Z")(t.UTC(), enc)
 }

@@ -22,7 +22,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var all = telemetry.Config{LogLevel: "info", LogDecisions: telemetry.DecisionsAll}
 
-// output is a log's destination that several goroutines may look at. While stuck is held, it takes nothing.
+// output is a destination of a log, for concurrent use. While stuck is held, its Write blocks.
 type output struct {
 	stuck sync.Mutex
 	mu    sync.Mutex
@@ -79,6 +79,14 @@ func TestLogger_writesJSONOfTheLevelAndAbove(t *testing.T) {
 	assert.NoError(t, err)
 }
 
+func TestLogger_consoleWritesALineForPeople(t *testing.T) {
+	var out output
+	log := newLogger(t, telemetry.Config{LogLevel: "info", LogFormat: telemetry.FormatConsole, LogDecisions: "all"}, &out)
+	log.Warn("written", zap.Int("n", 3), zap.String("client", "a\x1b[2J\nb"))
+	require.NoError(t, log.Close())
+	assert.Regexp(t, `^\d\d:\d\d:\d\d\.\d{3}  WARN  written  \{"n": 3, "client": "a\\u001b\[2J\\nb"\}\n$`, out.buf.String())
+}
+
 func TestLogger_flushesEachSecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out output
@@ -112,7 +120,7 @@ func TestLogger_neverWaitsForItsOutput(t *testing.T) {
 	const n = 50_000 // 20 MiB: more than may wait
 	padding := strings.Repeat("x", 400)
 	for i := range n {
-		log.Info("one of many", zap.Int("i", i), zap.String("padding", padding)) // would wait for ever
+		log.Info("one of many", zap.Int("i", i), zap.String("padding", padding)) // a logger that waits would block for ever here
 	}
 	out.stuck.Unlock()
 	require.NoError(t, log.Close())
@@ -128,7 +136,7 @@ func TestLogger_neverWaitsForItsOutput(t *testing.T) {
 		missing += line["lines"].(float64)
 	}
 	assert.Positive(t, missing)
-	assert.InDelta(t, missing, log.Dropped(), 0, "and told to the metrics")
+	assert.InDelta(t, missing, log.Dropped(), 0, "the same number as in the metrics")
 	assert.InDelta(t, n, written+missing, 0, "every line was written or counted")
 }
 
@@ -146,7 +154,7 @@ func TestLogger_closeGivesUpOnAStuckOutput(t *testing.T) {
 	})
 }
 
-// stuckOutput takes nothing until it is closed. Unlike a mutex, it is seen as blocked by synctest.
+// stuckOutput blocks until it is closed. synctest sees that it blocks, unlike a mutex.
 type stuckOutput chan struct{}
 
 func (o stuckOutput) Write(p []byte) (int, error) { <-o; return len(p), nil }

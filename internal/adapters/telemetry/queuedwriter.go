@@ -11,18 +11,18 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// maxChunks is how many chunks may wait for the output: 8 MiB of log.
+// maxChunks is how many chunks may wait for the output; they hold 8 MiB of log.
 const maxChunks = 32
 
-var errLogOutputStuck = errors.New("the log's output takes nothing: its last lines are lost")
+var errLogOutputStuck = errors.New("the log's output accepts nothing: its last lines are lost")
 
-// queuedWriter hands what is written to it to one goroutine, and never waits for the output.
+// queuedWriter passes lines to one goroutine, which writes them. Write never waits for the output.
 type queuedWriter struct {
 	out    io.Writer
 	notice *zap.Logger
 	queue  chan chunk
 	free   chan []byte
-	// missing counts the lines dropped since the last chunk that found room.
+	// missing counts the lines dropped since the last chunk that was queued.
 	missing atomic.Int64
 	// dropped counts all lines dropped.
 	dropped atomic.Uint64
@@ -30,7 +30,7 @@ type queuedWriter struct {
 	done    chan struct{}
 }
 
-// chunk is a run of whole lines, and how many lines are missing before it.
+// chunk holds whole lines, and the number of lines that are missing before them.
 type chunk struct {
 	lines   []byte
 	missing int64
@@ -38,10 +38,10 @@ type chunk struct {
 
 var _ zapcore.WriteSyncer = (*queuedWriter)(nil)
 
-func newQueuedWriter(out io.Writer) *queuedWriter {
+func newQueuedWriter(out io.Writer, notices zapcore.Encoder) *queuedWriter {
 	w := &queuedWriter{
 		out:    out,
-		notice: zap.New(zapcore.NewCore(newEncoder(), zapcore.AddSync(out), zapcore.WarnLevel)),
+		notice: zap.New(zapcore.NewCore(notices, zapcore.AddSync(out), zapcore.WarnLevel)),
 		queue:  make(chan chunk, maxChunks),
 		free:   make(chan []byte, 2), // one fills while one is written
 		quit:   make(chan struct{}),
@@ -70,7 +70,7 @@ func (w *queuedWriter) Write(lines []byte) (int, error) {
 	return len(lines), nil
 }
 
-// Sync implements zapcore.WriteSyncer. It does nothing: waiting for the disk is what this type is there to avoid.
+// Sync implements zapcore.WriteSyncer. It does nothing, since callers must not wait for the output.
 func (w *queuedWriter) Sync() error { return nil }
 
 func (w *queuedWriter) run() {
@@ -80,25 +80,16 @@ func (w *queuedWriter) run() {
 		case c := <-w.queue:
 			w.write(c)
 		case <-w.quit:
-			w.drain()
-			return
-		}
-	}
-}
-
-func (w *queuedWriter) drain() {
-	for {
-		select {
-		case c := <-w.queue:
-			w.write(c)
-		default:
+			for len(w.queue) > 0 {
+				w.write(<-w.queue)
+			}
 			w.write(chunk{missing: w.missing.Swap(0)})
 			return
 		}
 	}
 }
 
-// write loses the chunk if the output fails: there is no other place to report it.
+// write writes a chunk. An error of the output is ignored, since there is no other place to report it.
 func (w *queuedWriter) write(c chunk) {
 	if c.missing > 0 {
 		w.notice.Warn("Log lines dropped: the output was too slow", zap.Int64("lines", c.missing))
@@ -116,7 +107,8 @@ func (w *queuedWriter) recycle(c chunk) {
 	}
 }
 
-// close ends the goroutine once all that waits is written, or gives up after patience. It must be called once.
+// close writes all waiting chunks and ends the goroutine. It returns an error if that takes longer than patience. It must be
+// called once.
 func (w *queuedWriter) close(patience time.Duration) error {
 	close(w.quit)
 	timer := time.NewTimer(patience)

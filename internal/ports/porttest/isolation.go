@@ -12,17 +12,18 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
 func keysAreApart(t *testing.T, h Harness) {
 	b, l := h.bench(t), limit(t, "burst", "1/h", 10)
-	header := domain.KeySource{Kind: domain.SourceHeader, Name: "x-client"}
-	b.drain(domain.NewBucketKey("one", header, "a"), l)
-	for _, other := range []domain.BucketKey{
-		domain.NewBucketKey("one", header, "b"),
-		domain.NewBucketKey("two", header, "a"),
-		domain.NewBucketKey("one", domain.KeySource{Kind: domain.SourceIP}, "a"),
+	header := clientkey.Source{Kind: clientkey.SourceHeader, Name: "x-client"}
+	b.drain(clientkey.NewBucketKey("one", header, "a"), l)
+	for _, other := range []clientkey.BucketKey{
+		clientkey.NewBucketKey("one", header, "b"),
+		clientkey.NewBucketKey("two", header, "a"),
+		clientkey.NewBucketKey("one", clientkey.Source{Kind: clientkey.SourceIP}, "a"),
 	} {
 		assert.Equal(t, []domain.Tokens{10}, b.remaining(other, l), "%s", other)
 	}
@@ -47,7 +48,7 @@ func limitsAreNamed(t *testing.T, h Harness) {
 	b := h.bench(t)
 	x, y := limit(t, "x", "1/h", 10), limit(t, "y", "1/h", 20)
 	b.take(key("a"), 4, x)
-	assert.Equal(t, []domain.Tokens{20, 6}, b.remaining(key("a"), y, x), "a limit that joins starts full")
+	assert.Equal(t, []domain.Tokens{20, 6}, b.remaining(key("a"), y, x), "a limit that is added starts full")
 	b.take(key("a"), 1, y, x)
 	assert.Equal(t, []domain.Tokens{5, 19}, b.remaining(key("a"), x, y), "their order does not matter")
 }
@@ -65,7 +66,7 @@ func equalKeysInOrder(t *testing.T, h Harness) {
 	for i, r := range results {
 		require.NoError(t, r.Err)
 		assert.Equal(t, want[i], r.Verdict, "request %d", i)
-		assert.Equal(t, left[i], l.Remaining(r.Buckets[0]), "request %d", i)
+		assert.Equal(t, left[i], l.Remaining(r.States[0]), "request %d", i)
 	}
 }
 
@@ -83,7 +84,7 @@ func largeCall(t *testing.T, h Harness) {
 	results := b.many(t.Context(), reqs)
 	for i, r := range results {
 		require.NoError(t, r.Err, "slot %d", i)
-		require.Len(t, r.Buckets, len(reqs[i].Limits), "slot %d", i)
+		require.Len(t, r.States, len(reqs[i].Limits), "slot %d", i)
 	}
 	for client := range 250 { // costs 1, 2, 3, 4 of burst's 10; other has 5 and is asked at every third request
 		spent := domain.Tokens(0)
@@ -106,16 +107,17 @@ func slotsAreOverwritten(t *testing.T, h Harness) {
 	require.Error(t, results[0].Err)
 	two := []ports.TakeRequest{{Op: domain.OpTake, Key: key("a"), Limits: []domain.Limit{l, m}, Cost: 1}}
 	b.Store.TakeMany(t.Context(), two, results)
-	require.NoError(t, results[0].Err, "an old error does not stay")
-	require.Len(t, results[0].Buckets, 2)
+	require.NoError(t, results[0].Err, "the old error is overwritten")
+	require.Len(t, results[0].States, 2)
 	one := []ports.TakeRequest{{Op: domain.OpTake, Key: key("a"), Limits: []domain.Limit{m}, Cost: 9}}
 	b.Store.TakeMany(t.Context(), one, results)
-	require.Len(t, results[0].Buckets, 1, "old buckets do not stay")
-	assert.Equal(t, domain.Denied, results[0].Verdict, "an old verdict does not stay")
+	require.Len(t, results[0].States, 1, "the old buckets are overwritten")
+	assert.Equal(t, domain.Denied, results[0].Verdict, "the old verdict is overwritten")
 }
 
 func concurrentTakes(t *testing.T, h Harness) {
-	b, l := h.bench(t), limit(t, "burst", "1/h", 50)
+	b := h.bench(t)
+	limits := []domain.Limit{limit(t, "burst", "1/h", 50), quota(t, "yearly", 50, "year")}
 	const goroutines, each, clients = 16, 25, 4
 	var allowed [clients]atomic.Int64
 	var ready, done sync.WaitGroup
@@ -127,7 +129,7 @@ func concurrentTakes(t *testing.T, h Harness) {
 			<-gun
 			for range each {
 				r := ports.Take(t.Context(), b.Store, ports.TakeRequest{
-					Op: domain.OpTake, Key: clientKey(g % clients), Limits: []domain.Limit{l}, Cost: 1,
+					Op: domain.OpTake, Key: clientKey(g % clients), Limits: limits[g%2 : g%2+1], Cost: 1,
 				})
 				if assert.NoError(t, r.Err) && r.Verdict == domain.Allowed {
 					allowed[g%clients].Add(1)
@@ -154,12 +156,12 @@ func endedContext(t *testing.T, h Harness) {
 		require.ErrorIs(t, r.Err, context.Canceled)
 	}
 	assert.Less(t, time.Since(start), time.Second)
-	assert.Equal(t, domain.Allowed, b.take(key("a"), 1, l), "the store works on")
+	assert.Equal(t, domain.Allowed, b.take(key("a"), 1, l), "the store still works")
 }
 
 func unreachable(t *testing.T, h Harness) {
 	if h.Unreachable == nil {
-		return // a store without servers is always reached
+		return // a store without servers cannot be unreachable
 	}
 	store, budget := h.Unreachable(t)
 	l := limit(t, "burst", "1/h", 10)

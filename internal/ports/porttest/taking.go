@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
@@ -15,7 +16,7 @@ func newKeyIsFull(t *testing.T, h Harness) {
 	for i := range 10 {
 		r := b.do(domain.OpTake, key("new"), 1, l)
 		require.Equal(t, domain.Allowed, r.Verdict, "take %d of 10", i+1)
-		assert.Equal(t, domain.Tokens(9-i), l.Remaining(r.Buckets[0]))
+		assert.Equal(t, domain.Tokens(9-i), l.Remaining(r.States[0]))
 		assert.NotEmpty(t, r.Store, "a result names its store")
 	}
 	assert.Equal(t, domain.Denied, b.take(key("new"), 1, l), "the eleventh of ten")
@@ -50,7 +51,7 @@ func costAboveCapacity(t *testing.T, h Harness) {
 	l := limit(t, "burst", "5/s", 10)
 	r := b.do(domain.OpTake, key("a"), 11, l)
 	assert.Equal(t, domain.Denied, r.Verdict)
-	assert.Equal(t, domain.Never, l.RetryAfter(r.Buckets[0], 11, r.Now))
+	assert.Equal(t, domain.Never, l.RetryAfter(r.States[0], 11, 0, r.Now))
 	assert.Equal(t, []domain.Tokens{10}, b.remaining(key("a"), l))
 
 	big := limit(t, "big", "1000000000000/1h", domain.MaxTokens)
@@ -63,7 +64,7 @@ func peekWritesNothing(t *testing.T, h Harness) {
 	for _, op := range []domain.Op{domain.OpPeek, domain.OpTake} {
 		r := b.do(op, key("unseen"), 0, l)
 		assert.Equal(t, domain.Allowed, r.Verdict)
-		assert.Equal(t, domain.Tokens(10), l.Remaining(r.Buckets[0]))
+		assert.Equal(t, domain.Tokens(10), l.Remaining(r.States[0]))
 		assert.False(t, b.Holds(key("unseen")), "%v of cost 0 stored something", op)
 	}
 	b.drain(key("spent"), l)
@@ -73,7 +74,8 @@ func peekWritesNothing(t *testing.T, h Harness) {
 
 func invalidIsRefused(t *testing.T, h Harness) {
 	b, l := h.bench(t), limit(t, "burst", "1/h", 10)
-	one, many := []domain.Limit{l}, make([]domain.Limit, domain.MaxLimits+1)
+	held := []domain.Limit{l, concurrent(t, "parallel", 1)}
+	one, many := []domain.Limit{l}, make([]domain.Limit, policy.MaxLimits+1)
 	for i := range many {
 		many[i] = l
 	}
@@ -81,14 +83,23 @@ func invalidIsRefused(t *testing.T, h Harness) {
 		"negative cost":     {Op: domain.OpTake, Key: key("a"), Limits: one, Cost: -1},
 		"cost too high":     {Op: domain.OpTake, Key: key("a"), Limits: one, Cost: domain.MaxCost + 1},
 		"refund of nothing": {Op: domain.OpRefund, Key: key("a"), Limits: one},
+		"undo of nothing":   {Op: domain.OpUndo, Key: key("a"), Limits: one},
+		"negative time":     {Op: domain.OpRefund, Key: key("a"), Limits: one, Cost: 1, TakenAt: -1},
 		"charge of nothing": {Op: domain.OpCharge, Key: key("a"), Limits: one},
 		"empty key":         {Op: domain.OpTake, Limits: one, Cost: 1},
 		"no limits":         {Op: domain.OpTake, Key: key("a"), Cost: 1},
 		"zero limit":        {Op: domain.OpTake, Key: key("a"), Limits: make([]domain.Limit, 1), Cost: 1},
 		"too many limits":   {Op: domain.OpTake, Key: key("a"), Limits: many, Cost: 1},
-		"unknown operation": {Op: domain.OpReset + 1, Key: key("a"), Limits: one, Cost: 1},
+		"unknown operation": {Op: domain.OpList + 1, Key: key("a"), Limits: one, Cost: 1},
 		"two of one name":   {Op: domain.OpTake, Key: key("a"), Limits: []domain.Limit{l, limit(t, "other", "1/s", 1), l}, Cost: 1},
 		"negative charge":   {Op: domain.OpCharge, Key: key("a"), Limits: one, Cost: -5},
+		"negative wait":     {Op: domain.OpTake, Key: key("a"), Limits: one, Cost: 1, MaxWait: -1},
+		"too long a wait":   {Op: domain.OpTake, Key: key("a"), Limits: one, Cost: 1, MaxWait: policy.MaxMaxWait + 1},
+		"take, no permit":   {Op: domain.OpTake, Key: key("a"), Limits: held, Cost: 1},
+		"undo, no permit":   {Op: domain.OpUndo, Key: key("a"), Limits: held, Cost: 1},
+		"renew, no permit":  {Op: domain.OpRenew, Key: key("a"), Limits: held},
+		"hostile permit":    {Op: domain.OpRelease, Key: key("a"), Limits: held, Permit: "a b"},
+		"settles too much":  {Op: domain.OpRelease, Key: key("a"), Limits: held, Permit: "a", Cost: domain.MaxCost + 1},
 	}
 	good := ports.TakeRequest{Op: domain.OpTake, Key: key("good"), Limits: one, Cost: 1}
 	for name, req := range bad {
@@ -119,9 +130,9 @@ func chargeGoesBelowZero(t *testing.T, h Harness) {
 	b, l := h.bench(t), limit(t, "burst", "1/s", 10)
 	r := b.do(domain.OpCharge, key("a"), 25, l)
 	assert.Equal(t, domain.Allowed, r.Verdict)
-	assert.Equal(t, domain.Tokens(-15), l.Remaining(r.Buckets[0]))
+	assert.Equal(t, domain.Tokens(-15), l.Remaining(r.States[0]))
 	assert.Equal(t, domain.Denied, b.take(key("a"), 1, l))
-	b.Advance(l.RetryAfter(r.Buckets[0], 1, r.Now))
+	b.Advance(l.RetryAfter(r.States[0], 1, 0, r.Now))
 	assert.Equal(t, domain.Allowed, b.take(key("a"), 1, l), "debt is refilled like anything else")
 
 	slow := limit(t, "slow", "1/24h", 10)
@@ -141,10 +152,33 @@ func resetFills(t *testing.T, h Harness) {
 	b.take(key("a"), 7, l, m)
 	r := b.do(domain.OpReset, key("a"), 0, l)
 	assert.Equal(t, domain.Allowed, r.Verdict)
-	assert.Equal(t, domain.Tokens(10), l.Remaining(r.Buckets[0]))
+	assert.Equal(t, domain.Tokens(10), l.Remaining(r.States[0]))
 	assert.Equal(t, []domain.Tokens{10, 93}, b.remaining(key("a"), l, m), "a limit that was not named stays")
 	b.do(domain.OpReset, key("a"), 0, m)
 	assert.False(t, b.Holds(key("a")), "nothing is left to keep")
 	b.do(domain.OpReset, key("a"), 0, l, m)
 	assert.Equal(t, []domain.Tokens{10, 100}, b.remaining(key("a"), l, m), "a second reset does no harm")
+}
+
+func resetRepairs(t *testing.T, h Harness) {
+	b := h.bench(t)
+	if b.Foreign == nil {
+		return
+	}
+	l, m := limit(t, "burst", "1/h", 10), limit(t, "daily", "1/24h", 100)
+	for _, limits := range [][]domain.Limit{{l}, {l, m}} {
+		b.take(key("a"), 7, limits...)
+		b.Foreign(key("a"), func() {
+			for _, op := range []domain.Op{domain.OpTake, domain.OpPeek} {
+				r := ports.Take(t.Context(), b.Store, ports.TakeRequest{Op: op, Key: key("a"), Limits: limits, Cost: 1})
+				require.ErrorIs(t, r.Err, ports.ErrCorrupt, op)
+			}
+			r := b.do(domain.OpReset, key("a"), 0, limits...)
+			assert.Equal(t, domain.Allowed, r.Verdict)
+			assert.Equal(t, domain.Tokens(10), l.Remaining(r.States[0]))
+			assert.False(t, b.Holds(key("a")))
+			assert.Equal(t, domain.Allowed, b.take(key("a"), 10, limits...))
+			assert.Equal(t, domain.Denied, b.take(key("a"), 1, limits...))
+		})
+	}
 }

@@ -50,7 +50,7 @@ func retryAfterIsExact(t *testing.T, h Harness) {
 		b.Advance(123457 * time.Microsecond)
 		b.drain(key(rate), l)
 		r := b.do(domain.OpTake, key(rate), 3, l)
-		wait := l.RetryAfter(r.Buckets[0], 3, r.Now)
+		wait := l.RetryAfter(r.States[0], 3, 0, r.Now)
 		require.Positive(t, wait, rate)
 		b.Advance(wait - time.Microsecond)
 		assert.Equal(t, domain.Denied, b.take(key(rate), 3, l), "%s: a microsecond early", rate)
@@ -61,15 +61,15 @@ func retryAfterIsExact(t *testing.T, h Harness) {
 
 func clockSetBack(t *testing.T, h Harness) {
 	b, l := h.bench(t), limit(t, "burst", "1/s", 10)
-	b.drain(key("poor"), l)
-	b.take(key("rich"), 4, l)
+	b.drain(key("empty"), l)
+	b.take(key("partial"), 4, l)
 	b.Advance(-time.Hour)
-	assert.Equal(t, []domain.Tokens{6}, b.remaining(key("rich"), l), "nothing is refilled")
-	assert.Equal(t, domain.Denied, b.take(key("poor"), 1, l))
+	assert.Equal(t, []domain.Tokens{6}, b.remaining(key("partial"), l), "nothing is refilled")
+	assert.Equal(t, domain.Denied, b.take(key("empty"), 1, l))
 	b.Advance(time.Second)
-	assert.Equal(t, domain.Allowed, b.take(key("poor"), 1, l), "the denial brought the bucket's time back")
+	assert.Equal(t, domain.Allowed, b.take(key("empty"), 1, l), "the denial set the bucket's time back")
 	b.Advance(time.Hour)
-	assert.Equal(t, []domain.Tokens{10}, b.remaining(key("poor"), l), "and from then on it refills as ever")
+	assert.Equal(t, []domain.Tokens{10}, b.remaining(key("empty"), l), "and then it refills as usual")
 }
 
 func changedLimitConverts(t *testing.T, h Harness) {

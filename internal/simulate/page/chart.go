@@ -18,16 +18,16 @@ const (
 	plotBottom  = chartHeight - 28
 )
 
-// chart is a picture of a series: for each bin the allowed, and the denied on top of them.
+// chart draws a series: for each bin the allowed requests, and the denied ones on top of them.
 type chart struct {
 	Width, Height int
 	Left, Right   int
 	Bottom        int
-	// Unit is how long a bin is.
+	// Unit is the width of a bin.
 	Unit  string
 	Bars  []bar
-	Rows  []row
-	Ticks []tick
+	Rows  []mark
+	Ticks []mark
 }
 
 // bar is one bin.
@@ -38,19 +38,13 @@ type bar struct {
 	Title                   string
 }
 
-// row is a line across, and what it stands for.
-type row struct {
-	Y     float64
+// mark is a labelled position on an axis: a number of requests, or a time.
+type mark struct {
+	At    float64
 	Label string
 }
 
-// tick is a time below.
-type tick struct {
-	X     float64
-	Label string
-}
-
-// highest is the most that a bin holds.
+// highest returns the largest number of requests in a bin.
 func highest(s *simulate.Series) int {
 	most := 0
 	for _, bin := range s.Bins {
@@ -59,7 +53,7 @@ func highest(s *simulate.Series) int {
 	return most
 }
 
-// newChart draws a series to the scale at which most reaches the top; nil if there is nothing to draw.
+// newChart draws a series. most is the number of requests that reaches the top. It returns nil for an empty series.
 func newChart(s *simulate.Series, most int) *chart {
 	if len(s.Bins) == 0 || most == 0 {
 		return nil
@@ -69,7 +63,7 @@ func newChart(s *simulate.Series, most int) *chart {
 	top := niceAbove(most)
 	for i := 0; i <= 4; i++ {
 		n := top * i / 4
-		c.Rows = append(c.Rows, row{Y: height(n, top), Label: count(n)})
+		c.Rows = append(c.Rows, mark{At: height(n, top), Label: count(n)})
 	}
 	step := float64(plotRight-plotLeft) / float64(len(s.Bins))
 	for i, bin := range s.Bins {
@@ -84,15 +78,15 @@ func newChart(s *simulate.Series, most int) *chart {
 	return c
 }
 
-// height is where so many reach.
+// height returns the vertical position of n requests.
 func height(n, top int) float64 {
 	return hundredths(plotBottom - float64(plotBottom-plotTop)*float64(n)/float64(top))
 }
 
-// hundredths is as fine as anybody can see.
+// hundredths rounds to hundredths, which keeps the page small.
 func hundredths(x float64) float64 { return math.Round(x*100) / 100 }
 
-// niceAbove is a number that four rows divide well.
+// niceAbove returns a round number of at least n that four rows divide evenly.
 func niceAbove(n int) int {
 	for scale := 1; ; scale *= 10 {
 		for _, digit := range []int{4, 8, 12, 20, 40} {
@@ -105,8 +99,8 @@ func niceAbove(n int) int {
 
 const mostTicks = 7
 
-// ticks names about every seventh part of the time.
-func ticks(s *simulate.Series, width time.Duration, step float64) []tick {
+// ticks labels the time at about seven positions.
+func ticks(s *simulate.Series, width time.Duration, step float64) []mark {
 	each := (len(s.Bins) + mostTicks - 1) / mostTicks
 	layout := "15:04:05"
 	switch span := width * time.Duration(len(s.Bins)); {
@@ -117,14 +111,14 @@ func ticks(s *simulate.Series, width time.Duration, step float64) []tick {
 	case width >= time.Minute:
 		layout = "15:04"
 	}
-	var list []tick
+	var list []mark
 	for i := 0; i < len(s.Bins); i += each {
-		list = append(list, tick{X: hundredths(plotLeft + step*float64(i)), Label: s.Start.Add(time.Duration(i) * width).UTC().Format(layout)})
+		list = append(list, mark{At: hundredths(plotLeft + step*float64(i)), Label: s.Start.Add(time.Duration(i) * width).UTC().Format(layout)})
 	}
 	return list
 }
 
-// shortest names a duration by its largest whole unit.
+// shortest writes a duration in its largest whole unit.
 func shortest(d time.Duration) string {
 	for _, unit := range []struct {
 		size time.Duration

@@ -1,5 +1,6 @@
-// Package page writes what a simulation found as one HTML file: it loads nothing, runs no script, and suits light and
-// dark. What clients sent stands in it as text alone.
+// Package page writes the result of a simulation as one HTML file.
+//
+// The page loads nothing, runs no script, and has a light and a dark theme. Texts that clients sent are escaped.
 package page
 
 import (
@@ -13,17 +14,17 @@ import (
 	"github.com/velocity-limiter/velocity/internal/simulate"
 )
 
-// Page is what is shown.
+// Page is the content of the page.
 type Page struct {
-	// Logs are the names of the logs, and Notes what is to be said about reading them.
+	// Logs has the names of the logs, and Notes remarks on how they were read.
 	Logs, Notes []string
-	// Sides are one or two.
+	// Sides has one or two elements.
 	Sides []Side
 	// Changes from the first side to the second; nil if there is one.
 	Changes *simulate.Changes
 }
 
-// Side is what one policy file did.
+// Side is the result of one policy file.
 type Side struct {
 	// File is its name.
 	File   string
@@ -37,6 +38,7 @@ var source string
 
 var page = template.Must(template.New("page").Funcs(template.FuncMap{
 	"count":   count,
+	"counted": counted,
 	"percent": percent,
 	"when":    when,
 	"share":   func(c *simulate.Counts) string { return percent(c.DeniedShare()) },
@@ -63,7 +65,15 @@ func count(n int) string {
 	return digits
 }
 
-// percent shows what is not nothing as more than nothing.
+// counted counts things, given their name in the singular.
+func counted(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return count(n) + " " + thing + "s"
+}
+
+// percent never shows a positive share as zero.
 func percent(share float64) string {
 	if share > 0 && share < 0.0001 {
 		return "<0.01 %"

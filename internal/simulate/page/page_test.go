@@ -18,7 +18,7 @@ import (
 
 var start = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 
-// report has one policy, a hostile client and a series of so many bins.
+// report returns a report with one policy, a hostile client and a series of n bins.
 func report(bins int) *simulate.Report {
 	counts := simulate.Counts{Requests: 12_345, Allowed: 12_000, Denied: 340, Blocked: 5}
 	r := &simulate.Report{
@@ -72,11 +72,12 @@ func TestWrite_comparesTwoSidesOnOneScale(t *testing.T) {
 	t.Parallel()
 	small, large := report(4), report(4)
 	large.Series.Bins[0].Allowed = 1000
+	seven := simulate.Change{NewlyDenied: 7}
 	html := written(t, page.Page{
 		Sides: []page.Side{{File: "a.yaml", Report: small}, {File: "b.yaml", Report: large}},
 		Changes: &simulate.Changes{
-			NewlyDenied: 7, Policies: []simulate.PolicyChange{{Name: "search", Before: &small.Counts, NewlyDenied: 7}},
-			Clients: []simulate.ClientChange{{Policy: "search", Client: "alice", NewlyDenied: 7}},
+			Change: seven, Policies: []simulate.PolicyChange{{Name: "search", Before: &small.Counts, Change: seven}},
+			Clients: []simulate.ClientChange{{Policy: "search", Client: "alice", Change: seven}},
 		},
 	})
 	assert.Contains(t, html, "What changes")
@@ -119,4 +120,17 @@ func TestWrite_withoutRequestsThereIsNoChart(t *testing.T) {
 	html := written(t, page.Page{Sides: []page.Side{{Report: &simulate.Report{}}}})
 	assert.NotContains(t, html, "<svg")
 	assert.Contains(t, html, "0 requests:")
+}
+
+func TestWrite_countsOneAsOne(t *testing.T) {
+	t.Parallel()
+	one, many := report(1), report(1)
+	one.Requests = 1
+	html := written(t, page.Page{
+		Sides:   []page.Side{{Report: one}, {Report: many}},
+		Changes: &simulate.Changes{Change: simulate.Change{NewlyDenied: 1, NewlyAllowed: 2000}, ClientsNewlyDenied: 1, ClientsNewlyAllowed: 2},
+	})
+	assert.Contains(t, html, "Newly denied: 1 request of 1 client. Newly allowed: 2,000 requests of 2 clients.")
+	assert.Contains(t, html, "<p>1 request from ")
+	assert.Contains(t, html, "<p>12,345 requests from ")
 }

@@ -1,6 +1,8 @@
 package envoyconfig
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -8,21 +10,19 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-
-	"github.com/velocity-limiter/velocity/internal/domain"
 )
 
-// maxFile bounds a file's size: far more than a person writes.
+// maxFile bounds the size of a file. It is far above what a person writes.
 const maxFile = 4 << 20
 
-// Load reads a file, or all .yaml and .yml files of a folder. failure is what the rules do while the store fails. The
-// error joins everything that is wrong.
-func Load(path string, failure domain.FailureMode) (*Rules, error) {
+// Load reads a file, or all .yaml and .yml files of a folder. The options apply to all rules. The error joins all errors of
+// all files.
+func Load(path string, options Options) (*Rules, error) {
 	files, err := filesAt(path)
 	if err != nil {
 		return nil, err
 	}
-	rules := &Rules{domains: map[string]*node{}}
+	rules, sum := &Rules{domains: map[string]*node{}}, sha256.New()
 	var errs []error
 	from := map[string]string{}
 	for _, file := range files {
@@ -31,10 +31,11 @@ func Load(path string, failure domain.FailureMode) (*Rules, error) {
 			errs = append(errs, err)
 			continue
 		}
-		r := reader{file: file, failure: failure}
+		_, _ = fmt.Fprintf(sum, "%s\n%d\n%s", filepath.Base(file), len(text), text) // a hash never fails
+		r := reader{file: file, options: options}
 		name, root := r.read(text)
 		if earlier, twice := from[name]; twice && name != "" {
-			r.errs = append(r.errs, fmt.Errorf("%s: domain: %q: is that of %s, too: a domain has one file", file, name, earlier))
+			r.errs = append(r.errs, fmt.Errorf("%s: domain: %q: is also the domain of %s: a domain has one file", file, name, earlier))
 		}
 		from[name] = file
 		rules.domains[name] = root
@@ -44,11 +45,12 @@ func Load(path string, failure domain.FailureMode) (*Rules, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
+	rules.version = hex.EncodeToString(sum.Sum(nil)[:6])
 	return rules, nil
 }
 
-// filesAt lists a file, or the YAML files of a folder in the order of their names. Names that begin with a dot are
-// passed over: a mounted ConfigMap keeps its versions so.
+// filesAt returns path if it is a file, or else the YAML files of the folder in the order of their names. It skips names that
+// start with a dot, which Kubernetes uses for the versions of a mounted ConfigMap.
 func filesAt(path string) ([]string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -79,7 +81,7 @@ func readFile(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = f.Close() }() // it is only read
+	defer func() { _ = f.Close() }() // it was only read
 	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)

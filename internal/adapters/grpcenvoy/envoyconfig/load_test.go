@@ -6,19 +6,26 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/velocity-limiter/velocity/internal/adapters/grpcenvoy/envoyconfig"
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
 )
 
 func load(t *testing.T, text string) (*envoyconfig.Rules, error) {
 	t.Helper()
+	return loadAs(t, envoyconfig.Options{OnStoreFailure: policy.FailOpen}, text)
+}
+
+func loadAs(t *testing.T, options envoyconfig.Options, text string) (*envoyconfig.Rules, error) {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "rules.yaml")
 	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
-	rules, err := envoyconfig.Load(file, domain.FailOpen)
+	rules, err := envoyconfig.Load(file, options)
 	if err != nil {
 		return rules, fmt.Errorf("%s", strings.ReplaceAll(err.Error(), file, "rules.yaml"))
 	}
@@ -26,10 +33,10 @@ func load(t *testing.T, text string) (*envoyconfig.Rules, error) {
 }
 
 // entries reads "key=value, key=value".
-func entries(s string) (list []domain.DescriptorEntry) {
+func entries(s string) (list []policy.DescriptorEntry) {
 	for part := range strings.SplitSeq(s, ", ") {
 		key, value, _ := strings.Cut(part, "=")
-		list = append(list, domain.DescriptorEntry{Key: key, Value: value})
+		list = append(list, policy.DescriptorEntry{Key: key, Value: value})
 	}
 	return list
 }
@@ -42,14 +49,14 @@ func verdict(r *envoyconfig.Rule) string {
 	case r.Unlimited:
 		return "unlimited"
 	}
-	text := fmt.Sprintf("%d/%s", r.Quota.Requests, r.Quota.Unit)
+	text := fmt.Sprintf("%d/%s", r.Rate.Requests, r.Rate.Unit)
 	if r.Shadow {
 		text += " shadow"
 	}
 	return text
 }
 
-// Files of the shapes that the documentation of envoyproxy/ratelimit shows, and what it says of them.
+// The file has the forms that the documentation of envoyproxy/ratelimit shows.
 func TestLoad_matchesAsDocumented(t *testing.T) {
 	const published = `---
 domain: edge
@@ -115,8 +122,8 @@ descriptors:
 		"remote_address=10.0.0.1":         "10/second",
 		"remote_address=50.0.0.5":         "0/second", // the value goes before the key alone
 		"path=/api/x":                     "20/hour",
-		"path=/api/v1/x":                  "20/hour", // the first wildcard of the file that fits
-		"path=/api/v1/exact":              "22/day",  // the very value goes before wildcards
+		"path=/api/v1/x":                  "20/hour", // the first wildcard of the file that matches
+		"path=/api/v1/exact":              "22/day",  // the exact value goes before wildcards
 		"path=/other":                     "none",
 		"status=404":                      "5/week",
 		"allowed=x":                       "none",
@@ -139,11 +146,59 @@ func TestLoad_aRuleIsABucketOfItsUnit(t *testing.T) {
 	require.NotNil(t, r.Policy)
 	assert.Equal(t, "default: 5/24h, capacity 5", r.Policy.Limits[0].String())
 	assert.Equal(t, "envoy-d-k", r.Policy.Name)
-	assert.Equal(t, domain.FailOpen, r.Policy.OnStoreFailure)
+	assert.Equal(t, policy.FailOpen, r.Policy.OnStoreFailure)
 	assert.True(t, r.Policy.Compiled())
 }
 
-// With share_threshold all values that a wildcard takes count in one bucket, on each level that says so.
+// The windows of a quota are those of envoyproxy/ratelimit: its counters are named by the start (now / seconds) * seconds, and its
+// answers say seconds - now % seconds, in seconds since 1970.
+func TestLoad_aRuleIsAQuotaOfItsUnitsWindows(t *testing.T) {
+	for _, unit := range []struct {
+		name    string
+		limit   string
+		seconds int64
+	}{
+		{"second", "default: quota 5/1s", 1},
+		{"minute", "default: quota 5/1m", 60},
+		{"hour", "default: quota 5/1h", 60 * 60},
+		{"day", "default: quota 5/24h", 60 * 60 * 24},
+		{"week", "default: quota 5/168h", 60 * 60 * 24 * 7},
+		{"month", "default: quota 5/720h", 60 * 60 * 24 * 30},
+		{"year", "default: quota 5/8760h", 60 * 60 * 24 * 365},
+	} {
+		rules, err := loadAs(t, envoyconfig.Options{Quotas: true, OnStoreFailure: policy.FailClosed},
+			"{domain: d, descriptors: [{key: k, rate_limit: {unit: "+unit.name+", requests_per_unit: 5}}]}")
+		require.NoError(t, err)
+		r := rules.Find("d", entries("k=v"))
+		require.NotNil(t, r)
+		assert.True(t, r.Quota)
+		assert.Equal(t, "envoy-d-k", r.Policy.Name)
+		assert.Equal(t, policy.FailClosed, r.Policy.OnStoreFailure)
+		assert.Equal(t, unit.limit, r.Policy.Limits[0].String())
+		assert.EqualValues(t, 5, r.Policy.Limits[0].Capacity())
+		for _, now := range []int64{0, 1, 1_781_515_829, 1_789_999_999, 1_790_000_000, 3_155_759_999} {
+			first := domain.Instant(now * 1_000_000)
+			start, end, next := r.Policy.Limits[0].Quota().Periods().At(first)
+			assert.Equal(t, domain.Instant(now/unit.seconds*unit.seconds*1_000_000), start, "%s at %d", unit.name, now)
+			assert.Equal(t, r.Rate.Unit.Span(), end.Sub(start), "%s at %d", unit.name, now)
+			assert.Equal(t, r.Rate.Unit.Span(), next.Sub(end), "%s at %d", unit.name, now)
+			reset := time.Duration(unit.seconds-now%unit.seconds) * time.Second
+			assert.Equal(t, reset, r.Rate.Unit.UntilWindowEnds(first), "%s at %d", unit.name, now)
+			assert.Equal(t, reset, r.Rate.Unit.UntilWindowEnds(first+999_999), "%s at the end of %d", unit.name, now)
+		}
+	}
+}
+
+func TestLoad_aQuotaFitsWhereABucketDoesNot(t *testing.T) {
+	const text = "{domain: d, descriptors: [{key: k, rate_limit: {unit: year, requests_per_unit: 4294967291}}]}"
+	_, err := load(t, text)
+	require.ErrorContains(t, err, "the nearest rate that fits is")
+	rules, err := loadAs(t, envoyconfig.Options{Quotas: true, OnStoreFailure: policy.FailOpen}, text)
+	require.NoError(t, err)
+	assert.Equal(t, "4294967291/year", verdict(rules.Find("d", entries("k=v"))))
+}
+
+// With share_threshold all values that match a wildcard share one bucket, on each level that has it.
 func TestRule_entriesNameTheBucket(t *testing.T) {
 	rules, err := load(t, `
 domain: d
@@ -170,18 +225,18 @@ descriptors:
 	}
 }
 
-func TestLoad_refusesWhatItCannotHonour(t *testing.T) {
+func TestLoad_refusesWhatIsNotSupported(t *testing.T) {
 	const head = "domain: d\ndescriptors:\n"
 	for text, want := range map[string]string{
 		"":                             "rules.yaml:1:1: is empty",
 		"- a\n":                        "rules.yaml:1:1: a configuration must be a mapping",
 		"descriptors: []\n":            "domain: must be there, and must not be empty",
-		"domain: d\ncolour: red\n":     `rules.yaml:2:1: "colour": is no field of a configuration that Velocity can honour`,
+		"domain: d\ncolour: red\n":     `rules.yaml:2:1: "colour": is not a field of a configuration that Velocity supports`,
 		head + "  key: x\n":            "rules.yaml:3:6: descriptors must be a list",
 		head + "  - value: x\n":        "key: must be there, and must not be empty",
 		head + "  - key: x*\n":         `rules.yaml:3:5: key: "x*": must not end with *: a wildcard stands at the end of a value`,
-		head + "  - {key: x, rate: 5}": `rules.yaml:3:14: "rate": is no field of a descriptor that Velocity can honour`,
-		head + "  - key: x\n    quota_mode: true\n":                                          "rules.yaml:4:5: quota_mode: true cannot be honoured",
+		head + "  - {key: x, rate: 5}": `rules.yaml:3:14: "rate": is not a field of a descriptor that Velocity supports`,
+		head + "  - key: x\n    quota_mode: true\n":                                          "rules.yaml:4:5: quota_mode: true is not supported",
 		head + "  - key: x\n    share_threshold: true\n":                                     "rules.yaml:4:5: share_threshold: needs a value that ends with *",
 		head + "  - key: x\n    shadow_mode: yes\n":                                          `rules.yaml:4:18: shadow_mode: "yes": must be true or false`,
 		head + "  - {key: x, value: y}\n  - {key: x, value: y}\n":                            `rules.yaml:4:6: there are two descriptors of key "x" and value "y" in this list`,
@@ -192,12 +247,12 @@ func TestLoad_refusesWhatItCannotHonour(t *testing.T) {
 		head + "  - {key: x, rate_limit: {unit: day, requests_per_unit: 4294967296}}":        "must be a whole number",
 		head + "  - {key: x, rate_limit: {unit: day, requests_per_unit: 1.5}}":               "must be a whole number",
 		head + "  - {key: x, rate_limit: {unit: day, requests_per_unit: '5'}}":               "must be a whole number",
-		head + "  - {key: x, rate_limit: {unit: day, unlimited: true}}":                      "unlimited must stand without unit and requests_per_unit",
+		head + "  - {key: x, rate_limit: {unit: day, unlimited: true}}":                      "unlimited must not have unit or requests_per_unit",
 		head + "  - {key: x, rate_limit: {unit: year, requests_per_unit: 4294967291}}":       "the nearest rate that fits is",
-		head + "  - {key: x, rate_limit: {unlimited: true, algorithm: gcra}}":                `"algorithm": is no field of rate_limit that Velocity can honour`,
+		head + "  - {key: x, rate_limit: {unlimited: true, algorithm: gcra}}":                `"algorithm": is not a field of rate_limit that Velocity supports`,
 		head + "  - {key: x, rate_limit: {unlimited: true, replaces: [{}]}}":                 "replaces: name: must be there",
 		head + "  - {key: x, rate_limit: {unlimited: true, name: a, replaces: [{name: a}]}}": `replaces: "a": is the name of this limit itself`,
-		head + "  - &a {key: x}\n  - *a\n":                                                   "anchors, aliases, merge keys, tags and directives are not read",
+		head + "  - &a {key: x}\n  - *a\n":                                                   "anchors, aliases, merge keys, tags and directives are not supported",
 		head + "  - {key: [x]}\n":                                                            "key must be a text",
 		"domain: d\n---\ndomain: e\n":                                                        "rules.yaml:3:7: there must be one document",
 		"domain: [d\n":                                                                       "is not YAML",
@@ -219,23 +274,23 @@ func TestLoad_reportsEverythingAtOnce(t *testing.T) {
 }
 
 func TestLoad_aFolderHasOneFileForEachDomain(t *testing.T) {
-	dir := t.TempDir()
+	dir, options := t.TempDir(), envoyconfig.Options{OnStoreFailure: policy.FailOpen}
 	write := func(name, text string) {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
 	}
-	_, err := envoyconfig.Load(dir, domain.FailOpen)
+	_, err := envoyconfig.Load(dir, options)
 	require.ErrorContains(t, err, "there is no .yaml file in this folder")
 	write("a.yaml", "{domain: a, descriptors: [{key: k, rate_limit: {unit: day, requests_per_unit: 1}}]}")
 	write("b.yml", "{domain: b, descriptors: [{key: k, rate_limit: {unit: day, requests_per_unit: 2}}]}")
 	write("README.md", "not a configuration")
 	write(".hidden.yaml", "not: read")
-	rules, err := envoyconfig.Load(dir, domain.FailOpen)
+	rules, err := envoyconfig.Load(dir, options)
 	require.NoError(t, err)
 	assert.Equal(t, "1/day", verdict(rules.Find("a", entries("k=v"))))
 	assert.Equal(t, "2/day", verdict(rules.Find("b", entries("k=v"))))
 	write("c.yaml", "domain: a")
-	_, err = envoyconfig.Load(dir, domain.FailOpen)
-	require.ErrorContains(t, err, `c.yaml: domain: "a": is that of `)
+	_, err = envoyconfig.Load(dir, options)
+	require.ErrorContains(t, err, `c.yaml: domain: "a": is also the domain of `)
 }
 
 func FuzzLoad(f *testing.F) {

@@ -1,8 +1,10 @@
 package envoyconfig
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -12,23 +14,21 @@ import (
 	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
-
-	"github.com/velocity-limiter/velocity/internal/domain"
 )
 
-// maxNesting is how deep brackets and lists may nest in one line: the parser nests with them.
+// maxNesting is how deep brackets and lists may nest in one line, which bounds the depth of the parser.
 const maxNesting = 64
 
 // reader reads one file.
 type reader struct {
 	file    string
-	failure domain.FailureMode
+	options Options
 	errs    []error
 	rules   int
 	domain  string
 }
 
-// fail reports what is wrong, with its place.
+// fail reports an error with its place.
 func (r *reader) fail(at *token.Token, format string, args ...any) {
 	line, column := 1, 1
 	if at != nil && at.Position != nil {
@@ -37,20 +37,19 @@ func (r *reader) fail(at *token.Token, format string, args ...any) {
 	r.errs = append(r.errs, fmt.Errorf("%s:%d:%d: %s", r.file, line, column, fmt.Sprintf(format, args...)))
 }
 
-// parse returns the one document of a file; nil if there is none, and then that has been reported.
+// parse returns the one document of a file. If there is none, it reports that and returns nil.
 func (r *reader) parse(text []byte) ast.Node {
 	if !utf8.Valid(text) {
 		r.fail(nil, "must be text in UTF-8")
 		return nil
 	}
 	tokens := lexer.Tokenize(strings.ReplaceAll(string(text), "\r\n", "\n"))
-	if !r.guard(tokens) {
+	if !r.checkTokens(tokens) {
 		return nil
 	}
 	file, err := parser.Parse(tokens, 0)
 	if err != nil {
-		var bad *yaml.SyntaxError
-		if errors.As(err, &bad) {
+		if bad, ok := errors.AsType[*yaml.SyntaxError](err); ok {
 			r.fail(bad.Token, "is not YAML: %s", bad.Message)
 		} else {
 			r.fail(nil, "is not YAML: %v", err)
@@ -59,14 +58,11 @@ func (r *reader) parse(text []byte) ast.Node {
 	}
 	var body ast.Node
 	for _, doc := range file.Docs {
-		if doc.Body == nil {
-			continue
-		}
-		if body != nil {
+		if doc.Body != nil && body != nil {
 			r.fail(doc.Body.GetToken(), "there must be one document: only the first would be read")
 			return nil
 		}
-		body = doc.Body
+		body = cmp.Or(body, doc.Body)
 	}
 	if body == nil {
 		r.fail(nil, "is empty")
@@ -74,10 +70,10 @@ func (r *reader) parse(text []byte) ast.Node {
 	return body
 }
 
-// guard refuses, before anything is parsed, what would make parsing dear or what the format does not have.
+// checkTokens refuses, before parsing, tokens that the format does not have and those that would make parsing expensive.
 //
-//nolint:exhaustive // the other tokens are what a configuration is made of
-func (r *reader) guard(tokens token.Tokens) bool {
+//nolint:exhaustive // configurations may have the other tokens
+func (r *reader) checkTokens(tokens token.Tokens) bool {
 	flow, line, onLine := 0, 0, 0
 	for _, t := range tokens {
 		if t.Position.Line != line {
@@ -85,7 +81,7 @@ func (r *reader) guard(tokens token.Tokens) bool {
 		}
 		switch t.Type {
 		case token.AnchorType, token.AliasType, token.MergeKeyType, token.TagType, token.DirectiveType:
-			r.fail(t, "%s: anchors, aliases, merge keys, tags and directives are not read: write the value out", shown(t.Value))
+			r.fail(t, "%s: anchors, aliases, merge keys, tags and directives are not supported: write the value out", shown(t.Value))
 		case token.MappingStartType, token.SequenceStartType:
 			flow++
 		case token.MappingEndType, token.SequenceEndType:
@@ -101,8 +97,9 @@ func (r *reader) guard(tokens token.Tokens) bool {
 	return len(r.errs) == 0
 }
 
-// fields reads a mapping by the functions of its fields. nil where it is none, which has been reported.
-func (r *reader) fields(n ast.Node, what string, known map[string]func(value ast.Node, at *token.Token)) map[string]*token.Token {
+// fields reads a mapping with a function for each field. It returns the fields found, or reports an error and returns nil if n
+// is not a mapping.
+func (r *reader) fields(n ast.Node, what string, known map[string]field) map[string]*token.Token {
 	var entries []*ast.MappingValueNode
 	switch n := n.(type) {
 	case *ast.MappingNode:
@@ -118,14 +115,14 @@ func (r *reader) fields(n ast.Node, what string, known map[string]func(value ast
 		at := e.Key.GetToken()
 		read, ok := known[at.Value]
 		if !ok {
-			r.fail(at, "%s: is no field of %s that Velocity can honour", shown(at.Value), what)
+			r.fail(at, "%s: is not a field of %s that Velocity supports", shown(at.Value), what)
 			continue
 		}
 		if _, nothing := e.Value.(*ast.NullNode); nothing {
-			continue // as if it were not there
+			continue // an empty value counts as missing
 		}
 		given[at.Value] = at
-		read(e.Value, at)
+		read(e.Value)
 	}
 	return given
 }
@@ -142,7 +139,7 @@ func (r *reader) list(n ast.Node, what string, item func(ast.Node)) {
 	}
 }
 
-// text reads a scalar as it is written: 200 and true are texts, too, where one is wanted.
+// text reads a scalar as it is written. 200 and true are texts too.
 func (r *reader) text(n ast.Node, what string) string {
 	switch n := n.(type) {
 	case *ast.StringNode:
@@ -169,12 +166,12 @@ func (r *reader) number(n ast.Node, what string) uint32 {
 	value := n.GetToken().Value
 	number, err := strconv.ParseUint(value, 10, 32)
 	if _, whole := n.(*ast.IntegerNode); !whole || err != nil {
-		r.fail(n.GetToken(), "%s: %s: must be a whole number from 0 to %d", what, shown(value), uint32(MaxRequests))
+		r.fail(n.GetToken(), "%s: %s: must be a whole number from 0 to %d", what, shown(value), uint32(math.MaxUint32))
 	}
 	return uint32(number)
 }
 
-// shown quotes a value, cut.
+// shown quotes a value, and cuts a long one.
 func shown(s string) string {
 	const longest = 64
 	if len(s) > longest {

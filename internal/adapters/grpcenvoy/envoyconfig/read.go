@@ -1,19 +1,20 @@
 package envoyconfig
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/token"
 
-	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
 )
 
-// field reads the value of one.
-type field = func(value ast.Node, at *token.Token)
+// field reads the value of a field.
+type field = func(ast.Node)
 
-// read returns a file's domain and its tree. What is wrong is in errs.
+// read returns the domain of a file and its tree. Errors are in r.errs.
 func (r *reader) read(text []byte) (string, *node) {
 	root := newNode()
 	body := r.parse(text)
@@ -22,13 +23,13 @@ func (r *reader) read(text []byte) (string, *node) {
 	}
 	var tree ast.Node
 	given := r.fields(body, "a configuration", map[string]field{
-		"domain":      func(v ast.Node, _ *token.Token) { r.domain = r.text(v, "domain") },
-		"descriptors": func(v ast.Node, _ *token.Token) { tree = v },
+		"domain":      func(v ast.Node) { r.domain = r.text(v, "domain") },
+		"descriptors": func(v ast.Node) { tree = v },
 	})
 	if given != nil && r.domain == "" {
 		r.fail(body.GetToken(), "domain: must be there, and must not be empty")
 	}
-	if tree != nil { // once the domain is known, wherever it stands
+	if tree != nil { // after all fields, since the rules need the domain
 		r.descriptors(tree, root, nil)
 	}
 	return r.domain, root
@@ -36,21 +37,19 @@ func (r *reader) read(text []byte) (string, *node) {
 
 func newNode() *node { return &node{exact: map[entry]*node{}, any: map[string]*node{}} }
 
-// descriptor is one of the file's, as it is written.
+// descriptor is a descriptor as it is written in the file.
 type descriptor struct {
-	key, value string
-	limit      *Rule
-	quota      bool
-	share      bool
-	shadow     bool
-	below      ast.Node
-	at, keyAt  *token.Token
+	key, value           string
+	limit                *Rule
+	quota, share, shadow bool
+	below                ast.Node
+	keyAt                *token.Token // of the descriptor, if it has no key
 }
 
-// descriptors reads the list below a node. path has the descriptors above.
+// descriptors reads a list of descriptors into a node. path has the descriptors above it.
 func (r *reader) descriptors(n ast.Node, into *node, path []descriptor) {
-	if len(path) == domain.MaxDescriptorEntries {
-		r.fail(n.GetToken(), "descriptors: nest deeper than %d levels", domain.MaxDescriptorEntries)
+	if len(path) == policy.MaxDescriptorEntries {
+		r.fail(n.GetToken(), "descriptors: nest deeper than %d levels", policy.MaxDescriptorEntries)
 		return
 	}
 	r.list(n, "descriptors", func(item ast.Node) {
@@ -74,15 +73,13 @@ func (r *reader) descriptors(n ast.Node, into *node, path []descriptor) {
 	})
 }
 
-// add hangs a descriptor's node below n, unless there is one like it.
+// add adds a descriptor's node below n. It reports false if n already has one for the same key and value.
 func (n *node) add(d *descriptor, to *node) bool {
 	prefix, wild := strings.CutSuffix(d.value, "*")
 	switch {
 	case wild:
-		for _, w := range n.wildcards {
-			if w.key == d.key && w.prefix == prefix {
-				return false
-			}
+		if slices.ContainsFunc(n.wildcards, func(w wildcard) bool { return w.key == d.key && w.prefix == prefix }) {
+			return false
 		}
 		n.wildcards = append(n.wildcards, wildcard{d.key, prefix, to})
 	case d.value != "":
@@ -99,31 +96,27 @@ func (n *node) add(d *descriptor, to *node) bool {
 	return true
 }
 
-// descriptor reads one of a list. It is false if anything was wrong with it, but for what lies below.
+// descriptor reads a descriptor without those below it. It reports false if there was an error.
 func (r *reader) descriptor(n ast.Node) (d descriptor, ok bool) {
 	before := len(r.errs)
-	d.at = n.GetToken()
-	metrics := func(name string) field { // they name metrics of that project; decisions do not depend on them
-		return func(v ast.Node, _ *token.Token) { r.boolean(v, name) }
+	metrics := func(name string) field { // fields for metrics of envoyproxy/ratelimit, which do not change decisions
+		return func(v ast.Node) { r.boolean(v, name) }
 	}
 	given := r.fields(n, "a descriptor", map[string]field{
-		"key":             func(v ast.Node, _ *token.Token) { d.key = r.text(v, "key") },
-		"value":           func(v ast.Node, _ *token.Token) { d.value = r.text(v, "value") },
-		"rate_limit":      func(v ast.Node, _ *token.Token) { d.limit = r.limit(v) },
-		"shadow_mode":     func(v ast.Node, _ *token.Token) { d.shadow = r.boolean(v, "shadow_mode") },
-		"quota_mode":      func(v ast.Node, _ *token.Token) { d.quota = r.boolean(v, "quota_mode") },
-		"share_threshold": func(v ast.Node, _ *token.Token) { d.share = r.boolean(v, "share_threshold") },
+		"key":             func(v ast.Node) { d.key = r.text(v, "key") },
+		"value":           func(v ast.Node) { d.value = r.text(v, "value") },
+		"rate_limit":      func(v ast.Node) { d.limit = r.limit(v) },
+		"shadow_mode":     func(v ast.Node) { d.shadow = r.boolean(v, "shadow_mode") },
+		"quota_mode":      func(v ast.Node) { d.quota = r.boolean(v, "quota_mode") },
+		"share_threshold": func(v ast.Node) { d.share = r.boolean(v, "share_threshold") },
 		"detailed_metric": metrics("detailed_metric"),
 		"value_to_metric": metrics("value_to_metric"),
-		"descriptors":     func(v ast.Node, _ *token.Token) { d.below = v },
+		"descriptors":     func(v ast.Node) { d.below = v },
 	})
 	if given == nil {
 		return d, false
 	}
-	d.keyAt = d.at
-	if at := given["key"]; at != nil {
-		d.keyAt = at
-	}
+	d.keyAt = cmp.Or(given["key"], n.GetToken())
 	switch {
 	case d.key == "":
 		r.fail(d.keyAt, "key: must be there, and must not be empty")
@@ -131,8 +124,8 @@ func (r *reader) descriptor(n ast.Node) (d descriptor, ok bool) {
 		r.fail(d.keyAt, "key: %s: must not end with *: a wildcard stands at the end of a value", shown(d.key))
 	}
 	if d.quota {
-		r.fail(given["quota_mode"], "quota_mode: true cannot be honoured: the answer has no metadata that would tell of it; "+
-			"shadow_mode lets pass, too")
+		r.fail(given["quota_mode"], "quota_mode: true is not supported: the answer has no metadata for it; "+
+			"shadow_mode lets requests pass too")
 	}
 	if d.share && !strings.HasSuffix(d.value, "*") {
 		r.fail(given["share_threshold"], "share_threshold: needs a value that ends with *")
@@ -140,30 +133,30 @@ func (r *reader) descriptor(n ast.Node) (d descriptor, ok bool) {
 	return d, before == len(r.errs)
 }
 
-// limit reads a rate_limit. The policy is made later, when its place is known.
+// limit reads a rate_limit. rule makes its policy later, when the path is known.
 func (r *reader) limit(n ast.Node) *Rule {
 	before := len(r.errs)
 	rule := &Rule{}
 	var unit string
 	given := r.fields(n, "rate_limit", map[string]field{
-		"name":              func(v ast.Node, _ *token.Token) { rule.Name = r.text(v, "name") },
-		"unit":              func(v ast.Node, _ *token.Token) { unit = r.text(v, "unit") },
-		"requests_per_unit": func(v ast.Node, _ *token.Token) { rule.Quota.Requests = r.number(v, "requests_per_unit") },
-		"unlimited":         func(v ast.Node, _ *token.Token) { rule.Unlimited = r.boolean(v, "unlimited") },
-		"replaces":          func(v ast.Node, _ *token.Token) { rule.Replaces = r.replaces(v) },
+		"name":              func(v ast.Node) { rule.Name = r.text(v, "name") },
+		"unit":              func(v ast.Node) { unit = r.text(v, "unit") },
+		"requests_per_unit": func(v ast.Node) { rule.Rate.Requests = r.number(v, "requests_per_unit") },
+		"unlimited":         func(v ast.Node) { rule.Unlimited = r.boolean(v, "unlimited") },
+		"replaces":          func(v ast.Node) { rule.Replaces = r.replaces(v) },
 	})
 	if given == nil {
 		return nil
 	}
 	var known bool
-	rule.Quota.Unit, known = ParseUnit(unit)
+	rule.Rate.Unit, known = parseUnit(unit)
 	switch {
 	case before < len(r.errs):
-	case rule.Unlimited && (given["unit"] != nil || rule.Quota.Requests > 0):
-		r.fail(n.GetToken(), "rate_limit: unlimited must stand without unit and requests_per_unit")
+	case rule.Unlimited && (given["unit"] != nil || rule.Rate.Requests > 0):
+		r.fail(n.GetToken(), "rate_limit: unlimited must not have unit or requests_per_unit")
 	case rule.Unlimited:
 	case !known:
-		r.fail(or(given["unit"], n.GetToken()), "unit: %s: must be second, minute, hour, day, week, month or year", shown(unit))
+		r.fail(cmp.Or(given["unit"], n.GetToken()), "unit: %s: must be second, minute, hour, day, week, month or year", shown(unit))
 	case given["requests_per_unit"] == nil:
 		r.fail(n.GetToken(), "requests_per_unit: is missing")
 	}
@@ -177,7 +170,7 @@ func (r *reader) replaces(n ast.Node) (names []string) {
 	r.list(n, "replaces", func(item ast.Node) {
 		name := ""
 		if r.fields(item, "replaces", map[string]field{
-			"name": func(v ast.Node, _ *token.Token) { name = r.text(v, "name") },
+			"name": func(v ast.Node) { name = r.text(v, "name") },
 		}) == nil {
 			return
 		}
@@ -189,7 +182,7 @@ func (r *reader) replaces(n ast.Node) (names []string) {
 	return names
 }
 
-// rule completes the rule of the last descriptor of a path.
+// rule completes the rule of the last descriptor in path.
 func (r *reader) rule(path []descriptor) *Rule {
 	last := &path[len(path)-1]
 	rule := last.limit
@@ -200,15 +193,15 @@ func (r *reader) rule(path []descriptor) *Rule {
 			rule.shared[i] = path[i].value
 		}
 	}
-	if err := rule.complete(policyName(r.domain, path), r.failure); err != nil {
+	if err := rule.complete(policyName(r.domain, path), r.options); err != nil {
 		r.fail(last.keyAt, "rate_limit: %v", err)
 		return nil
 	}
 	return rule
 }
 
-// policyName is what logs and metrics call a rule: its domain and the keys and values on the way to it. Two rules whose
-// names are cut to the same may share one, since their buckets hold the whole descriptor.
+// policyName returns the name of a rule in logs and metrics, made from its domain and the keys and values of path. Long names
+// are cut, so two rules may have the same name. Their buckets differ all the same, since a bucket's key has the descriptor.
 func policyName(domainName string, path []descriptor) string {
 	text := "envoy-" + domainName
 	for i := range path {
@@ -231,11 +224,4 @@ func policyName(domainName string, path []descriptor) string {
 		name = append(name, c)
 	}
 	return string(name)
-}
-
-func or(a, b *token.Token) *token.Token {
-	if a != nil {
-		return a
-	}
-	return b
 }

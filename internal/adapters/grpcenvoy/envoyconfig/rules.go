@@ -1,47 +1,58 @@
-// Package envoyconfig reads the configuration files of envoyproxy/ratelimit, so that a team which runs that service can
-// keep them.
+// Package envoyconfig reads the configuration files of envoyproxy/ratelimit, so that a team that uses that service can keep
+// them.
 //
-// A configuration is a tree of descriptors for each domain, whose limits are `requests_per_unit` in a `unit`. Here such a
-// limit is a token bucket: of that capacity, refilled by as much per unit. What cannot be honoured is refused, with the
-// file, line and column; nothing is passed over.
+// A configuration is a tree of descriptors for each domain, with limits of requests_per_unit in a unit. Here such a limit is a
+// token bucket with this capacity, which refills as much in a unit, or a quota of each window of the unit. Anything that is
+// not supported is an error with file, line and column; nothing is ignored.
 package envoyconfig
 
 import (
 	"fmt"
-	"math"
 	"strings"
 	"time"
 
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/calendar"
+	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
 )
 
-// Rules is a whole configuration. It is immutable.
+// Rules is a whole configuration. It is immutable. The zero value has no domain.
 type Rules struct {
 	domains map[string]*node
 	size    int
+	version string
 }
 
-// Rule is what a descriptor's `rate_limit` says.
+// Options apply to all rules.
+type Options struct {
+	// Quotas makes each limit a quota of each window of its unit. Otherwise a limit is a token bucket.
+	Quotas         bool
+	OnStoreFailure policy.FailureMode
+}
+
+// Rule is the rate_limit of a descriptor.
 type Rule struct {
-	// Name and Replaces are the file's: where two descriptors of one request apply, the one that replaces the other's
-	// name stands alone.
+	// Name is the rule's name, and Replaces are the names of rules that do not apply to a request to which this rule applies.
 	Name     string
 	Replaces []string
-	// Unlimited says that the rule limits nothing, and only makes the descriptor a known one.
+	// Unlimited says that the rule limits nothing.
 	Unlimited bool
-	// Shadow says that the rule decides and counts, and always lets pass.
+	// Shadow says that the rule decides and counts, but lets every request pass.
 	Shadow bool
-	Quota  Quota
-	// Policy decides. Nil: there is nothing to decide, since the rule is Unlimited or its Quota lets nothing pass.
-	Policy *domain.Policy
+	Rate   Rate
+	// Quota says that the limit is a quota. Otherwise it is a token bucket.
+	Quota bool
+	// Policy decides. It is nil if the rule is Unlimited or its Rate has no requests.
+	Policy *policy.Policy
 
-	shared []string // by place of the entry: the value that stands for all that its wildcard takes; "": its own
+	shared []string // by index of the entry: the pattern, if its values share a bucket; else ""
 }
 
-// Entries appends what names the bucket of a descriptor that the rule applies to: its domain and its entries, with the
-// pattern in place of a value whose bucket is shared.
-func (r *Rule) Entries(dst []domain.DescriptorEntry, domainName string, entries []domain.DescriptorEntry) []domain.DescriptorEntry {
-	dst = append(dst, domain.DescriptorEntry{Key: "domain", Value: domainName})
+// Entries appends the entries that name the bucket of a descriptor: the domain, then the descriptor's entries. If all values of
+// a wildcard share a bucket, the pattern takes the place of the value.
+func (r *Rule) Entries(dst []policy.DescriptorEntry, domainName string, entries []policy.DescriptorEntry) []policy.DescriptorEntry {
+	dst = append(dst, policy.DescriptorEntry{Key: "domain", Value: domainName})
 	for i, e := range entries {
 		if i < len(r.shared) && r.shared[i] != "" {
 			e.Value = r.shared[i]
@@ -51,13 +62,13 @@ func (r *Rule) Entries(dst []domain.DescriptorEntry, domainName string, entries 
 	return dst
 }
 
-// Quota is a number of requests in a unit of time.
-type Quota struct {
+// Rate is a number of requests in a unit of time.
+type Rate struct {
 	Requests uint32
 	Unit     Unit
 }
 
-// Unit is a unit of time. The zero value is none.
+// Unit is a unit of time. The zero value is not valid.
 type Unit uint8
 
 // The units. A month has 30 days and a year 365, as in envoyproxy/ratelimit.
@@ -75,15 +86,21 @@ const (
 const day = 24 * time.Hour
 
 var units = [...]struct {
-	name string
-	span time.Duration
+	name   string
+	span   time.Duration
+	period string // of a quota: the span, as calendar.Parse reads it
 }{
-	Second: {"second", time.Second}, Minute: {"minute", time.Minute}, Hour: {"hour", time.Hour}, Day: {"day", day},
-	Week: {"week", 7 * day}, Month: {"month", 30 * day}, Year: {"year", 365 * day},
+	Second: {"second", time.Second, "1s"},
+	Minute: {"minute", time.Minute, "1m"},
+	Hour:   {"hour", time.Hour, "1h"},
+	Day:    {"day", day, "24h"},
+	Week:   {"week", 7 * day, "168h"},
+	Month:  {"month", 30 * day, "720h"},
+	Year:   {"year", 365 * day, "8760h"},
 }
 
-// ParseUnit reads a unit's name, in any case.
-func ParseUnit(s string) (Unit, bool) {
+// parseUnit reads the name of a unit, in upper or lower case.
+func parseUnit(s string) (Unit, bool) {
 	for u := Second; u <= Year; u++ {
 		if strings.EqualFold(units[u].name, s) {
 			return u, true
@@ -92,51 +109,63 @@ func ParseUnit(s string) (Unit, bool) {
 	return 0, false
 }
 
-// Valid reports whether u is one of the units.
-func (u Unit) Valid() bool { return u >= Second && u <= Year }
-
-// String is the name as the files spell it.
+// String returns the name in configuration files.
 func (u Unit) String() string { return units[u].name }
 
-// Span is the unit's length.
+// Span returns the length of the unit.
 func (u Unit) Span() time.Duration { return units[u].span }
 
-// Rule makes a rule of the quota alone, whose policy has this name.
-func (q Quota) Rule(name string, failure domain.FailureMode) (*Rule, error) {
-	r := &Rule{Quota: q}
-	return r, r.complete(name, failure)
+// UntilWindowEnds returns how long after now the window of the unit ends, rounded up to a second, so at least one second.
+// Windows follow each other from 1970 on. Both are as in envoyproxy/ratelimit.
+func (u Unit) UntilWindowEnds(now domain.Instant) time.Duration {
+	span := u.Span().Microseconds()
+	left := time.Duration(span-int64(now)%span) * time.Microsecond
+	return (left + time.Second - 1).Truncate(time.Second)
 }
 
-// complete makes the policy, if the rule is one that has to decide.
-func (r *Rule) complete(name string, failure domain.FailureMode) (err error) {
-	if r.Unlimited || r.Quota.Requests == 0 {
+// Rule returns a rule with this rate, whose policy has the given name.
+func (r Rate) Rule(name string, options Options) (*Rule, error) {
+	rule := &Rule{Rate: r}
+	return rule, rule.complete(name, options)
+}
+
+// limit returns a quota of each window of the unit, or a bucket that holds the requests and refills as many in a unit.
+func (r Rate) limit(quota bool) (domain.Limit, error) {
+	requests := domain.Tokens(r.Requests)
+	if !quota {
+		return domain.NewBucket(limitName, requests, requests, r.Unit.Span())
+	}
+	periods, err := calendar.Parse(units[r.Unit].period, "", "")
+	if err != nil {
+		return domain.Limit{}, err
+	}
+	return domain.NewQuota(limitName, requests, periods)
+}
+
+// limitName is the name of a rule's limit. Clients do not see it, but the buckets in the store have it.
+const limitName = "default"
+
+// complete makes the policy, unless the rule is unlimited or lets nothing pass.
+func (r *Rule) complete(name string, options Options) error {
+	r.Quota = options.Quotas
+	if r.Unlimited || r.Rate.Requests == 0 {
 		return nil
 	}
-	mode := domain.ModeEnforce
-	if r.Shadow {
-		mode = domain.ModeShadow
-	}
-	r.Policy, err = r.Quota.policy(name, mode, failure)
-	return err
-}
-
-// policy has the requests as capacity, and refills as many per unit.
-func (q Quota) policy(name string, mode domain.Mode, failure domain.FailureMode) (*domain.Policy, error) {
-	limit, err := domain.NewLimit("", domain.Tokens(q.Requests), domain.Tokens(q.Requests), q.Unit.Span())
+	limit, err := r.Rate.limit(r.Quota)
 	if err != nil {
-		return nil, fmt.Errorf("%d per %s: %w", q.Requests, q.Unit, err)
+		return fmt.Errorf("%d per %s: %w", r.Rate.Requests, r.Rate.Unit, err)
 	}
-	p := &domain.Policy{
-		Name: name, Key: domain.Key{{Kind: domain.SourceDescriptor}}, Limits: []domain.Limit{limit}, Mode: mode,
-		OnStoreFailure: failure,
+	r.Policy = &policy.Policy{
+		Name: name, Key: clientkey.Key{{Kind: clientkey.SourceDescriptor}}, Limits: []domain.Limit{limit},
+		OnStoreFailure: options.OnStoreFailure,
 	}
-	return p, p.Compile()
+	if r.Shadow {
+		r.Policy.Mode = policy.ModeShadow
+	}
+	return r.Policy.Compile()
 }
 
-// MaxRequests is the largest quota's number.
-const MaxRequests = math.MaxUint32
-
-// node is a place in a domain's tree.
+// node is a node in the tree of a domain.
 type node struct {
 	exact     map[entry]*node
 	wildcards []wildcard       // in the order of the file
@@ -151,9 +180,9 @@ type wildcard struct {
 	to          *node
 }
 
-// next finds the node for an entry: that of the very value, else the first wildcard that takes it, else that of the key
-// alone.
-func (n *node) next(e domain.DescriptorEntry) *node {
+// next returns the node for an entry: the one with the exact value, else the first wildcard that matches, else the one with the
+// key only.
+func (n *node) next(e policy.DescriptorEntry) *node {
 	if to := n.exact[entry{e.Key, e.Value}]; to != nil {
 		return to
 	}
@@ -166,11 +195,11 @@ func (n *node) next(e domain.DescriptorEntry) *node {
 }
 
 // Knows reports whether the configuration has a domain.
-func (r *Rules) Knows(domainName string) bool { return r != nil && r.domains[domainName] != nil }
+func (r *Rules) Knows(domainName string) bool { return r.domains[domainName] != nil }
 
-// Find returns the rule of a descriptor: that of the node at which its entries end. Nil: none applies, and the descriptor
-// is not limited.
-func (r *Rules) Find(domainName string, entries []domain.DescriptorEntry) *Rule {
+// Find returns the rule of the node at which a descriptor's entries end. It returns nil if there is none; the descriptor is
+// then not limited.
+func (r *Rules) Find(domainName string, entries []policy.DescriptorEntry) *Rule {
 	n := r.domains[domainName]
 	for i := 0; n != nil && i < len(entries); i++ {
 		n = n.next(entries[i])
@@ -181,10 +210,8 @@ func (r *Rules) Find(domainName string, entries []domain.DescriptorEntry) *Rule 
 	return n.rule
 }
 
-// Len is how many rules there are.
-func (r *Rules) Len() int {
-	if r == nil {
-		return 0
-	}
-	return r.size
-}
+// Len returns the number of rules.
+func (r *Rules) Len() int { return r.size }
+
+// Version returns a short hash of the files' names and content. It is empty if there are no files.
+func (r *Rules) Version() string { return r.version }

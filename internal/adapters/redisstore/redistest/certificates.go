@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// Certificates makes an authority, and a server's certificate that it signed for 127.0.0.1 and redis.test.
+// Certificates makes a server's certificate for 127.0.0.1 and redis.test. It signs itself, so it is its own authority.
 func Certificates(t testing.TB) (caFile, certFile, keyFile string) {
 	t.Helper()
 	must := func(err error) {
@@ -24,27 +24,18 @@ func Certificates(t testing.TB) (caFile, certFile, keyFile string) {
 			t.Fatalf("a certificate: %v", err)
 		}
 	}
-	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(err)
-	ca := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	caDER, err := x509.CreateCertificate(rand.Reader, ca, ca, &caKey.PublicKey, caKey)
-	must(err)
-
-	serverKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(err)
 	server := &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "redis.test"},
-		NotBefore: ca.NotBefore, NotAfter: ca.NotAfter,
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "redis.test"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		DNSNames: []string{"redis.test"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
-	serverDER, err := x509.CreateCertificate(rand.Reader, server, ca, &serverKey.PublicKey, caKey)
+	serverDER, err := x509.CreateCertificate(rand.Reader, server, server, &key.PublicKey, key)
 	must(err)
-	keyDER, err := x509.MarshalECPrivateKey(serverKey)
+	keyDER, err := x509.MarshalECPrivateKey(key)
 	must(err)
 
 	dir := t.TempDir()
@@ -53,6 +44,6 @@ func Certificates(t testing.TB) (caFile, certFile, keyFile string) {
 		must(os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600))
 		return path
 	}
-	return write("ca.pem", "CERTIFICATE", caDER), write("server.pem", "CERTIFICATE", serverDER),
-		write("server.key", "EC PRIVATE KEY", keyDER)
+	certFile = write("server.pem", "CERTIFICATE", serverDER)
+	return certFile, certFile, write("server.key", "EC PRIVATE KEY", keyDER)
 }

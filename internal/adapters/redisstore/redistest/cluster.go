@@ -1,9 +1,10 @@
 package redistest
 
 import (
+	"cmp"
 	"context"
 	"fmt"
-	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -20,16 +21,15 @@ type Cluster struct {
 	// Nodes are the primaries, as they were at the start, then the replicas.
 	Nodes []*Server
 
-	t       testing.TB
-	clients map[*Server]*redis.Client
+	t testing.TB
 }
 
 // StartCluster starts a cluster of so many primaries, with so many replicas each, and returns when every node finds it
-// whole. Slots that no primary serves fail alone, as cluster-require-full-coverage no says, and a primary that is
-// silent for a second is replaced.
+// whole. Only slots that no primary serves fail (cluster-require-full-coverage no), and a primary that is silent for a
+// second is replaced.
 func StartCluster(t testing.TB, primaries, replicasEach int) *Cluster {
 	t.Helper()
-	c := &Cluster{t: t, clients: make(map[*Server]*redis.Client)}
+	c := &Cluster{t: t}
 	ports := make(map[*Server]int) // of the cluster's bus
 	for range primaries * (1 + replicasEach) {
 		bus := FreePort(t)
@@ -37,12 +37,9 @@ func StartCluster(t testing.TB, primaries, replicasEach int) *Cluster {
 			"--cluster-node-timeout", "1000", "--cluster-require-full-coverage", "no",
 			"--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0"))
 		c.Nodes, ports[s] = append(c.Nodes, s), bus
-		client := newClient(s.Addr)
-		t.Cleanup(func() { _ = client.Close() })
-		c.clients[s] = client
 	}
 	for i, s := range c.Nodes {
-		c.must(s, "cluster", "set-config-epoch", i+1) // nodes of one epoch quarrel about slots until they have others
+		c.must(s, "cluster", "set-config-epoch", i+1) // nodes of one epoch contest slots until their epochs differ
 	}
 	for i, s := range c.Nodes {
 		if i > 0 {
@@ -52,7 +49,7 @@ func StartCluster(t testing.TB, primaries, replicasEach int) *Cluster {
 			c.must(s, "cluster", "addslotsrange", i*clusterSlots/primaries, (i+1)*clusterSlots/primaries-1)
 		}
 	}
-	c.await("the nodes to meet", func() bool {
+	await(c.t, "the nodes to meet", func() bool {
 		for _, s := range c.Nodes {
 			if !strings.Contains(c.text(s, "cluster", "info"), fmt.Sprintf("cluster_known_nodes:%d\r", len(c.Nodes))) {
 				return false
@@ -68,16 +65,18 @@ func StartCluster(t testing.TB, primaries, replicasEach int) *Cluster {
 }
 
 // Addrs are the addresses of all nodes, in the order of Nodes.
-func (c *Cluster) Addrs() []string {
-	var addrs []string
-	for _, s := range c.Nodes {
-		addrs = append(addrs, s.Addr)
+func (c *Cluster) Addrs() []string { return addrsOf(c.Nodes) }
+
+func addrsOf(servers []*Server) []string {
+	addrs := make([]string, len(servers))
+	for i, s := range servers {
+		addrs[i] = s.Addr
 	}
 	return addrs
 }
 
-// Client is a client of one node, which follows no redirects.
-func (c *Cluster) Client(s *Server) *redis.Client { return c.clients[s] }
+// Client is a client of one node that does not follow redirects.
+func (c *Cluster) Client(s *Server) *redis.Client { return s.client }
 
 // ID is the node's name in the cluster.
 func (c *Cluster) ID(s *Server) string { return c.text(s, "cluster", "myid") }
@@ -85,7 +84,7 @@ func (c *Cluster) ID(s *Server) string { return c.text(s, "cluster", "myid") }
 // Slot is the slot of a key.
 func (c *Cluster) Slot(key string) int {
 	c.t.Helper()
-	slot, err := c.clients[c.alive()].ClusterKeySlot(context.Background(), key).Result()
+	slot, err := c.alive().client.ClusterKeySlot(context.Background(), key).Result()
 	if err != nil {
 		c.t.Fatalf("CLUSTER KEYSLOT: %v", err)
 	}
@@ -117,21 +116,13 @@ func (c *Cluster) Replica(primary *Server) *Server {
 }
 
 // AwaitWhole waits until every node that lives finds all slots served, its replication up, all nodes listed, and all
-// tell the same of the slots. It fails the test if that takes too long.
+// report the same table of slots. It fails the test if that takes too long.
 func (c *Cluster) AwaitWhole() {
 	c.t.Helper()
-	c.await("the cluster to be whole", func() bool {
+	await(c.t, "the cluster to be whole", func() bool {
 		var first string
-		living := 0
-		for _, s := range c.Nodes {
-			if !s.exited() {
-				living++
-			}
-		}
-		for _, s := range c.Nodes {
-			if s.exited() {
-				continue
-			}
+		living := slices.DeleteFunc(slices.Clone(c.Nodes), (*Server).exited)
+		for _, s := range living {
 			info := c.text(s, "cluster", "info")
 			if !strings.Contains(info, "cluster_state:ok") || !strings.Contains(info, "cluster_slots_ok:16384") {
 				return false
@@ -148,13 +139,7 @@ func (c *Cluster) AwaitWhole() {
 					listed[node.Addr] = true
 				}
 			}
-			if len(listed) != living {
-				return false
-			}
-			if first == "" {
-				first = table.String()
-			}
-			if table.String() != first {
+			if first = cmp.Or(first, table.String()); len(listed) != len(living) || table.String() != first {
 				return false
 			}
 		}
@@ -175,12 +160,12 @@ func (c *Cluster) Failover(primary *Server) *Server {
 // AwaitPrimary waits until the node serves slots itself.
 func (c *Cluster) AwaitPrimary(s *Server) {
 	c.t.Helper()
-	c.await("a failover to "+s.Addr, func() bool {
+	await(c.t, "a failover to "+s.Addr, func() bool {
 		return strings.Contains(c.text(s, "info", "replication"), "role:master")
 	})
 }
 
-// OpenSlot begins to move a slot: keys that the owner does not hold are asked for at the other node from now on.
+// OpenSlot begins to move a slot: from now on the owner redirects requests for keys that it does not hold to the other node.
 func (c *Cluster) OpenSlot(slot int, to *Server) {
 	c.t.Helper()
 	from := c.Owner(slot)
@@ -192,7 +177,7 @@ func (c *Cluster) OpenSlot(slot int, to *Server) {
 func (c *Cluster) MoveKeys(slot int, from, to *Server) {
 	c.t.Helper()
 	for {
-		keys, err := c.clients[from].ClusterGetKeysInSlot(context.Background(), slot, 100).Result()
+		keys, err := from.client.ClusterGetKeysInSlot(context.Background(), slot, 100).Result()
 		if err != nil {
 			c.t.Fatalf("CLUSTER GETKEYSINSLOT: %v", err)
 		}
@@ -207,24 +192,30 @@ func (c *Cluster) MoveKeys(slot int, from, to *Server) {
 	}
 }
 
-// CloseSlot ends the move of a slot: all primaries are told whose it is, the new owner first, which claims it with a
-// new epoch.
+// MoveKey moves one key from one node to the other.
+func (c *Cluster) MoveKey(key string, from, to *Server) {
+	c.t.Helper()
+	c.must(from, "migrate", "127.0.0.1", to.port, key, 0, 5000)
+}
+
+// CloseSlot ends the move of a slot. It names the new owner to all primaries, to the new owner itself first, which claims
+// the slot with a new epoch.
 func (c *Cluster) CloseSlot(slot int, to *Server) {
 	c.t.Helper()
 	from := c.Owner(slot)
 	c.must(to, "cluster", "setslot", slot, "node", c.ID(to))
 	c.must(from, "cluster", "setslot", slot, "node", c.ID(to))
-	told := map[string]bool{to.Addr: true, from.Addr: true}
+	informed := []*Server{to, from}
 	for _, r := range c.table(from) {
-		if primary := r.Nodes[0].Addr; !told[primary] {
-			told[primary] = true
-			c.must(c.server(primary), "cluster", "setslot", slot, "node", c.ID(to))
+		if primary := c.server(r.Nodes[0].Addr); !slices.Contains(informed, primary) {
+			informed = append(informed, primary)
+			c.must(primary, "cluster", "setslot", slot, "node", c.ID(to))
 		}
 	}
 }
 
 // MoveSlot moves a slot with its keys. Moves in two directions at once may leave a slot without an owner: a claim that
-// is still under way counts for more than a newer one of a lower epoch. So AwaitWhole between them.
+// is still under way outweighs a newer one of a lower epoch. So call AwaitWhole between them.
 func (c *Cluster) MoveSlot(slot int, to *Server) {
 	c.t.Helper()
 	from := c.Owner(slot)
@@ -234,7 +225,7 @@ func (c *Cluster) MoveSlot(slot int, to *Server) {
 }
 
 func (c *Cluster) table(s *Server) []redis.ClusterSlot {
-	ranges, err := c.clients[s].ClusterSlots(context.Background()).Result() //nolint:staticcheck // the table that clients read
+	ranges, err := s.client.ClusterSlots(context.Background()).Result() //nolint:staticcheck // the table that clients read
 	if err != nil {
 		c.t.Fatalf("CLUSTER SLOTS of %s: %v", s.Addr, err)
 	}
@@ -243,42 +234,35 @@ func (c *Cluster) table(s *Server) []redis.ClusterSlot {
 
 func (c *Cluster) server(addr string) *Server {
 	c.t.Helper()
-	for _, s := range c.Nodes {
-		if s.Addr == addr {
-			return s
-		}
-	}
-	c.t.Fatalf("%s is no node of the cluster", addr)
-	return nil
+	return find(c.t, "node at "+addr, c.Nodes, func(s *Server) bool { return s.Addr == addr })
 }
 
 // alive is a node that runs.
 func (c *Cluster) alive() *Server {
 	c.t.Helper()
-	for _, s := range c.Nodes {
-		if !s.exited() {
-			return s
-		}
-	}
-	c.t.Fatal("no node of the cluster is alive")
-	return nil
+	return find(c.t, "node that is alive", c.Nodes, func(s *Server) bool { return !s.exited() })
 }
 
 func (c *Cluster) must(s *Server, args ...any) {
 	c.t.Helper()
-	if err := c.clients[s].Do(context.Background(), args...).Err(); err != nil {
+	if err := s.client.Do(context.Background(), args...).Err(); err != nil {
 		c.t.Fatalf("%v at %s: %v", args, s.Addr, err)
 	}
 }
 
 func (c *Cluster) text(s *Server, args ...any) string {
-	text, _ := c.clients[s].Do(context.Background(), args...).Text() // a node that does not answer says nothing
+	text, _ := s.client.Do(context.Background(), args...).Text() // a node that does not answer says nothing
 	return text
 }
 
-func (c *Cluster) await(what string, done func() bool) {
-	c.t.Helper()
-	await(c.t, what, done)
+// find returns the first server that is as wanted.
+func find(t testing.TB, what string, servers []*Server, wanted func(*Server) bool) *Server {
+	t.Helper()
+	i := slices.IndexFunc(servers, wanted)
+	if i < 0 {
+		t.Fatalf("there is no %s", what)
+	}
+	return servers[i]
 }
 
 // await polls until done reports true.
@@ -289,17 +273,4 @@ func await(t testing.TB, what string, done func() bool) {
 			t.Fatalf("waited %v for %s", startTimeout, what)
 		}
 	}
-}
-
-// newClient is a plain client of one server, patient with a busy machine.
-func newClient(addr string) *redis.Client {
-	return redis.NewClient(&redis.Options{
-		Addr: addr, Protocol: 2, DisableIdentity: true, PipelinePoolSize: -1, MaxRetries: -1, DialerRetries: 1,
-		ReadTimeout: startTimeout, DialTimeout: startTimeout,
-	})
-}
-
-func hostOf(addr string) string {
-	host, _, _ := net.SplitHostPort(addr) // ours, so it can be split
-	return host
 }

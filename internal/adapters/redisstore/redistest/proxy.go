@@ -3,18 +3,20 @@ package redistest
 import (
 	"bytes"
 	"net"
-	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
 )
 
-// Tamper says what becomes of an answer of the script on its way: the bytes that are passed on, and whether the
-// connection stays open.
+// Tamper changes an answer of the script on its way: it returns the bytes to pass on, and whether the connection stays
+// open.
 type Tamper func(answer []byte) (instead []byte, open bool)
 
-// Proxy stands between clients and a real server and tampers with the server's answers. The server has done what it
-// was asked by then. Safe for concurrent use.
+// Proxy stands between clients and a real server and tampers with the server's answers. The server has carried out the
+// request by then. Safe for concurrent use.
 type Proxy struct {
 	// Addr is where it listens.
 	Addr string
@@ -24,8 +26,10 @@ type Proxy struct {
 	tampered atomic.Int64
 	listener net.Listener
 	running  sync.WaitGroup
-	mu       sync.Mutex
-	conns    []net.Conn
+
+	mu     sync.Mutex
+	closed bool
+	conns  map[net.Conn]bool
 }
 
 // repeated tampers with every n-th answer.
@@ -42,8 +46,7 @@ func StartProxy(t testing.TB, upstream string) *Proxy {
 	if err != nil {
 		t.Fatalf("a proxy: %v", err)
 	}
-	p := &Proxy{Addr: l.Addr().String()}
-	p.listener = l
+	p := &Proxy{Addr: l.Addr().String(), listener: l, conns: make(map[net.Conn]bool)}
 	p.running.Go(func() {
 		for {
 			client, err := l.Accept()
@@ -55,7 +58,9 @@ func StartProxy(t testing.TB, upstream string) *Proxy {
 				_ = client.Close()
 				continue
 			}
-			p.remember(client, server)
+			if !p.hold(client, server) {
+				return
+			}
 			p.running.Go(func() { p.copy(server, client, false) })
 			p.running.Go(func() { p.copy(client, server, true) })
 		}
@@ -64,19 +69,33 @@ func StartProxy(t testing.TB, upstream string) *Proxy {
 	return p
 }
 
+// hold keeps the two connections for Close, which may have been called since the client was accepted: then hold closes them,
+// and reports false.
+func (p *Proxy) hold(client, server net.Conn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		_, _ = client.Close(), server.Close()
+		return false
+	}
+	p.conns[client], p.conns[server] = true, true
+	return true
+}
+
 // Close ends the proxy and its connections. More than once is fine.
 func (p *Proxy) Close() {
 	_ = p.listener.Close()
 	p.mu.Lock()
-	for _, c := range p.conns {
+	p.closed = true
+	for c := range p.conns {
 		_ = c.Close()
 	}
 	p.mu.Unlock()
 	p.running.Wait()
 }
 
-// TamperOnce tampers with the script's next answer, and with no other: a request that is sent again reaches the server
-// and is seen there.
+// TamperOnce tampers with the script's next answer only, so that a request that is sent again reaches the server, where a
+// test can count it.
 func (p *Proxy) TamperOnce(what Tamper) { p.once.Store(&what) }
 
 // TamperWithEvery tampers with every n-th answer of the script, from now on. Relay ends it.
@@ -90,22 +109,12 @@ func (p *Proxy) Relay() { p.often.Store(nil) }
 // Tampered is how many answers were tampered with.
 func (p *Proxy) Tampered() int { return int(p.tampered.Load()) }
 
-func (p *Proxy) remember(conns ...net.Conn) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.conns = append(p.conns, conns...)
-}
-
-func (p *Proxy) forget(conn net.Conn) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.conns = slices.DeleteFunc(p.conns, func(c net.Conn) bool { return c == conn })
-}
-
 func (p *Proxy) copy(to, from net.Conn, answers bool) {
 	defer func() {
 		_, _ = to.Close(), from.Close()
-		p.forget(from)
+		p.mu.Lock()
+		delete(p.conns, from)
+		p.mu.Unlock()
 	}()
 	buffer := make([]byte, 64<<10)
 	for {
@@ -135,8 +144,52 @@ func (p *Proxy) tamper(answer []byte) (instead []byte, open bool) {
 	return answer, true
 }
 
-// isDecision tells the script's answers, which begin with their version, from others.
+// isDecision reports whether an answer is the script's: those begin with their version.
 func isDecision(answer []byte) bool {
 	_, elements, _ := bytes.Cut(answer, []byte("\r\n"))
-	return answer[0] == '*' && bytes.HasPrefix(elements, []byte(":2\r\n"))
+	return answer[0] == '*' && bytes.HasPrefix(elements, []byte(":5\r\n"))
+}
+
+// Refusing returns an address that refuses connections until the test ends: a port that is taken, and that no server listens on.
+func Refusing(t testing.TB) string {
+	t.Helper()
+	_, addr := bound(t)
+	return addr
+}
+
+// Blackhole returns an address that answers no connection attempt, as a host behind a broken route does: a socket
+// without accept calls, whose queue is full.
+func Blackhole(t testing.TB) string {
+	t.Helper()
+	fd, addr := bound(t)
+	if err := syscall.Listen(fd, 0); err != nil {
+		t.Fatalf("a black hole: %v", err)
+	}
+	for range 64 {
+		c, err := net.DialTimeout("tcp", addr, 100*time.Millisecond)
+		if err != nil {
+			return addr
+		}
+		t.Cleanup(func() { _ = c.Close() })
+	}
+	t.Fatal("the queue of a socket without accept calls does not fill")
+	return ""
+}
+
+// bound returns a socket that is bound to a port of 127.0.0.1 until the test ends, and the address.
+func bound(t testing.TB) (fd int, addr string) {
+	t.Helper()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatalf("a bound socket: %v", err)
+		}
+	}
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	must(err)
+	t.Cleanup(func() { _ = syscall.Close(fd) })
+	must(syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	name, err := syscall.Getsockname(fd)
+	must(err)
+	return fd, net.JoinHostPort("127.0.0.1", strconv.Itoa(name.(*syscall.SockaddrInet4).Port))
 }

@@ -1,27 +1,33 @@
 // Package redistest starts real redis-server processes for tests.
 //
-// Each server listens on a free port of 127.0.0.1, works in its own temporary directory, saves nothing unless told
-// to, and is gone when its test ends. Nothing is mocked, and nobody else's server is ever touched. A machine
-// without redis-server fails the test, naming the package to install: a skipped test would prove nothing.
+// Each server listens on a free port of 127.0.0.1, works in its own temporary directory, saves nothing unless a test asks
+// for it, and is killed when its test ends. Nothing is mocked, and no other server is touched. Without redis-server a test
+// fails and names the package to install: a skipped test would prove nothing.
 package redistest
 
 import (
+	"bufio"
 	"bytes"
+	"crypto/tls"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 )
 
 const (
 	// startTimeout is generous: a machine that runs several suites at once is slow.
 	startTimeout = time.Minute
 	pollInterval = 5 * time.Millisecond
-	// startAttempts covers a port that somebody else took between our choosing it and the server's binding it.
+	// startAttempts covers a port that another process took after it was chosen here and before the server bound it.
 	startAttempts = 5
 )
 
@@ -34,10 +40,12 @@ type Server struct {
 
 	t      testing.TB
 	port   int
+	binary string
 	config string // path of a configuration file, where one is needed
 	args   []string
 	env    []string
 	tls    bool
+	client *redis.Client // follows no redirects, and waits long for a busy machine
 	cmd    *exec.Cmd
 	exit   chan struct{} // closed when the process has been reaped
 }
@@ -55,7 +63,7 @@ func Env(vars ...string) Option {
 	return func(s *Server) { s.env = append(s.env, vars...) }
 }
 
-// TLS makes the server speak TLS alone, with this certificate and key, and without asking for a client's.
+// TLS makes the server accept only TLS, with this certificate and key, and without a client certificate.
 func TLS(certFile, keyFile, caFile string) Option {
 	return func(s *Server) {
 		s.tls = true
@@ -67,8 +75,7 @@ func TLS(certFile, keyFile, caFile string) Option {
 // Start starts a server and returns when it answers. The test's cleanup kills it.
 func Start(t testing.TB, opts ...Option) *Server {
 	t.Helper()
-	binary := lookPath(t)
-	s := &Server{t: t, Dir: t.TempDir()}
+	s := &Server{t: t, Dir: t.TempDir(), binary: lookPath(t)}
 	for _, opt := range opts {
 		opt(s)
 	}
@@ -76,7 +83,12 @@ func Start(t testing.TB, opts ...Option) *Server {
 	for range startAttempts {
 		s.port = FreePort(t)
 		s.Addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port))
-		if s.launch(binary) {
+		if s.launch() {
+			s.client = redis.NewClient(&redis.Options{
+				Addr: s.Addr, Protocol: 2, DisableIdentity: true, PipelinePoolSize: -1, MaxRetries: -1, DialerRetries: 1,
+				ReadTimeout: startTimeout, DialTimeout: startTimeout,
+			})
+			t.Cleanup(func() { _ = s.client.Close() })
 			return s
 		}
 	}
@@ -94,15 +106,21 @@ func StartN(t testing.TB, n int, opts ...Option) (servers []*Server, addrs []str
 	return servers, addrs
 }
 
-// FreePort returns a port of 127.0.0.1 that was free a moment ago.
+// FreePort returns a port that was free a moment ago, for a server to listen on. It is below the ports that Linux gives to
+// outgoing connections, one of which might take it meanwhile.
 func FreePort(t testing.TB) int {
 	t.Helper()
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatalf("no free port: %v", err)
+	var err error
+	for range 100 {
+		port := 10_000 + rand.IntN(22_000)
+		var l net.Listener
+		if l, err = (&net.ListenConfig{}).Listen(t.Context(), "tcp", ":"+strconv.Itoa(port)); err == nil {
+			_ = l.Close()
+			return port
+		}
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatalf("no free port: %v", err)
+	return 0
 }
 
 func lookPath(t testing.TB) string {
@@ -116,12 +134,12 @@ func lookPath(t testing.TB) string {
 
 // launch starts the process on s.port and reports whether it came up. It fails the test only if the process lives
 // but never answers.
-func (s *Server) launch(binary string) bool {
+func (s *Server) launch() bool {
 	s.t.Helper()
-	exit := s.start(binary)
+	s.start()
 	for deadline := time.Now().Add(startTimeout); time.Now().Before(deadline); {
 		select {
-		case <-exit:
+		case <-s.exit:
 			return false
 		case <-time.After(pollInterval):
 		}
@@ -133,8 +151,8 @@ func (s *Server) launch(binary string) bool {
 	return false
 }
 
-// start starts the process on s.port. What it returns is closed when the process has ended.
-func (s *Server) start(binary string) (exited <-chan struct{}) {
+// start starts the process on s.port.
+func (s *Server) start() {
 	s.t.Helper()
 	plain, secure := s.port, 0
 	if s.tls {
@@ -148,19 +166,17 @@ func (s *Server) start(binary string) (exited <-chan struct{}) {
 	if s.config != "" {
 		args = append([]string{s.config}, args...)
 	}
-	s.cmd = exec.Command(binary, append(args, s.args...)...) // no context: Kill ends it
+	s.cmd = exec.Command(s.binary, append(args, s.args...)...) // no context: Kill ends it
 	s.cmd.Env = append(os.Environ(), s.env...)
 	s.cmd.SysProcAttr = dieWithParent()
 	if err := s.cmd.Start(); err != nil {
-		s.t.Fatalf("starting %s: %v", binary, err)
+		s.t.Fatalf("starting %s: %v", s.binary, err)
 	}
-	exit := make(chan struct{})
-	s.exit = exit
-	go func(cmd *exec.Cmd) {
+	s.exit = make(chan struct{})
+	go func(cmd *exec.Cmd, exit chan struct{}) {
 		_ = cmd.Wait() // a killed server's status says nothing
 		close(exit)
-	}(s.cmd)
-	return exit
+	}(s.cmd, s.exit)
 }
 
 // Kill ends the process at once, as kill -9 does, and waits until it is gone. Killing twice is fine.
@@ -179,7 +195,7 @@ func (s *Server) Resume() { s.signal(syscall.SIGCONT) }
 func (s *Server) Restart() {
 	s.t.Helper()
 	s.Kill()
-	if !s.launch(lookPath(s.t)) {
+	if !s.launch() {
 		s.t.Fatalf("redis-server did not come back on %s; its log:\n%s", s.Addr, s.log())
 	}
 }
@@ -188,7 +204,7 @@ func (s *Server) Restart() {
 func (s *Server) RestartLoading() {
 	s.t.Helper()
 	s.Kill()
-	s.start(lookPath(s.t))
+	s.start()
 	await(s.t, "redis-server on "+s.Addr+" to listen", func() bool {
 		conn, err := net.DialTimeout("tcp", s.Addr, time.Second)
 		if err != nil {
@@ -239,4 +255,25 @@ func (s *Server) log() []byte {
 	}
 	lines := bytes.Split(bytes.TrimSpace(text), []byte("\n"))
 	return bytes.Join(lines[max(0, len(lines)-10):], []byte("\n"))
+}
+
+// answers reports whether a server at addr is up: it answers PING, or refuses it for want of a password. One that
+// still loads its data is not up.
+func answers(addr string, secure bool) bool {
+	conn, err := net.DialTimeout("tcp", addr, time.Second)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = conn.Close() }()
+	if err := conn.SetDeadline(time.Now().Add(time.Second)); err != nil {
+		return false
+	}
+	if secure {
+		conn = tls.Client(conn, &tls.Config{InsecureSkipVerify: true}) // a test's own server on loopback
+	}
+	if _, err := conn.Write([]byte("PING\r\n")); err != nil {
+		return false
+	}
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	return err == nil && !strings.HasPrefix(line, "-LOADING")
 }

@@ -8,68 +8,62 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/decision"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
 const (
-	// maxPolicies bounds the policies that are counted by name in the life of a process, reloads included.
+	// maxPolicies bounds how many policies a process counts by name, over all reloads.
 	maxPolicies = 1000
-	// otherPolicy counts the rest. It is no policy's name: those begin with a letter or a digit.
+	// otherPolicy is the label for the rest. No policy can have this name: names start with a letter or a digit.
 	otherPolicy = "_other"
 )
 
-// outcomes and stores are the values of the labels; a counter is found by their indices. shadow_denied is a denial that
-// the policy's shadow mode let pass.
+// outcomes and stores are the values of the labels; their indices select a counter. shadow_denied is a denial that the
+// policy's shadow mode let pass.
 var (
 	outcomes = [...]string{"allowed", "denied", "shadow_denied", "blocked", "exempt", "unavailable"}
-	stores   = [...]domain.StoreName{
-		domain.StoreRedis, domain.StoreMemory, domain.StoreShortcut, domain.StoreFallback, domain.StorePolicy,
+	stores   = [...]decision.StoreName{
+		decision.StoreRedis, decision.StoreMemory, decision.StoreShortcut, decision.StoreFallback, decision.StorePolicy,
+	}
+	outcomeIndex = [...]int{
+		decision.OutcomeAllowed: 0, decision.OutcomeDenied: 1, decision.OutcomeBlocked: 3, decision.OutcomeExempt: 4,
+		decision.OutcomeUnavailable: 5,
 	}
 )
 
-func outcomeOf(d *domain.Decision) int {
-	switch d.Outcome {
-	case domain.OutcomeAllowed:
-		return 0
-	case domain.OutcomeBlocked:
-		return 3
-	case domain.OutcomeExempt:
-		return 4
-	case domain.OutcomeUnavailable:
-		return 5
-	default:
-		if d.Shadow {
-			return 2
-		}
-		return 1
-	}
-}
-
-func storeOf(name domain.StoreName) int {
-	switch name {
-	case domain.StoreRedis:
-		return 0
-	case domain.StoreMemory:
-		return 1
-	case domain.StoreShortcut:
+func outcomeOf(d *decision.Decision) int {
+	if d.Outcome == decision.OutcomeDenied && d.Shadow {
 		return 2
-	case domain.StorePolicy:
-		return 4
-	default:
-		return 3
 	}
+	return outcomeIndex[d.Outcome]
 }
 
-// counters of one policy.
-type counters [len(outcomes)][len(stores)]atomic.Uint64
+func storeOf(name decision.StoreName) int {
+	if i := slices.Index(stores[:], name); i >= 0 {
+		return i
+	}
+	return slices.Index(stores[:], decision.StoreFallback)
+}
 
-// decisions counts decisions by policy, outcome and store. Counting allocates nothing and takes no lock, but for the
-// first decision of each policy.
+// counters are the counts of one policy.
+type counters struct {
+	made [len(outcomes)][len(stores)]atomic.Uint64
+	holdCounters
+	costCounters
+}
+
+func (c *counters) collect(ch chan<- prometheus.Metric, policy string) {
+	c.holdCounters.collect(ch, policy)
+	c.costCounters.collect(ch, policy)
+}
+
+// decisions counts decisions by policy, outcome and store, and permits, waits and costs by policy. Only the first decision of a policy allocates memory and takes a
+// lock.
 type decisions struct {
 	inForce func(policy string) bool
 	desc    *prometheus.Desc
-	// byPolicy is immutable and swapped whole when a policy is added.
+	// byPolicy is immutable. Adding a policy replaces it.
 	byPolicy atomic.Pointer[map[string]*counters]
 	other    counters
 	mu       sync.Mutex // for adding
@@ -86,8 +80,8 @@ func newDecisions(inForce func(policy string) bool) *decisions {
 	return d
 }
 
-func (d *decisions) count(decision *domain.Decision) {
-	d.of(decision.Policy)[outcomeOf(decision)][storeOf(decision.Store)].Add(1)
+func (d *decisions) count(made *decision.Decision) {
+	d.of(made.Policy).made[outcomeOf(made)][storeOf(made.Store)].Add(1)
 }
 
 func (d *decisions) of(policy string) *counters {
@@ -97,8 +91,8 @@ func (d *decisions) of(policy string) *counters {
 	return d.add(policy)
 }
 
-// add begins to count a policy by its name, if it is one of those in force: a caller who brings a policy of its own
-// may call it anything.
+// add returns the counters of a new policy. A policy that is not in force, such as one that a caller brings, is not counted by
+// its name.
 func (d *decisions) add(policy string) *counters {
 	if !d.inForce(policy) {
 		return &d.other
@@ -119,7 +113,7 @@ func (d *decisions) add(policy string) *counters {
 	return c
 }
 
-// counts lists what is not zero, sorted by policy.
+// counts returns the counts that are not zero, sorted by policy.
 func (d *decisions) counts() []ports.DecisionCount {
 	known := *d.byPolicy.Load()
 	var list []ports.DecisionCount
@@ -130,9 +124,9 @@ func (d *decisions) counts() []ports.DecisionCount {
 }
 
 func (c *counters) appendTo(list []ports.DecisionCount, policy string) []ports.DecisionCount {
-	for i := range c {
-		for j := range c[i] {
-			if n := c[i][j].Load(); n > 0 {
+	for i := range c.made {
+		for j := range c.made[i] {
+			if n := c.made[i][j].Load(); n > 0 {
 				list = append(list, ports.DecisionCount{Policy: policy, Outcome: outcomes[i], Store: stores[j], Count: n})
 			}
 		}
@@ -141,7 +135,11 @@ func (c *counters) appendTo(list []ports.DecisionCount, policy string) []ports.D
 }
 
 // Describe implements prometheus.Collector.
-func (d *decisions) Describe(ch chan<- *prometheus.Desc) { ch <- d.desc }
+func (d *decisions) Describe(ch chan<- *prometheus.Desc) {
+	for _, desc := range []*prometheus.Desc{d.desc, heldDesc, expiredDesc, waitingDesc, waitsDesc, usageDesc, usageMissingDesc} {
+		ch <- desc
+	}
+}
 
 // Collect implements prometheus.Collector.
 func (d *decisions) Collect(ch chan<- prometheus.Metric) {
@@ -149,4 +147,8 @@ func (d *decisions) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d.desc, prometheus.CounterValue, float64(c.Count),
 			c.Policy, c.Outcome, string(c.Store))
 	}
+	for policy, c := range *d.byPolicy.Load() {
+		c.collect(ch, policy)
+	}
+	d.other.collect(ch, otherPolicy)
 }

@@ -8,15 +8,17 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/decision"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
-// latencyBounds reach from a decision in memory to the longest budget that is of any use, in seconds.
+// latencyBounds reach from a decision in memory to the longest useful budget, in seconds.
 var latencyBounds = []float64{
 	.000005, .00001, .000025, .00005, .0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1,
 }
 
-// latency is how long decisions take, by who decided.
+// latency measures how long decisions take, by the store that decided.
 type latency [len(stores)]prometheus.Histogram
 
 func newLatency() *latency {
@@ -24,7 +26,7 @@ func newLatency() *latency {
 	for i, store := range stores {
 		l[i] = prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:        "velocity_decision_duration_seconds",
-			Help:        "Time from a request's arrival at the limiter to its decision, by who decided.",
+			Help:        "Time from a request's arrival at the limiter to its decision, by the store that decided.",
 			Buckets:     latencyBounds,
 			ConstLabels: prometheus.Labels{"store": string(store)},
 		})
@@ -32,13 +34,13 @@ func newLatency() *latency {
 	return l
 }
 
-// total adds the stores up.
+// total returns the sum over all stores.
 func (l *latency) total() ports.Histogram {
 	t := ports.Histogram{Bounds: latencyBounds, Counts: make([]uint64, len(latencyBounds)+1)}
 	for _, h := range l {
 		var m dto.Metric
 		if h.Write(&m) != nil {
-			continue // it writes memory to memory
+			continue // this cannot fail, since it only copies memory
 		}
 		below := uint64(0)
 		for i, b := range m.GetHistogram().GetBucket() {
@@ -51,48 +53,61 @@ func (l *latency) total() ports.Histogram {
 	return t
 }
 
-// Limiter measures the decisions of another one. Peeks, refunds and charges are not measured, as they are not counted.
+// Limiter measures the decisions of another limiter. It does not measure peeks, refunds and charges, nor how long
+// a request waits after its decision.
 type Limiter struct {
 	ports.Limiter
 	latency *latency
-	clock   func() time.Duration // monotonic: to read the time of day, too, would take as long again
+	clock   func() time.Duration // monotonic; time.Now reads the wall clock too, which takes twice as long
 }
 
 // Decide implements ports.Limiter.
-func (l *Limiter) Decide(ctx context.Context, req domain.Request) (domain.Decision, error) {
+func (l *Limiter) Decide(ctx context.Context, req policy.Request) (decision.Decision, error) {
 	start := l.clock()
 	d, err := l.Limiter.Decide(ctx, req)
 	if err == nil {
-		l.observe(&req, &d, (l.clock() - start).Seconds())
+		l.observe(&req, &d, l.clock()-start-waited(&req, &d))
 	}
 	return d, err
 }
 
-// DecideMany implements ports.Limiter. Each of the requests takes as long as all of them.
-func (l *Limiter) DecideMany(ctx context.Context, reqs []domain.Request, answers []ports.Answer) {
+// waited is how long a request with Hold was held after its decision.
+func waited(req *policy.Request, d *decision.Decision) time.Duration {
+	if !req.Hold {
+		return 0
+	}
+	return d.Wait
+}
+
+// DecideMany implements ports.Limiter. Each request counts with the time of the whole call.
+func (l *Limiter) DecideMany(ctx context.Context, reqs []policy.Request, answers []ports.Answer) {
 	start := l.clock()
 	l.Limiter.DecideMany(ctx, reqs, answers)
 	l.observeAll(reqs, answers, l.clock()-start)
 }
 
-// DecideTogether implements ports.Limiter. Each of the requests takes as long as all of them.
-func (l *Limiter) DecideTogether(ctx context.Context, reqs []domain.Request, answers []ports.Answer) {
+// DecideAtomic implements ports.Limiter. Each request counts with the time of the whole call.
+func (l *Limiter) DecideAtomic(ctx context.Context, reqs []policy.Request, answers []ports.Answer) {
 	start := l.clock()
-	l.Limiter.DecideTogether(ctx, reqs, answers)
+	l.Limiter.DecideAtomic(ctx, reqs, answers)
 	l.observeAll(reqs, answers, l.clock()-start)
 }
 
-func (l *Limiter) observeAll(reqs []domain.Request, answers []ports.Answer, took time.Duration) {
+func (l *Limiter) observeAll(reqs []policy.Request, answers []ports.Answer, took time.Duration) {
+	longest := time.Duration(0)
+	for i := range answers {
+		longest = max(longest, waited(&reqs[i], &answers[i].Decision))
+	}
 	for i := range answers {
 		if answers[i].Err == nil {
-			l.observe(&reqs[i], &answers[i].Decision, took.Seconds())
+			l.observe(&reqs[i], &answers[i].Decision, took-longest)
 		}
 	}
 }
 
-func (l *Limiter) observe(req *domain.Request, d *domain.Decision, seconds float64) {
+func (l *Limiter) observe(req *policy.Request, d *decision.Decision, took time.Duration) {
 	if req.Op != domain.OpTake || req.Cost == 0 && d.Cost == 0 || d.Policy == "" {
 		return
 	}
-	l.latency[storeOf(d.Store)].Observe(seconds)
+	l.latency[storeOf(d.Store)].Observe(took.Seconds())
 }

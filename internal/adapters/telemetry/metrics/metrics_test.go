@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
@@ -18,10 +19,12 @@ import (
 
 	"github.com/velocity-limiter/velocity/internal/adapters/telemetry/metrics"
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/decision"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
-// named makes metrics that know policies of these names.
+// named returns metrics for policies of these names.
 func named(policies ...string) *metrics.Metrics {
 	return metrics.New(metrics.Build{Version: "v1.2.3", Revision: "abc", GoVersion: "go1"}, func(policy string) bool {
 		for _, p := range policies {
@@ -52,19 +55,19 @@ func samples(exposition, name string) []string {
 	return found
 }
 
-func decided(policy string, outcome domain.Outcome, store domain.StoreName) *domain.Decision {
-	return &domain.Decision{Policy: policy, Outcome: outcome, Store: store}
+func decided(policy string, outcome decision.Outcome, store decision.StoreName) *decision.Decision {
+	return &decision.Decision{Policy: policy, Outcome: outcome, Store: store}
 }
 
 func TestDecided_countsByPolicyOutcomeAndStore(t *testing.T) {
 	m := named("search", "default")
-	var req domain.Request
+	var req policy.Request
 	for range 3 {
-		m.Decided(&req, decided("search", domain.OutcomeAllowed, domain.StoreRedis))
+		m.Decided(&req, decided("search", decision.OutcomeAllowed, decision.StoreRedis))
 	}
-	m.Decided(&req, decided("search", domain.OutcomeDenied, domain.StoreShortcut))
-	m.Decided(&req, decided("default", domain.OutcomeUnavailable, domain.StoreFallback))
-	m.Decided(&req, decided("default", domain.OutcomeDenied, domain.StoreMemory))
+	m.Decided(&req, decided("search", decision.OutcomeDenied, decision.StoreShortcut))
+	m.Decided(&req, decided("default", decision.OutcomeUnavailable, decision.StoreFallback))
+	m.Decided(&req, decided("default", decision.OutcomeDenied, decision.StoreMemory))
 
 	assert.Equal(t, []string{
 		`{outcome="allowed",policy="search",store="redis"} 3`,
@@ -73,27 +76,27 @@ func TestDecided_countsByPolicyOutcomeAndStore(t *testing.T) {
 		`{outcome="unavailable",policy="default",store="fallback"} 1`,
 	}, samples(scrape(t, m), "velocity_decisions_total"))
 	assert.Equal(t, []ports.DecisionCount{
-		{Policy: "default", Outcome: "denied", Store: domain.StoreMemory, Count: 1},
-		{Policy: "default", Outcome: "unavailable", Store: domain.StoreFallback, Count: 1},
-		{Policy: "search", Outcome: "allowed", Store: domain.StoreRedis, Count: 3},
-		{Policy: "search", Outcome: "denied", Store: domain.StoreShortcut, Count: 1},
+		{Policy: "default", Outcome: "denied", Store: decision.StoreMemory, Count: 1},
+		{Policy: "default", Outcome: "unavailable", Store: decision.StoreFallback, Count: 1},
+		{Policy: "search", Outcome: "allowed", Store: decision.StoreRedis, Count: 3},
+		{Policy: "search", Outcome: "denied", Store: decision.StoreShortcut, Count: 1},
 	}, m.Totals().Decisions)
 }
 
-func TestDecided_tellsTheOutcomesApart(t *testing.T) {
+func TestDecided_distinguishesTheOutcomes(t *testing.T) {
 	m := named("default")
-	for _, d := range []domain.Decision{
-		{Outcome: domain.OutcomeAllowed, Store: domain.StoreRedis},
-		{Outcome: domain.OutcomeAllowed, Store: domain.StoreRedis, Shadow: true},
-		{Outcome: domain.OutcomeDenied, Store: domain.StoreRedis},
-		{Outcome: domain.OutcomeDenied, Store: domain.StoreRedis, Shadow: true},
-		{Outcome: domain.OutcomeBlocked, Store: domain.StorePolicy},
-		{Outcome: domain.OutcomeBlocked, Store: domain.StorePolicy, Shadow: true},
-		{Outcome: domain.OutcomeExempt, Store: domain.StorePolicy},
-		{Outcome: domain.OutcomeUnavailable, Store: domain.StoreFallback},
+	for _, d := range []decision.Decision{
+		{Outcome: decision.OutcomeAllowed, Store: decision.StoreRedis},
+		{Outcome: decision.OutcomeAllowed, Store: decision.StoreRedis, Shadow: true},
+		{Outcome: decision.OutcomeDenied, Store: decision.StoreRedis},
+		{Outcome: decision.OutcomeDenied, Store: decision.StoreRedis, Shadow: true},
+		{Outcome: decision.OutcomeBlocked, Store: decision.StorePolicy},
+		{Outcome: decision.OutcomeBlocked, Store: decision.StorePolicy, Shadow: true},
+		{Outcome: decision.OutcomeExempt, Store: decision.StorePolicy},
+		{Outcome: decision.OutcomeUnavailable, Store: decision.StoreFallback},
 	} {
 		d.Policy = "default"
-		m.Decided(&domain.Request{}, &d)
+		m.Decided(&policy.Request{}, &d)
 	}
 	assert.Equal(t, []string{
 		`{outcome="allowed",policy="default",store="redis"} 2`,
@@ -108,7 +111,7 @@ func TestDecided_tellsTheOutcomesApart(t *testing.T) {
 func TestDecided_aPolicyThatIsNotInForceHasNoNameOfItsOwn(t *testing.T) {
 	m := named("default")
 	for i := range 1000 {
-		m.Decided(&domain.Request{}, decided(fmt.Sprint("brought-", i), domain.OutcomeDenied, domain.StoreRedis))
+		m.Decided(&policy.Request{}, decided(fmt.Sprint("brought-", i), decision.OutcomeDenied, decision.StoreRedis))
 	}
 	assert.Equal(t, []string{`{outcome="denied",policy="_other",store="redis"} 1000`},
 		samples(scrape(t, m), "velocity_decisions_total"))
@@ -117,29 +120,31 @@ func TestDecided_aPolicyThatIsNotInForceHasNoNameOfItsOwn(t *testing.T) {
 func TestDecided_countsPoliciesByNameUpToABound(t *testing.T) {
 	m := metrics.New(metrics.Build{}, func(string) bool { return true })
 	for i := range 1001 {
-		m.Decided(&domain.Request{}, decided(fmt.Sprint("p", i), domain.OutcomeAllowed, domain.StoreRedis))
+		m.Decided(&policy.Request{}, decided(fmt.Sprint("p", i), decision.OutcomeAllowed, decision.StoreRedis))
 	}
 	counts := m.Totals().Decisions
 	require.Len(t, counts, 1001)
 	assert.Equal(t, ports.DecisionCount{
-		Policy: "_other", Outcome: "allowed", Store: domain.StoreRedis, Count: 1,
+		Policy: "_other", Outcome: "allowed", Store: decision.StoreRedis, Count: 1,
 	}, counts[1000])
 }
 
 func TestDecided_allocatesNothing(t *testing.T) {
 	m := named("default")
-	req, d := domain.Request{}, decided("default", domain.OutcomeAllowed, domain.StoreRedis)
+	req, d := policy.Request{}, decided("default", decision.OutcomeAllowed, decision.StoreRedis)
 	assert.Zero(t, testing.AllocsPerRun(100, func() { m.Decided(&req, d) }))
 }
 
 func TestStoreFailed_countsByModeAndReason(t *testing.T) {
 	m := named()
-	m.StoreFailed("default", domain.FailOpen, fmt.Errorf("shard-0: %w", ports.ErrUnavailable))
-	m.StoreFailed("default", domain.FailOpen, errors.New("anything"))
-	m.StoreFailed("default", domain.FailLocal, fmt.Errorf("shard-0: %w", ports.ErrOverloaded))
+	m.StoreFailed("default", policy.FailOpen, fmt.Errorf("shard-0: %w", ports.ErrUnavailable))
+	m.StoreFailed("default", policy.FailOpen, errors.New("anything"))
+	m.StoreFailed("default", policy.FailLocal, fmt.Errorf("shard-0: %w", ports.ErrOverloaded))
+	m.StoreFailed("default", "", errors.New("anything"))
 	assert.Equal(t, []string{
 		`{mode="closed",reason="outage"} 0`, `{mode="closed",reason="overload"} 0`,
 		`{mode="local",reason="outage"} 0`, `{mode="local",reason="overload"} 1`,
+		`{mode="none",reason="outage"} 1`, `{mode="none",reason="overload"} 0`,
 		`{mode="open",reason="outage"} 2`, `{mode="open",reason="overload"} 0`,
 	}, samples(scrape(t, m), "velocity_store_failures_total"))
 }
@@ -150,11 +155,11 @@ type answering struct {
 	answer ports.Answer
 }
 
-func (a answering) Decide(context.Context, domain.Request) (domain.Decision, error) {
+func (a answering) Decide(context.Context, policy.Request) (decision.Decision, error) {
 	return a.answer.Decision, a.answer.Err
 }
 
-func (a answering) DecideMany(_ context.Context, _ []domain.Request, answers []ports.Answer) {
+func (a answering) DecideMany(_ context.Context, _ []policy.Request, answers []ports.Answer) {
 	for i := range answers {
 		answers[i] = a.answer
 	}
@@ -162,11 +167,11 @@ func (a answering) DecideMany(_ context.Context, _ []domain.Request, answers []p
 
 func TestMeasure_timesWhatIsCounted(t *testing.T) {
 	m := named("default")
-	byRedis := m.Measure(answering{answer: ports.Answer{Decision: *decided("default", domain.OutcomeDenied, domain.StoreRedis)}})
-	take := domain.Request{Cost: 1}
+	byRedis := m.Measure(answering{answer: ports.Answer{Decision: *decided("default", decision.OutcomeDenied, decision.StoreRedis)}})
+	take := policy.Request{Cost: 1}
 	_, err := byRedis.Decide(t.Context(), take)
 	require.NoError(t, err)
-	many := []domain.Request{take, {Cost: 0}, {Op: domain.OpRefund, Cost: 1}, {Op: domain.OpPeek}, take}
+	many := []policy.Request{take, {Cost: 0}, {Op: domain.OpRefund, Cost: 1}, {Op: domain.OpPeek}, take}
 	byRedis.DecideMany(t.Context(), many, make([]ports.Answer, len(many)))
 	failing := m.Measure(answering{answer: ports.Answer{Err: ports.ErrUnknownPolicy}})
 	_, err = failing.Decide(t.Context(), take)
@@ -198,9 +203,46 @@ var twoShards = shardStats{
 	},
 	{
 		Name: "shard-1", Breaker: ports.BreakerHalfOpen, Refused: 5, Overloaded: 6, Openings: 1,
-		Failures:  map[ports.FailureKind]uint64{ports.FailureTimeout: 2, ports.FailureOOM: 0},
+		Failures:  map[string]uint64{"timeout": 2, "oom": 0},
 		ClockSkew: 1500 * time.Millisecond,
 	},
+}
+
+// A request is held after its decision. That time is not the limiter's.
+func TestMeasure_leavesOutTheWait(t *testing.T) {
+	const wait = 50 * time.Millisecond
+	d := decided("default", decision.OutcomeAllowed, decision.StoreRedis)
+	d.Wait = wait
+	for name, c := range map[string]struct {
+		hold bool
+		want string
+	}{"held": {true, "2"}, "waits itself": {false, "0"}} {
+		m := named("default")
+		synctest.Test(t, func(t *testing.T) { // time stands still but for the wait
+			limiter := m.Measure(sleeping{answering{answer: ports.Answer{Decision: *d}}, wait})
+			req := policy.Request{Cost: 1, Hold: c.hold}
+			_, err := limiter.Decide(t.Context(), req)
+			require.NoError(t, err)
+			limiter.DecideMany(t.Context(), []policy.Request{req}, make([]ports.Answer, 1))
+		})
+		assert.Contains(t, samples(scrape(t, m), "velocity_decision_duration_seconds_bucket"), `{store="redis",le="0.025"} `+c.want, name)
+	}
+}
+
+// sleeping takes its time.
+type sleeping struct {
+	answering
+	wait time.Duration
+}
+
+func (s sleeping) Decide(ctx context.Context, req policy.Request) (decision.Decision, error) {
+	time.Sleep(s.wait)
+	return s.answering.Decide(ctx, req)
+}
+
+func (s sleeping) DecideMany(ctx context.Context, reqs []policy.Request, answers []ports.Answer) {
+	time.Sleep(s.wait)
+	s.answering.DecideMany(ctx, reqs, answers)
 }
 
 func TestWatchShards(t *testing.T) {
@@ -234,15 +276,18 @@ func TestWatchShards(t *testing.T) {
 	}
 }
 
-// whole is metrics with everything watched.
+// whole returns metrics with everything exposed.
 func whole() *metrics.Metrics {
 	m := named("default")
 	for _, store := range []string{"memory", "local"} {
 		m.WatchMemory(store, func() (int, uint64) { return 7, 2 })
 	}
-	m.WatchShortcut(func() int { return 5 }, func() uint64 { return 9 })
+	m.WatchDenialCache(func() int { return 5 }, func() uint64 { return 9 })
 	m.WatchShards(twoShards)
 	m.WatchReloads(func() (uint64, uint64, bool) { return 8, 1, true })
+	m.WatchEnvoyReloads(func() (uint64, uint64, bool) { return 9, 2, false })
+	m.WatchTokens([]string{"expired", "signature"}, func(i int) uint64 { return uint64(i) + 3 },
+		func() (uint64, uint64) { return 6, 7 }, func() bool { return false })
 	upstream := m.WatchUpstream()
 	for status, took := range map[int]time.Duration{
 		0: time.Second, 101: time.Millisecond, 200: 2 * time.Millisecond, 503: time.Minute, 999: time.Second,
@@ -250,7 +295,23 @@ func whole() *metrics.Metrics {
 		upstream.Answered(status, took)
 	}
 	m.WatchLog(func() uint64 { return 4 })
-	m.Decided(&domain.Request{}, decided("default", domain.OutcomeAllowed, domain.StoreRedis))
+	m.WatchOverrides(func() ports.OverridesStatus {
+		return ports.OverridesStatus{Count: 12, Known: true, Behind: 1500 * time.Millisecond}
+	})
+	m.Decided(&policy.Request{}, decided("default", decision.OutcomeAllowed, decision.StoreRedis))
+	m.PermitsHeld("default", 2)
+	m.PermitsHeld("default", -1)
+	m.PermitExpired("default")
+	m.Waiting("default", 3)
+	m.Waiting("default", -2)
+	m.Waited("default", ports.WaitServed)
+	m.Waited("default", ports.WaitServed)
+	m.Waited("default", ports.WaitFull)
+	m.Waited("invented by a client", ports.WaitLeft)
+	m.Settled("default", 1000, 40, false)
+	m.Settled("default", 1000, 1500, false)
+	m.Settled("default", 1000, 1000, true)
+	m.Settled("invented by a client", 1, 0, false)
 	return m
 }
 
@@ -262,8 +323,29 @@ func TestHandler_watchesTheRest(t *testing.T) {
 		"velocity_shortcut_entries":        {" 5"},
 		"velocity_shortcut_hits_total":     {" 9"},
 		"velocity_log_lines_dropped_total": {" 4"},
-		"velocity_policy_reloads_total":    {`{result="failure"} 1`, `{result="success"} 8`},
-		"velocity_policy_file_stale":       {" 1"},
+		"velocity_permits_held":            {`{policy="default"} 1`},
+		"velocity_permits_expired_total":   {`{policy="default"} 1`},
+		"velocity_waiting":                 {`{policy="_other"} 0`, `{policy="default"} 1`},
+		"velocity_waits_total": {
+			`{outcome="full",policy="_other"} 0`, `{outcome="full",policy="default"} 1`, `{outcome="left",policy="_other"} 1`,
+			`{outcome="left",policy="default"} 0`, `{outcome="served",policy="_other"} 0`, `{outcome="served",policy="default"} 2`,
+		},
+		"velocity_usage_tokens_total": {
+			`{kind="actual",policy="_other"} 0`, `{kind="actual",policy="default"} 2540`,
+			`{kind="charged",policy="_other"} 0`, `{kind="charged",policy="default"} 500`,
+			`{kind="estimated",policy="_other"} 1`, `{kind="estimated",policy="default"} 3000`,
+			`{kind="returned",policy="_other"} 1`, `{kind="returned",policy="default"} 960`,
+		},
+		"velocity_usage_missing_total":        {`{policy="_other"} 0`, `{policy="default"} 1`},
+		"velocity_policy_reloads_total":       {`{result="failure"} 1`, `{result="success"} 8`},
+		"velocity_policy_file_stale":          {" 1"},
+		"velocity_tokens_rejected_total":      {`{reason="expired"} 3`, `{reason="signature"} 4`},
+		"velocity_token_key_loads_total":      {`{result="failure"} 7`, `{result="success"} 6`},
+		"velocity_token_keys_missing":         {" 1"},
+		"velocity_overrides":                  {" 12"},
+		"velocity_overrides_behind_seconds":   {" 1.5"},
+		"velocity_envoy_config_reloads_total": {`{result="failure"} 2`, `{result="success"} 9`},
+		"velocity_envoy_config_stale":         {" 0"},
 		"velocity_upstream_answers_total": {
 			`{class="1xx"} 1`, `{class="2xx"} 1`, `{class="3xx"} 0`, `{class="4xx"} 0`, `{class="5xx"} 1`, `{class="none"} 2`,
 		},
@@ -284,11 +366,11 @@ func TestHandler_followsTheConventions(t *testing.T) {
 
 func TestHandler_doesNotGrowWithClients(t *testing.T) {
 	m := whole()
-	limiter := m.Measure(answering{answer: ports.Answer{Decision: *decided("default", domain.OutcomeDenied, domain.StoreRedis)}})
+	limiter := m.Measure(answering{answer: ports.Answer{Decision: *decided("default", decision.OutcomeDenied, decision.StoreRedis)}})
 	before := strings.Count(scrape(t, m), "\n")
 	for i := range 200_000 {
 		client := fmt.Sprint("client-", i)
-		req := domain.Request{Cost: 1, Key: client, ID: client, Path: "/" + client}
+		req := policy.Request{Cost: 1, Key: client, ID: client, Path: "/" + client}
 		d, err := limiter.Decide(t.Context(), req)
 		require.NoError(t, err)
 		d.Client = client
@@ -302,7 +384,7 @@ func TestHandler_doesNotGrowWithClients(t *testing.T) {
 
 func BenchmarkDecided(b *testing.B) {
 	m := named("default")
-	req, d := domain.Request{}, decided("default", domain.OutcomeAllowed, domain.StoreRedis)
+	req, d := policy.Request{}, decided("default", decision.OutcomeAllowed, decision.StoreRedis)
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
@@ -312,10 +394,10 @@ func BenchmarkDecided(b *testing.B) {
 }
 
 func BenchmarkMeasure(b *testing.B) {
-	limiter := answering{answer: ports.Answer{Decision: *decided("default", domain.OutcomeAllowed, domain.StoreRedis)}}
+	limiter := answering{answer: ports.Answer{Decision: *decided("default", decision.OutcomeAllowed, decision.StoreRedis)}}
 	for name, l := range map[string]ports.Limiter{"without": limiter, "with": named("default").Measure(limiter)} {
 		b.Run(name, func(b *testing.B) {
-			reqs, answers := []domain.Request{{Cost: 1}}, make([]ports.Answer, 1)
+			reqs, answers := []policy.Request{{Cost: 1}}, make([]ports.Answer, 1)
 			b.ReportAllocs()
 			for b.Loop() {
 				l.DecideMany(b.Context(), reqs, answers)

@@ -25,12 +25,12 @@ func (t *Top) Top(n int) ports.TopReport {
 	return report
 }
 
-// window is the spans before, as far as there were any, and the part of the current one.
+// window returns the time that a report covers: the earlier spans, if there were any, and the elapsed part of the current one.
 func (t *Top) window(number int64) time.Duration {
 	running := t.now().Sub(t.started)
-	began := time.Duration(t.began.Load())
+	start := time.Duration(t.spanStart.Load())
 	before := time.Duration(min(number-spans, spans-1)) * span
-	return min(running, before+running-began)
+	return min(running, before+running-start)
 }
 
 func (p *part) report(number int64, policies map[string]*ports.TopPolicy) {
@@ -56,8 +56,7 @@ func (p *part) report(number int64, policies map[string]*ports.TopPolicy) {
 	}
 }
 
-// sum adds up what the summaries of several spans say of each client. One that is missing from a summary may have had
-// as many as its floor.
+// sum appends the estimate of each client over several spans to list, and adds their totals to total.
 func sum(list []ports.TopClient, summaries []*summary, total *uint64) []ports.TopClient {
 	seen := map[client]bool{}
 	for _, s := range summaries {
@@ -74,6 +73,7 @@ func sum(list []ports.TopClient, summaries []*summary, total *uint64) []ports.To
 	return list
 }
 
+// estimate adds up the counts of a client. A client that is missing from a summary has at most the summary's floor.
 func estimate(c client, summaries []*summary) ports.TopClient {
 	found := ports.TopClient{Key: c.key}
 	if c.byAddress {
@@ -91,7 +91,7 @@ func estimate(c client, summaries []*summary) ports.TopClient {
 	return found
 }
 
-// first returns the n with the highest counts. Of equals the surer one is first.
+// first returns the n clients with the highest counts. Among equal counts, the smaller error is first.
 func first(list []ports.TopClient, n int) []ports.TopClient {
 	slices.SortFunc(list, func(a, b ports.TopClient) int {
 		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Error, b.Error), cmp.Compare(a.Key, b.Key),

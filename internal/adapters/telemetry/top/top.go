@@ -1,8 +1,8 @@
-// Package top finds the clients that ask most and are denied most, per policy, over the last minute.
+// Package top finds the clients with the most requests and the most denials of each policy, over the last minute.
 //
-// Memory is bounded, whatever clients send: some 35 MiB at most, about 1 MiB for one policy, and the keys. Counts are
-// estimates of stated error; see summary. Clients are spread over parts with a lock and summaries of their own, so
-// that a count is too high by at most 1/64 of what the clients of its part, an eighth of all, did in the window.
+// Memory is bounded whatever clients send: about 1 MiB for a policy and 35 MiB in all, plus the keys. Counts are estimates
+// with a stated error. Clients are spread over eight parts, each with its own lock and summaries; a count is too high by at
+// most 1/64 of the requests of its part in the window.
 package top
 
 import (
@@ -12,35 +12,36 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/decision"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
 const (
 	parts = 8
-	// The window slides by one of its spans at a time.
+	// The window consists of spans, and advances by one span at a time.
 	spans = 6
 	span  = 10 * time.Second
-	// maxPolicies is how many policies are watched at once. Others are not, until one of these is idle.
+	// maxPolicies is how many policies are counted at once. Others are not counted until one of these is idle.
 	maxPolicies = 32
-	// maxKey is how many bytes of a key are kept. Keys that differ later count together.
+	// maxKey is how many bytes of a key are kept. Keys that differ only behind them are counted as one.
 	maxKey = 256
 )
 
-// Top watches decisions. Make it with New.
+// Top counts decisions by client. Make it with New.
 type Top struct {
 	seed maphash.Seed
-	// current is the number of the span that is being counted.
+	// current is the number of the current span.
 	current atomic.Int64
-	// began is when it began, after started, in nanoseconds.
-	began   atomic.Int64
-	started time.Time
-	now     func() time.Time
-	parts   [parts]part
+	// spanStart is when the current span began, in nanoseconds after started.
+	spanStart atomic.Int64
+	started   time.Time
+	now       func() time.Time
+	parts     [parts]part
 
 	mu sync.Mutex
-	// watched are the policies that parts may have a window for.
-	watched map[string]bool
+	// counted has the number of windows of each policy that has any, over all parts.
+	counted map[string]int
 
 	stop    chan struct{}
 	stopped sync.WaitGroup
@@ -56,16 +57,16 @@ type part struct {
 	mu       sync.Mutex
 	policies map[string]*window
 
-	_ [40]byte // a cache line, since other processors lock the neighbours
+	_ [40]byte // fills a cache line, since other processors lock the neighbouring parts
 }
 
-// window is one policy's last spans in one part.
+// window holds the last spans of one policy in one part.
 type window [spans]struct {
 	number            int64 // of the span that the summaries are about
 	requests, denials summary
 }
 
-// New begins to watch. Close ends it.
+// New returns a Top and starts its goroutine. Close it after use.
 func New() *Top {
 	t := newTop(time.Now)
 	t.stopped.Go(t.slide)
@@ -74,16 +75,16 @@ func New() *Top {
 
 func newTop(now func() time.Time) *Top {
 	t := &Top{
-		seed: maphash.MakeSeed(), now: now, started: now(), watched: make(map[string]bool), stop: make(chan struct{}),
+		seed: maphash.MakeSeed(), now: now, started: now(), counted: make(map[string]int), stop: make(chan struct{}),
 	}
-	t.current.Store(spans) // so that a new window is about the time before
+	t.current.Store(spans) // so that the spans of a new window count as over
 	for i := range t.parts {
 		t.parts[i].policies = make(map[string]*window)
 	}
 	return t
 }
 
-// slide begins a span after the other. No decision need read a clock.
+// slide starts the spans, so that no decision needs to read a clock.
 func (t *Top) slide() {
 	ticker := time.NewTicker(span)
 	defer ticker.Stop()
@@ -98,42 +99,47 @@ func (t *Top) slide() {
 }
 
 func (t *Top) next() {
-	t.began.Store(int64(t.now().Sub(t.started)))
+	t.spanStart.Store(int64(t.now().Sub(t.started)))
 	number := t.current.Add(1)
-	busy := map[string]bool{}
 	for i := range t.parts {
-		t.parts[i].dropIdle(number, busy)
+		t.dropIdle(&t.parts[i], number)
 	}
-	t.mu.Lock()
-	t.watched = busy
-	t.mu.Unlock()
 }
 
-// dropIdle drops the windows that are empty and adds the names of the others to busy.
-func (p *part) dropIdle(number int64, busy map[string]bool) {
+// dropIdle drops the windows of a part that have no decisions.
+func (t *Top) dropIdle(p *part, number int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for name, w := range p.policies {
 		if w.idle(number) {
 			delete(p.policies, name)
-		} else {
-			busy[name] = true
+			t.release(name)
 		}
 	}
 }
 
-// admit reports whether a policy may be watched.
-func (t *Top) admit(policy string) bool {
+// admit reports whether a part may have a window for a policy, and counts it. The part is locked, so that no window is there
+// that is not counted.
+func (t *Top) admit(policyName string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.watched[policy] && len(t.watched) >= maxPolicies {
+	if t.counted[policyName] == 0 && len(t.counted) >= maxPolicies {
 		return false
 	}
-	t.watched[policy] = true
+	t.counted[policyName]++
 	return true
 }
 
-// Close ends the goroutine. The window slides no more.
+// release gives back what admit has counted.
+func (t *Top) release(policyName string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.counted[policyName]--; t.counted[policyName] == 0 {
+		delete(t.counted, policyName)
+	}
+}
+
+// Close ends the goroutine. The window does not advance any more.
 func (t *Top) Close() error {
 	t.once.Do(func() { close(t.stop) })
 	t.stopped.Wait()
@@ -141,7 +147,7 @@ func (t *Top) Close() error {
 }
 
 // Decided implements ports.Observer.
-func (t *Top) Decided(_ *domain.Request, d *domain.Decision) {
+func (t *Top) Decided(_ *policy.Request, d *decision.Decision) {
 	c := client{key: d.Client, byAddress: d.ClientIsAddress}
 	if len(c.key) > maxKey {
 		c.key = strings.Clone(c.key[:maxKey])
@@ -161,18 +167,19 @@ func (t *Top) Decided(_ *domain.Request, d *domain.Decision) {
 	s := &w[number%spans]
 	if s.number != number {
 		s.number = number
-		s.requests.forget()
-		s.denials.forget()
+		s.requests.reset()
+		s.denials.reset()
 	}
 	s.requests.add(c)
-	if d.Outcome == domain.OutcomeDenied || d.Outcome == domain.OutcomeBlocked {
+	if d.Outcome == decision.OutcomeDenied || d.Outcome == decision.OutcomeBlocked {
 		s.denials.add(c)
 	}
 }
 
-// StoreFailed implements ports.Observer: it is about no client.
-func (t *Top) StoreFailed(string, domain.FailureMode, error) {}
+// StoreFailed implements ports.Observer. It does nothing, since it does not name a client.
+func (t *Top) StoreFailed(string, policy.FailureMode, error) {}
 
+// idle reports whether the window has no decisions.
 func (w *window) idle(number int64) bool {
 	for i := range w {
 		if w[i].number > number-spans {

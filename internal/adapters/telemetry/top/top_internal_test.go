@@ -4,17 +4,18 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/decision"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
-// clock is a Top whose time the test moves.
+// clock is a Top whose time the test controls.
 type clock struct {
 	*Top
 	at time.Time
@@ -33,20 +34,20 @@ func (c *clock) pass(n int) {
 	}
 }
 
-func (c *clock) decide(policy, key string, n int, outcome domain.Outcome) {
+func (c *clock) decide(policy, key string, n int, outcome decision.Outcome) {
 	for range n {
-		c.Decided(nil, &domain.Decision{Policy: policy, Client: key, Outcome: outcome})
+		c.Decided(nil, &decision.Decision{Policy: policy, Client: key, Outcome: outcome})
 	}
 }
 
 func TestTop_countsPerPolicyAndKind(t *testing.T) {
 	c := newClock()
-	c.decide("search", "alice", 5, domain.OutcomeAllowed)
-	c.decide("search", "alice", 2, domain.OutcomeDenied)
-	c.decide("search", "bob", 2, domain.OutcomeDenied)
-	c.Decided(nil, &domain.Decision{Policy: "search", Client: "bob", KeyMissing: true, Outcome: domain.OutcomeDenied}) // a limit's
-	c.decide("default", "alice", 1, domain.OutcomeUnavailable)
-	c.Decided(nil, &domain.Decision{Policy: "default", Client: "192.0.2.7", KeyMissing: true, ClientIsAddress: true, Outcome: domain.OutcomeDenied})
+	c.decide("search", "alice", 5, decision.OutcomeAllowed)
+	c.decide("search", "alice", 2, decision.OutcomeDenied)
+	c.decide("search", "bob", 2, decision.OutcomeDenied)
+	c.Decided(nil, &decision.Decision{Policy: "search", Client: "bob", UsedFallbackKey: true, Outcome: decision.OutcomeDenied}) // a limit's
+	c.decide("default", "alice", 1, decision.OutcomeUnavailable)
+	c.Decided(nil, &decision.Decision{Policy: "default", Client: "192.0.2.7", UsedFallbackKey: true, ClientIsAddress: true, Outcome: decision.OutcomeDenied})
 	c.at = c.at.Add(3 * time.Second)
 
 	assert.Equal(t, ports.TopReport{Window: 3 * time.Second, Policies: []ports.TopPolicy{
@@ -72,14 +73,14 @@ func TestTop_isAboutTheLastMinute(t *testing.T) {
 	}{
 		{0, 1},
 		{1, 2}, // 10 s later
-		{4, 3}, // 50 s later: the first is in the window still
+		{4, 3}, // 50 s later: the first is still in the window
 		{1, 3}, // and leaves it
 		{4, 3}, // and so does the second, at 100 s
-		{6, 1}, // nothing but the new one is left
+		{6, 1}, // only the new one is left
 	}
 	for i, step := range steps {
 		c.pass(step.pass)
-		c.decide("default", "alice", 1, domain.OutcomeAllowed)
+		c.decide("default", "alice", 1, decision.OutcomeAllowed)
 		require.Equal(t, step.want, c.Top.Top(1).Policies[0].ByRequests[0].Count, "step %d", i)
 	}
 	c.at = c.at.Add(span / 2)
@@ -88,9 +89,9 @@ func TestTop_isAboutTheLastMinute(t *testing.T) {
 	assert.Empty(t, c.Top.Top(1).Policies)
 }
 
-// The stream has a few heavy clients among a multitude. No estimate may be off by more than it says, nor by more than
-// the bound, and none of the heavy ones may be missing.
-func TestTop_errsWithinItsBound(t *testing.T) {
+// The stream has a few heavy clients and many light ones. Every estimate must be within its stated error and the bound,
+// and no heavy client may be missing.
+func TestTop_errorIsWithinTheBound(t *testing.T) {
 	const heavy, light, n = 10, 20_000, 200_000
 	c := newClock()
 	truth := map[string]uint64{}
@@ -101,7 +102,7 @@ func TestTop_errsWithinItsBound(t *testing.T) {
 			key = fmt.Sprint("heavy-", random.IntN(heavy))
 		}
 		truth[key]++
-		c.decide("default", key, 1, domain.OutcomeDenied)
+		c.decide("default", key, 1, decision.OutcomeDenied)
 		if i%(n/spans) == n/spans-1 && i < n-n/spans {
 			c.pass(1)
 		}
@@ -112,7 +113,7 @@ func TestTop_errsWithinItsBound(t *testing.T) {
 	for i, found := range p.ByDenials {
 		assert.LessOrEqual(t, truth[found.Key], found.Count, found.Key)
 		assert.GreaterOrEqual(t, truth[found.Key], found.Count-found.Error, found.Key)
-		assert.LessOrEqual(t, found.Error, uint64(n/room), found.Key)
+		assert.LessOrEqual(t, found.Error, uint64(n/kept), found.Key)
 		assert.Equal(t, i < heavy, strings.HasPrefix(found.Key, "heavy-"), "%d: %s", i, found.Key)
 	}
 	assert.Equal(t, p.ByDenials, p.ByRequests)
@@ -121,7 +122,7 @@ func TestTop_errsWithinItsBound(t *testing.T) {
 func TestTop_memoryIsBounded(t *testing.T) {
 	c := newClock()
 	for i := range 100_000 {
-		c.decide(fmt.Sprint("policy-", i%100), fmt.Sprint(i, strings.Repeat("x", 300)), 1, domain.OutcomeDenied)
+		c.decide(fmt.Sprint("policy-", i%100), fmt.Sprint(i, strings.Repeat("x", 300)), 1, decision.OutcomeDenied)
 		if i%7000 == 0 {
 			c.pass(1)
 		}
@@ -133,7 +134,7 @@ func TestTop_memoryIsBounded(t *testing.T) {
 		assert.LessOrEqual(t, len(c.parts[i].policies), maxPolicies)
 		for _, w := range c.parts[i].policies {
 			for j := range w {
-				assert.LessOrEqual(t, len(w[j].requests.entries), most)
+				assert.LessOrEqual(t, len(w[j].requests.entries), maxEntries)
 				assert.Len(t, w[j].requests.index, len(w[j].requests.entries))
 				for _, e := range w[j].requests.entries {
 					assert.LessOrEqual(t, len(e.key), maxKey)
@@ -142,13 +143,44 @@ func TestTop_memoryIsBounded(t *testing.T) {
 		}
 	}
 	c.pass(spans)
-	c.decide("another", "alice", 1, domain.OutcomeAllowed)
-	assert.Equal(t, "another", c.Top.Top(1).Policies[0].Policy, "idle policies make room")
+	c.decide("another", "alice", 1, decision.OutcomeAllowed)
+	assert.Equal(t, "another", c.Top.Top(1).Policies[0].Policy, "idle policies are dropped for new ones")
+}
+
+// However many goroutines bring new policies, and however many become idle meanwhile, no more are counted than the bound.
+func TestTop_boundsThePoliciesUnderConcurrency(t *testing.T) {
+	c := newClock()
+	for round := range 50 {
+		var wg sync.WaitGroup
+		for g := range 8 {
+			wg.Go(func() {
+				for i := range 3 * maxPolicies {
+					c.decide(fmt.Sprint("policy-", round, "-", (g+i)%(3*maxPolicies)), fmt.Sprint(g, "-", i), 1, decision.OutcomeDenied)
+				}
+			})
+		}
+		wg.Go(func() {
+			for range spans + 1 {
+				c.pass(1)
+			}
+		})
+		wg.Wait()
+		held := map[string]bool{}
+		for i := range c.parts {
+			for name := range c.parts[i].policies {
+				held[name] = true
+			}
+		}
+		require.LessOrEqual(t, len(held), maxPolicies, "round %d", round)
+		for name := range held {
+			require.Contains(t, c.counted, name, "a policy with a window is one of those that are counted")
+		}
+	}
 }
 
 func TestDecided_aKnownClientAllocatesNothing(t *testing.T) {
 	c := newClock()
-	d := &domain.Decision{Policy: "default", Client: "alice", Outcome: domain.OutcomeDenied}
+	d := &decision.Decision{Policy: "default", Client: "alice", Outcome: decision.OutcomeDenied}
 	assert.Zero(t, testing.AllocsPerRun(100, func() { c.Decided(nil, d) }))
 }
 
@@ -170,7 +202,7 @@ func BenchmarkDecided(b *testing.B) {
 			b.ReportAllocs()
 			b.ResetTimer()
 			b.RunParallel(func(pb *testing.PB) {
-				d := &domain.Decision{Policy: "default", Outcome: domain.OutcomeAllowed}
+				d := &decision.Decision{Policy: "default", Outcome: decision.OutcomeAllowed}
 				random := rand.New(rand.NewPCG(1, rand.Uint64()))
 				for pb.Next() {
 					d.Client = keys[random.IntN(clients)]

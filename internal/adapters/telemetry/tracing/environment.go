@@ -15,7 +15,7 @@ import (
 	sdk "go.opentelemetry.io/otel/sdk/trace"
 )
 
-// The standard variables that are read here. The rest are the SDK's and the exporters', which pass over a wrong value.
+// The standard variables that are read here. The SDK and the exporters read others, and ignore wrong values.
 const (
 	envDisabled       = "OTEL_SDK_DISABLED"
 	envExporter       = "OTEL_TRACES_EXPORTER"
@@ -36,8 +36,8 @@ var samplers = []string{
 	"parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio",
 }
 
-// wanted reports whether the environment asks for traces. OTEL_TRACES_EXPORTER has the last word; without it an
-// endpoint does. Where traces are on, everything that is wrong is reported at once.
+// wanted reports whether the environment asks for traces: by OTEL_TRACES_EXPORTER or, if that is not set, by an endpoint. If
+// traces are on, the error reports every wrong variable.
 func wanted() (bool, error) {
 	exporter := os.Getenv(envExporter)
 	if strings.EqualFold(os.Getenv(envDisabled), "true") || exporter == "none" {
@@ -71,7 +71,7 @@ func endpoint(variable string) error {
 	}
 	u, err := url.Parse(value)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return fmt.Errorf("%s: must be an http:// or https:// URL", variable) // not quoted: it may hold a password
+		return fmt.Errorf("%s: must be an http:// or https:// URL", variable) // without the value, which may hold a password
 	}
 	return nil
 }

@@ -1,5 +1,5 @@
-// Package tracing records requests and batches as OpenTelemetry spans and sends them by OTLP. Settings are the standard
-// variables of OpenTelemetry; without them nothing is recorded. No span holds a client's key.
+// Package tracing records requests and batches as OpenTelemetry spans and sends them by OTLP. OpenTelemetry's standard
+// variables configure it; without them nothing is recorded. No span holds a client's key.
 package tracing
 
 import (
@@ -17,7 +17,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/genproto/googleapis/rpc/code"
 
-	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/decision"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
@@ -37,7 +37,7 @@ const (
 	headerState  = "tracestate"
 )
 
-// methods are those that may name a span. What else a client sends is one method, or there would be no end of names.
+// methods are the methods that may name a span. All others count as one, so that clients cannot create new names.
 var methods = []string{"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"}
 
 // Tracer implements ports.Tracer. Make it with New, and end it with Shutdown.
@@ -49,9 +49,8 @@ type Tracer struct {
 
 var _ ports.Tracer = (*Tracer)(nil)
 
-// New makes what the environment asks for: nil where it asks for no traces. It connects to nothing, so that a collector
-// that is down keeps nobody from starting; what fails later is told to failed. The error reports every variable that is
-// wrong.
+// New returns a Tracer, or nil if the environment does not ask for traces. It opens no connection, so the service starts even
+// if the collector is down. Later errors go to failed. The error of New reports every wrong variable.
 func New(ctx context.Context, version string, failed func(error)) (*Tracer, error) {
 	on, err := wanted()
 	if err != nil || !on {
@@ -65,17 +64,17 @@ func New(ctx context.Context, version string, failed func(error)) (*Tracer, erro
 	described, err := resource.New(ctx,
 		resource.WithAttributes(semconv.ServiceName("velocity"), semconv.ServiceVersion(version)),
 		resource.WithTelemetrySDK(),
-		resource.WithFromEnv(), // last, so that it has the last word
+		resource.WithFromEnv(), // last, so that it overrides the others
 	)
 	if err != nil {
 		return nil, err
 	}
-	// The sampler and the limits are the SDK's, by the environment.
+	// The SDK reads the sampler and the limits from the environment.
 	p := sdk.NewTracerProvider(sdk.WithBatcher(exporter), sdk.WithResource(described))
 	return &Tracer{provider: p, tracer: p.Tracer("github.com/velocity-limiter/velocity")}, nil
 }
 
-// Shutdown sends what is recorded. When ctx ends first, the rest is lost.
+// Shutdown sends the recorded spans. If ctx ends first, the rest is lost.
 func (t *Tracer) Shutdown(ctx context.Context) error { return t.provider.Shutdown(ctx) }
 
 // Request implements ports.Tracer.
@@ -84,7 +83,7 @@ func (t *Tracer) Request(method, path, traceparent, tracestate string) ports.Req
 		method = "_OTHER"
 	}
 	ctx := t.remote(context.Background(), strings.Clone(traceparent), strings.Clone(tracestate))
-	// OTLP holds UTF-8 alone, and a path may be of any bytes: one of them would lose a whole batch of spans.
+	// OTLP accepts only UTF-8. A path with other bytes would lose a whole batch of spans.
 	path = strings.ToValidUTF8(strings.Clone(path), "\ufffd")
 	name := strings.Clone(method)
 	ctx, s := t.tracer.Start(ctx, name, trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(
@@ -99,13 +98,13 @@ func (t *Tracer) Call(ctx context.Context, method, traceparent, tracestate strin
 	return &callSpan{requestSpan{ctx: ctx, span: s, w3c: t.w3c}}
 }
 
-// remote is ctx with what the headers say of the caller's span.
+// remote returns ctx with the caller's span from the headers.
 func (t *Tracer) remote(ctx context.Context, traceparent, tracestate string) context.Context {
 	return t.w3c.Extract(ctx, propagation.MapCarrier{headerParent: traceparent, headerState: tracestate})
 }
 
-// Batch implements ports.Tracer. The span is the child of the first request's that is recorded, so that it is recorded
-// exactly if one of them is, and stands in a trace that somebody looks at.
+// Batch implements ports.Tracer. The span is a child of the first recorded request's span, so it is part of a trace that is
+// recorded.
 func (t *Tracer) Batch(shard string, groups int, from []context.Context) (end func(error)) {
 	var first context.Context
 	links := make([]trace.Link, 0, len(from))
@@ -126,7 +125,7 @@ func (t *Tracer) Batch(shard string, groups int, from []context.Context) (end fu
 		trace.WithAttributes(semconv.DBSystemNameRedis, attrShard.String(shard), attrGroups.Int(groups)))
 	return func(err error) {
 		if err != nil {
-			s.SetStatus(codes.Error, "the shard did not decide") // the error may hold a key, the log has it
+			s.SetStatus(codes.Error, "the shard did not decide") // without the error, which may hold a key; the log has it
 		}
 		s.End()
 	}
@@ -157,12 +156,12 @@ func (s *requestSpan) Headers() (traceparent, tracestate string) {
 }
 
 // Decided implements ports.RequestSpan.
-func (s *requestSpan) Decided(d *domain.Decision) {
+func (s *requestSpan) Decided(d *decision.Decision) {
 	if !s.span.IsRecording() {
 		return
 	}
 	s.span.SetAttributes(attrOutcome.String(d.Outcome.String()))
-	if d.Policy != "" { // else none matched, and no store was asked
+	if d.Policy != "" { // otherwise no policy matched, and no store was asked
 		s.span.SetAttributes(attrPolicy.String(d.Policy), attrStore.String(string(d.Store)))
 	}
 }
@@ -213,7 +212,7 @@ func (s *callSpan) End(status int) {
 	s.span.SetAttributes(semconv.RPCResponseStatusCode(c.String()))
 	switch c {
 	case code.Code_UNKNOWN, code.Code_DEADLINE_EXCEEDED, code.Code_UNIMPLEMENTED, code.Code_INTERNAL, code.Code_UNAVAILABLE,
-		code.Code_DATA_LOSS: // what a server is to blame for, by OpenTelemetry's conventions
+		code.Code_DATA_LOSS: // errors of the server, by OpenTelemetry's conventions
 		s.span.SetStatus(codes.Error, "")
 	default:
 	}

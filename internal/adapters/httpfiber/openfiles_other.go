@@ -1,7 +1,0 @@
-//go:build !unix
-
-package httpfiber
-
-import "go.uber.org/zap"
-
-func boundByOpenFiles(conns int, _ *zap.Logger) int { return conns }

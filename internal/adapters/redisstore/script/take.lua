@@ -1,0 +1,220 @@
+#!lua
+-- Decides operations on bucket groups, in the order given; each is all or nothing. Because of the first line, a server
+-- that is read-only, full or cut off from its primary refuses the script before it starts, instead of at its first
+-- write. A denial writes nothing, so without that line a stale replica would answer it.
+--
+-- KEYS  one Hash per group; a key may repeat, and each of its groups sees what those before it did. In place of its Hash a group
+--       that has only concurrency limits names the Sorted Set of the first of them. The other Sorted Sets follow, which nothing
+--       here reads: a Redis Cluster must know them. A bucket's field
+--       b:<limit name> holds <credits>:<at_us>:<p>, a quota's field q:<limit name> holds <used>:<at_us>, and that of a
+--       group's first limit also :<expiry_ms>. Text after a further colon is ignored. The permits of a concurrency limit are
+--       beside the Hash, in the Sorted Set <key>:f:<limit name>: their IDs, by the time at which they expire (microseconds).
+-- ARGV  version ("5"), the number of kinds, then each kind of operation that occurs:
+--         op (0 take, 1 peek, 2 refund, 3 charge, 4 reset, 5 undo, 6 release, 7 renew, 8 list), cost (tokens; of a release
+--         what is charged, or below zero refunded), how long a take may wait (microseconds), and of other operations when
+--         the tokens were taken (microseconds; 0: now), where in ARGV its limits begin
+--       then, if there are several kinds or a group stands for several equal operations, runs of groups that are alike: of each
+--         its kind (counted from 1), for how many operations each of its groups stands, and the group after it (counted from 1)
+--       then the limits of each kind, once where kinds share them: the number of buckets and quotas, the number of
+--       concurrency limits, then each limit, concurrency limits last:
+--         of a bucket: field, capacity (tokens), p (credits per token), r (credits per tick), q (microseconds per tick),
+--                      its own cost (tokens; 0: the operation's)
+--         of a quota:  field, quota (tokens), start and end of a period, end of the next one (microseconds), its own cost
+--         of permits:  name, how many can be held, lease (microseconds)
+--       then, if any kind has a concurrency limit, for each group the ID of the permit that the operation is about, and the
+--       number of groups
+--       A group may stand for several takes, refunds, charges or undos if it has no concurrency limit. They are decided one after
+--       the other, at one instant: the first ones pass, as many as can.
+-- reply version, now (microseconds since the epoch), then for each group:
+--         verdict (0 denied, 1 allowed, 2 debt exceeded), then the credits of each of its buckets (of a quota: the tokens
+--         that are left), then the time (microseconds) of each that is a quota or whose tick is longer than 1 us (the
+--         others' is now), then of each concurrency limit how many permits are held and when the first expires (now if none
+--         is held), all after the operation; of a list then for each concurrency limit the number of permits listed, and of
+--         each its ID and when it expires
+--         of a group that stands for several: 4 and how many passed, in one number, then the same credits and times, but as they
+--         were before the first
+--         or, when now is in neither period of a quota, 3; nothing was done to it, nor to later groups of its key
+--         or, when this group failed, -1 and a message; nothing was done to it, and its neighbours are decided
+--
+-- The arithmetic is domain's. Every value stays within 2^53 in size, so doubles are exact. A product of whole numbers
+-- that passes 2^53 is rounded, but never to below 2^53, so a comparison with a value is exact, too: the product is larger.
+-- floor(a / b) is exact for whole |a| <= 2^53 and b >= 1: if n is the whole number above a / b, then
+-- n - a / b >= 1 / b >= (a / b) / 2^53, more than half of the gap between the doubles there (equal to it only when
+-- a / b is a power of two, which is exact), so the quotient is never rounded up to n. The same holds for ceil.
+-- `%` has no such proof: it computes a - floor(a / b) * b.
+--
+-- The cost of a run is its interpreter steps, and the strings and functions that it creates. A run of one decision pays for
+-- the whole setup. So what all groups share is computed once, strings are converted to numbers by `+ 0`, which costs half of
+-- tonumber, and constants are written as literals (2^52 is 4503599627370496, 2^53 is 9007199254740992).
+
+local call, match, format, byte = redis.call, string.match, string.format, string.byte
+local unpack, floor, ceil = unpack, math.floor, math.ceil
+
+if ARGV[1] ~= '5' then
+  return redis.error_reply('ERR this script reads version 5 of its input')
+end
+
+-- TIME moves while a script runs, so it is read once: all groups are decided at the same instant.
+local time = call('TIME'); local now_us = time[1] * 1000000 + time[2]
+
+-- %d goes through a C long. %.0f does not, but costs six times as much; `..` would drop digits.
+local now_text = format('%d', now_us)
+if now_text + 0 ~= now_us then
+  return redis.error_reply('ERR this script needs a 64-bit server')
+end
+
+-- Returns what a kind of operation does to one bucket or quota, whose six arguments begin at a. A quota is a bucket without a
+-- refill, whose level is what is left of it; its q is 0. time_us is the third argument of the kind.
+local function precompute(op, cost, time_us, a, first)
+  local field, own = ARGV[a], ARGV[a + 5]
+  if own ~= '0' then
+    if op == '0' or op == '5' then
+      cost = own + 0
+    else
+      op = '1' -- the others leave it alone
+    end
+  end
+  local capacity, p, r, q, max_debt = ARGV[a + 1] + 0, 1, 0, 0, 4503599627370496
+  local pattern, tail, start_us, end_us
+  if byte(field) == 113 then -- q
+    start_us, end_us = ARGV[a + 2] + 0, ARGV[a + 3] + 0
+    if now_us >= end_us then
+      start_us, end_us = end_us, ARGV[a + 4] + 0
+    end
+    if op ~= '0' and time_us ~= '0' and time_us + 0 < start_us then
+      op = '1' -- what was taken then does not count any more
+    end
+    pattern, tail = '^(%d+):(%d+)', ':' .. now_text
+  else
+    local p_text = ARGV[a + 2]
+    p, r, q = p_text + 0, ARGV[a + 3] + 0, ARGV[a + 4] + 0
+    local most = r * (3153600000000000 / q) -- in 100 years of 365 days
+    if max_debt > most then
+      max_debt = most
+    end
+    pattern, tail = '^(%d+):(%d+):' .. p_text, (q == 1 and ':' .. now_text .. ':' or ':') .. p_text
+  end
+  local least, spent = -9007199254740992, 0 -- the level that the operation needs, and what it takes
+  if op == '0' then
+    spent = cost * p
+    least = cost <= capacity and spent or 9007199254740992
+    if time_us ~= '0' and q > 0 and cost <= capacity then
+      local lent = floor(time_us / q) * r -- what is refilled while the take waits
+      least = spent - (lent < max_debt and lent or max_debt)
+    end
+  elseif op == '2' or op == '5' then
+    spent = -cost * p
+  elseif op == '3' then
+    spent = cost * p
+    least = cost <= floor(9007199254740992 / p) and spent - max_debt or 9007199254740992
+  elseif op == '6' then
+    spent = cost * p
+  end
+  return {
+    field = field,
+    capacity = capacity,
+    p = p,
+    r = r,
+    q = q,
+    full = capacity * p,
+    max_debt = max_debt,
+    least = least,
+    spent = spent,
+    fast_pattern = pattern .. (first and ':(%d+)$' or '$'),
+    tail = tail,
+    start_us = start_us,
+    end_us = end_us,
+  }
+end
+
+local refused -- the keys that a group of a wrong period had; nil if there is no such group
+local first_id -- the offset in ARGV of the IDs of permits; nil if no kind has a concurrency limit
+local kinds, kind = ARGV[2] ~= '1' and {}, nil
+for k = 1, ARGV[2] do
+  local a = 4 * k - 1
+  local op, cost, time_us, start = ARGV[a], ARGV[a + 1] + 0, ARGV[a + 2], ARGV[a + 3] + 0
+  if op == '0' and cost == 0 then
+    op = '1'
+  end
+  kind = {
+    false, -- of the first limit: a table that is made with it need not grow
+    op = op, size = ARGV[start] + 0, ttl_margin_us = 0, farthest_ms = 0, fields = false, writes = false, wrong = false,
+    permits = false,
+  }
+  local fill_us = 0
+  for i = 1, kind.size do
+    local limit = precompute(op, cost, time_us, start + 6 * i - 4, i == 1)
+    kind[i] = limit
+    if limit.q == 0 then
+      local length_us = limit.end_us - limit.start_us
+      fill_us = length_us > fill_us and length_us or fill_us
+      if now_us < limit.start_us or now_us >= limit.end_us then
+        kind.wrong, refused = true, {}
+      end
+    elseif limit.full * limit.q > fill_us * limit.r then
+      fill_us = limit.full / limit.r * limit.q
+    end
+  end
+  if ARGV[start + 1] ~= '0' then
+    kind.permits, first_id = {}, #ARGV - 1 - ARGV[#ARGV]
+    for i = 1, ARGV[start + 1] do
+      local f = start + 6 * kind.size + 3 * i - 1
+      kind.permits[i] = {suffix = ':f:' .. ARGV[f], size = ARGV[f + 1] + 0, lease_us = ARGV[f + 2] + 0}
+    end
+  end
+  if kind.size > 1 then
+    kind.fields, kind.writes = {}, {} -- the arguments of HMGET and HSET
+    for i = 1, kind.size do
+      kind.fields[i], kind.writes[2 * i - 1] = kind[i].field, kind[i].field
+    end
+  end
+  local ttl_margin_us = fill_us / 16
+  if ttl_margin_us < 1000000 then
+    ttl_margin_us = 1000000
+  elseif ttl_margin_us > 60000000 then
+    ttl_margin_us = 60000000
+  end
+  kind.ttl_margin_us, kind.farthest_ms = ttl_margin_us, (now_us + 2 * fill_us + ttl_margin_us) / 1000
+  if kinds then
+    kinds[k .. ''] = kind
+  end
+end
+if first_id then
+  for i = #KEYS, ARGV[#ARGV] + 1, -1 do
+    KEYS[i] = nil -- no group begins there
+  end
+end
+-- The runs of groups that are alike: where in ARGV the next one is described, and its first group, nil if none is described.
+-- The limits of the first kind follow the runs. Each group of the current run stands for times operations, nil if for one.
+local next_run, next_group, times = 3 + 4 * ARGV[2], nil, nil
+if ARGV[6] + 0 > next_run then
+  next_group = 1
+end
+
+-- The reply so far. The current group is the k-th, and its verdict goes to index n. The two zeros are replaced by the first
+-- group; with them the table need not grow for a single group.
+local reply, n, k, keys = {5, now_us, 0, 0}, 3, 1, KEYS
+
+-- A key expires when its last limit is full again, which a quota is when its period ends, plus a margin: a sixteenth of the
+-- fill time or period, at least a second and at most a minute. Because of the margin, most decisions need not postpone the
+-- expiry. The expiry is cached in the value of the first limit. It only moves later, since another node may keep more limits
+-- in this key. So a cached expiry stays true as long as the key lives, whoever writes to it. A cached expiry later than these
+-- limits can need is ignored. A key that lost its expiry (PERSIST, RESTORE) gets one again once the cached expiry is too early.
+--
+-- GT treats a key without an expiry as one that never expires, and leaves it so. So if none of this group's fields was
+-- found, NX is tried first: the key is new, or holds other fields with an expiry, which GT then keeps.
+--
+-- If the user may not set an expiry, the request fails, so it must not be debited. So the expiry of an existing key is
+-- postponed before the key is written. From a new key, the fields that were written are deleted again.
+local function postpone(key, cached_expiry, new, ...)
+  local done = redis.pcall('PEXPIREAT', key, cached_expiry, new and 'NX' or 'GT')
+  if done == 0 then
+    call('PEXPIREAT', key, cached_expiry, new and 'GT' or 'NX')
+  elseif done ~= 1 then
+    if new then
+      call('HDEL', key, ...)
+    end
+    error(done.err, 0)
+  end
+end
+

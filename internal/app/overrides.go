@@ -1,0 +1,80 @@
+package app
+
+import (
+	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
+	"github.com/velocity-limiter/velocity/internal/domain/override"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
+	"github.com/velocity-limiter/velocity/internal/ports"
+)
+
+// UseOverrides has the limiter decide by the overrides of a store, too, which the caller follows. Call it before the first request.
+// Without it, the methods of ports.Overrides return an error.
+// unfit is called, from decisions, with the policy and the client of an override of which something does not fit the policy any more.
+// It may be nil, and must not block.
+func (r *RateLimiter) UseOverrides(s ports.OverrideStore, unfit func(policyName, client string, reason error)) {
+	r.overrides, r.table, r.unfit = s, s.Overrides(), unfit
+	if unfit == nil {
+		r.unfit = func(string, string, error) {}
+	}
+}
+
+// overrideRules returns the rules of the client of a key under a policy by its override at run time. They go before all that the file
+// says of it. They are nil if no override is in force that fits the policy; then the file's apply. It takes no lock. Callers on the hot
+// path ask hasOverrides first.
+func (r *RateLimiter) overrideRules(p *policy.Policy, key clientkey.BucketKey) *override.Rules {
+	if r.table == nil {
+		return nil
+	}
+	record := r.table.Find(key)
+	if record == nil || record.ExpiresAt() != 0 && record.ExpiresAt() <= domain.InstantOf(r.now()) {
+		return nil
+	}
+	rules, isNew := r.table.Rules(record, p)
+	if isNew && rules.Unfit != nil {
+		r.unfit(p.Name, record.Entry().Client, rules.Unfit)
+	}
+	if rules.Applies {
+		return rules
+	}
+	return nil
+}
+
+// groupsOf returns the limits of rules or, for a client that is blocked or exempt, those of the policy.
+func groupsOf(p *policy.Policy, rules policy.Rules) []policy.Group {
+	if rules.Groups != nil {
+		return rules.Groups
+	}
+	return p.Groups()
+}
+
+// hasOverrides reports whether any client has an override at run time under a policy, or of a shared limit.
+func (r *RateLimiter) hasOverrides(owner string) bool {
+	return r.table != nil && r.table.Has(owner)
+}
+
+// limitsFor is policy.Group.LimitsFor, but for the clients of a shared limit that an override at run time names. key is the group's.
+func (r *RateLimiter) limitsFor(g *policy.Group, key clientkey.BucketKey, client []clientkey.Part, usedFallbackKey bool) []domain.Limit {
+	if limits := r.sharedOverride(g, key); limits != nil {
+		return limits
+	}
+	return g.LimitsFor(client, usedFallbackKey)
+}
+
+// limitsForListed is limitsFor for the group of a permit's text.
+func (r *RateLimiter) limitsForListed(g *policy.Group, t *groupText) []domain.Limit {
+	if limits := r.sharedOverride(g, t.Key); limits != nil {
+		return limits
+	}
+	return g.LimitsForListed(t.Client, t.NoKey, t.Override)
+}
+
+// sharedOverride returns the limits of an override at run time of a shared limit, or nil.
+func (r *RateLimiter) sharedOverride(g *policy.Group, key clientkey.BucketKey) []domain.Limit {
+	if g.Shared != nil && r.hasOverrides(g.Owner) {
+		if rules := r.overrideRules(g.Shared.Policy(), key); rules != nil {
+			return rules.Groups[0].Limits
+		}
+	}
+	return nil
+}

@@ -1,0 +1,126 @@
+package app_test
+
+import (
+	"encoding/base64"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/velocity-limiter/velocity/internal/app"
+	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
+	"github.com/velocity-limiter/velocity/internal/ports"
+)
+
+func TestPermitText_brokenOnesAreRefusedByName(t *testing.T) {
+	s := fixtureOf(t, parallel(t, policy.FailOpen))
+	encoded := func(json string) string { return "abc.1.2." + base64.RawURLEncoding.EncodeToString([]byte(json)) }
+	good := s.must(t, holding(1)).Permit
+	for name, text := range map[string]string{
+		"empty": "", "no dot": "abc", "no base64": "abc.!!", "no JSON": encoded("{"), "no groups": encoded(`{"p":"default","c":1}`),
+		"no ID": "." + strings.Repeat("A", 8), "an ID with a slash": "a/b" + good[strings.LastIndexByte(good, '.'):], "cut off": good[:len(good)-3],
+		"no cost":           encoded(`{"p":"default","g":[{"k":"default:h:x-client-id=a","l":["parallel"]}]}`),
+		"a brace":           encoded(`{"p":"default","c":1,"g":[{"k":"default:h:x-client-id={a}","l":["parallel"]}]}`),
+		"an unknown place":  encoded(`{"p":"default","c":1,"g":[{"k":"default:h:x-client-id=a","l":["parallel"],"w":3}]}`),
+		"a limit twice":     encoded(`{"p":"default","c":1,"g":[{"k":"default:h:x-client-id=a","l":["parallel","parallel"]}]}`),
+		"a time before all": encoded(`{"p":"default","c":1,"g":[{"k":"default:h:x-client-id=a","l":["parallel"],"t":-1}]}`),
+		"too long":          "abc.1.2." + strings.Repeat("A", 1<<20),
+	} {
+		_, err := s.Release(t.Context(), text, ports.Unsettled)
+		require.ErrorIs(t, err, domain.ErrInvalidRequest, name)
+		assert.Equal(t, "permit", domain.FieldErrors(err)[0].Field, name)
+		assert.NotEmpty(t, domain.FieldErrors(err)[0].Reason, name)
+		_, err = s.Renew(t.Context(), text)
+		require.ErrorIs(t, err, domain.ErrInvalidRequest, name)
+		s.End(text, 1) // which has no way to complain
+	}
+	_, err := s.Release(t.Context(), good, -2)
+	require.EqualError(t, err, "cost: -2: must be from 0 to 2147483647")
+	_, err = s.Release(t.Context(), good, domain.MaxCost+1)
+	require.ErrorIs(t, err, domain.ErrInvalidRequest)
+	released, err := s.Release(t.Context(), good, domain.MaxCost)
+	require.NoError(t, err)
+	assert.True(t, released)
+}
+
+// A key that belongs to another policy is left out, whoever wrote the text.
+func TestPermitText_reachesOnlyThePolicysOwnKeys(t *testing.T) {
+	s := fixtureOf(t, parallel(t, policy.FailOpen))
+	text := "abc.1.2." + base64.RawURLEncoding.EncodeToString([]byte(`{"p":"default","c":1,"g":[{"k":"other:h:x-client-id=a","l":["parallel","burst"]}]}`))
+	released, err := s.Release(t.Context(), text, 5)
+	require.NoError(t, err)
+	assert.False(t, released)
+	assert.Empty(t, s.store.ops)
+}
+
+// reloadable is a source whose policies change.
+type reloadable struct{ ports.PolicySource }
+
+// A permit is released, and its cost settled, by the limits that the policy has today.
+func TestPermits_areReleasedByTodaysLimits(t *testing.T) {
+	source := func(p policy.Policy) ports.PolicySource {
+		single, err := app.NewSinglePolicy(p)
+		require.NoError(t, err)
+		return single
+	}
+	before := parallel(t, policy.FailOpen)
+	before.Name = policy.DefaultName
+	before.Overrides = []policy.Override{{Keys: []string{"a"}, Limits: []domain.Limit{mustLimit(t, "burst", "1/h", 500)}}}
+	policies := &reloadable{source(before)}
+	s := &fixture{store: &fakeStore{}, local: &fakeStore{}, observer: &fakeObserver{}}
+	s.RateLimiter = app.NewRateLimiter(s.store, s.local, policies, s.observer)
+	d := s.must(t, holding(100))
+	require.True(t, d.Allowed())
+
+	released, err := s.Release(t.Context(), d.Permit, 40)
+	require.NoError(t, err)
+	require.True(t, released)
+	assert.Equal(t, domain.Tokens(460), s.must(t, holding(0)).Limits[0].Remaining, "the override's bucket was refunded, not cut to the policy's")
+
+	d = s.must(t, holding(10))
+	require.NotEmpty(t, d.Permit)
+	after := parallel(t, policy.FailOpen)
+	after.Name = policy.DefaultName
+	after.Limits[1] = mustConcurrent(t, "other", 2, time.Minute)
+	policies.PolicySource = source(after)
+	released, err = s.Release(t.Context(), d.Permit, 40)
+	require.NoError(t, err)
+	assert.False(t, released, "the limit is no more")
+	_, err = s.Renew(t.Context(), d.Permit)
+	require.ErrorIs(t, err, ports.ErrPermitEnded)
+
+	after.Name = "renamed"
+	policies.PolicySource = source(after)
+	released, err = s.Release(t.Context(), d.Permit, 40)
+	require.NoError(t, err)
+	assert.False(t, released, "the policy is no more")
+	_, err = s.Renew(t.Context(), d.Permit)
+	require.ErrorIs(t, err, ports.ErrPermitEnded)
+}
+
+// A shared limit has overrides by its own key.
+func TestPermits_ofASharedLimitWithAnOverride(t *testing.T) {
+	tenants, err := policy.NewShared(mustConcurrent(t, "tenants", 1, time.Minute), clientkey.Key{byTenant}, policy.Override{
+		Keys: []string{"big"}, Limits: []domain.Limit{mustConcurrent(t, "tenants", 3, time.Hour)},
+	})
+	require.NoError(t, err)
+	p := policy.Policy{Key: clientkey.Key{byHeader}, Limits: []domain.Limit{mustLimit(t, "burst", "1/h", 50)}}
+	p.Use(tenants)
+	s := fixtureOf(t, p)
+	req := of("a", "big", 1)
+	req.HoldsPermit = true
+	d := s.must(t, req)
+	assert.Equal(t, time.Hour, d.Lease)
+	lease, err := s.Renew(t.Context(), d.Permit)
+	require.NoError(t, err)
+	assert.Equal(t, time.Hour, lease)
+	released, err := s.Release(t.Context(), d.Permit, 6)
+	require.NoError(t, err)
+	assert.True(t, released)
+	d = s.must(t, of("a", "big", 0))
+	assert.Equal(t, []domain.Tokens{44, 3}, []domain.Tokens{d.Limits[0].Remaining, d.Limits[1].Remaining})
+}
