@@ -239,7 +239,8 @@ func (r *cacheRecorder) TakeMany(ctx context.Context, reqs []ports.TakeRequest, 
 		if results[i].Err != nil || results[i].Store != decision.StoreShortcut || len(b.limits) > 1 {
 			continue // with several limits the answer does not show which denied
 		}
-		span := r.recorder.latest[b.shard].Load() - before[i] + 1
+		// Of an ordered recorder, the latest time can be earlier than before: the answer of an earlier batch came later.
+		span := max(1, r.recorder.latest[b.shard].Load()-before[i]+1)
 		b.add(func(int) invariant.Record {
 			return invariant.Record{
 				NowUS: before[i], SpanUS: span, Level: invariant.NoLevel, Op: invariant.Take, Cost: costOf(&b.limits[0], &reqs[i]),
