@@ -19,11 +19,12 @@ if ((${#packages[@]} > 0)); then
   echo "installed, and not on the PATH: ${packages[*]}" >&2
   exit 1
 fi
-if ! nginx -V 2>&1 | grep -q http_auth_request_module; then
+# Not by a pipe into grep -q: grep would end first, and with pipefail the program's SIGPIPE would count.
+if [[ $(nginx -V 2>&1) != *http_auth_request_module* ]]; then
   echo "this nginx ($(command -v nginx)) is built without http_auth_request_module, which deploy/nginx needs" >&2
   exit 1
 fi
-if ! haproxy -vv 2>&1 | grep -q USE_LUA=1; then
+if [[ $(haproxy -vv 2>&1) != *USE_LUA=1* ]]; then
   echo "this HAProxy ($(command -v haproxy)) is built without Lua, which deploy/haproxy needs" >&2
   exit 1
 fi
