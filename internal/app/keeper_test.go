@@ -3,6 +3,7 @@ package app_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -76,6 +77,44 @@ func TestKeeper_releasesWhenTheStoreAnswersAgain(t *testing.T) {
 		after := s.must(t, of("a", "t", 0))
 		assert.Equal(t, []domain.Tokens{46, 2, 96}, []domain.Tokens{after.Limits[0].Remaining, after.Limits[1].Remaining, after.Limits[2].Remaining})
 		assert.Zero(t, s.observer.count("expired"))
+	})
+}
+
+// No caller sees that a renewal or a release in the background fails, so the observer does: once, however often it is repeated, and
+// once more if it is given up.
+func TestKeeper_reportsWhatFailsInTheBackground(t *testing.T) {
+	inBubble(t, func(t *testing.T, s *fixture) {
+		d := s.must(t, held("a", 10))
+		s.store.set(unavailable, nil)
+		time.Sleep(40 * time.Second)
+		synctest.Wait()
+		assert.Equal(t, []policy.FailureMode{""}, s.observer.failures, "the renewal")
+		s.End(d.Permit, 4)
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		assert.Equal(t, []policy.FailureMode{"", ""}, s.observer.failures, "and the release")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		assert.Equal(t, []policy.FailureMode{"", "", ""}, s.observer.failures, "the lease is over, and nothing was settled")
+	})
+}
+
+// Of the permits that have yet to be released a bounded number is kept. That the others end with their leases is reported.
+func TestKeeper_reportsWhatItCannotKeep(t *testing.T) {
+	const most = 10
+	inBubble(t, func(t *testing.T, s *fixture) {
+		s.LimitEnding(most)
+		s.store.set(nil, unavailable) // every take is carried out, and its answer is lost
+		for range most {
+			s.must(t, held("a", 1))
+		}
+		synctest.Wait()
+		assert.False(t, slices.Contains(s.observer.failures, ""))
+		s.must(t, held("a", 1))
+		synctest.Wait()
+		assert.True(t, slices.Contains(s.observer.failures, ""))
+		s.store.set(nil, nil)
+		time.Sleep(10 * time.Minute)
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/velocity-limiter/velocity/internal/domain"
@@ -239,5 +240,6 @@ func (r *RateLimiter) lost(take *ports.TakeRequest, cause error) {
 	if take.Permit == "" || take.Op == domain.OpTake && !mayHaveRun {
 		return
 	}
-	r.keeper.lost(permit{id: take.Permit, groups: []permitGroup{{key: take.Key, limits: take.Limits, holds: true}}})
+	owner, _, _ := strings.Cut(string(take.Key), ":")
+	r.keeper.lost(permit{id: take.Permit, policy: owner, groups: []permitGroup{{key: take.Key, limits: take.Limits, holds: true}}})
 }
