@@ -193,7 +193,7 @@ func (r *RateLimiter) grant(b *batchState, q *resolved) {
 		return
 	}
 	p := permit{id: q.permitID, policy: d.Policy, cost: d.Cost}
-	t := permitText{Policy: d.Policy, Client: d.Client, NoKey: q.noKey, Override: q.overrideID, Cost: d.Cost}
+	t := permitText{Policy: d.Policy, Client: permitClient(d.Client), NoKey: q.noKey, Override: q.overrideID, Cost: d.Cost}
 	held := false
 	for i := q.first; i < q.end; i++ {
 		take := &b.takes[i]
