@@ -1,4 +1,5 @@
-// Package webtest holds requests that every entry point for HTTP must understand in the same way, and decisions that each must
+// Package webtest is what the tests of every entry point for HTTP share: requests and responses over a connection, a limiter of one
+// function, requests that every entry point must understand in the same way, and decisions that each must
 // answer in the same way. Tests read them.
 package webtest
 
