@@ -241,7 +241,7 @@ func (k *keeper) renew(list []*kept) {
 	k.report(expired, failed)
 }
 
-// report tells the observer of permits that have expired, and of calls that failed.
+// report notifies the observer of permits that have expired, and of calls that failed.
 func (k *keeper) report(expired []*kept, failed []*permitCall) {
 	for _, h := range expired {
 		k.limiter.holds.PermitExpired(h.policy)
