@@ -46,7 +46,7 @@ func (f *failures) PermitExpired(policyName string) {
 func (f *failures) StoreFailed(policyName string, mode policy.FailureMode, cause error) {
 	text := "velocity: the store failed, and the failure mode decided"
 	if mode == "" {
-		mode, text = "none", "velocity: the store failed a charge or a refund"
+		mode, text = "none", "velocity: the store failed a charge, a refund, a release or a renewal"
 	}
 	f.report(text, policyName, mode, cause)
 }

@@ -47,7 +47,7 @@ func TestFailures_ofRefundsAndChargesNameNoFailureMode(t *testing.T) {
 	var out bytes.Buffer
 	f := newFailures(&Config{Logger: slog.New(slog.NewTextHandler(&out, nil))})
 	f.StoreFailed("uploads", "", errors.New("no such host"))
-	assert.Contains(t, out.String(), `level=ERROR msg="velocity: the store failed a charge or a refund" `+
+	assert.Contains(t, out.String(), `level=ERROR msg="velocity: the store failed a charge, a refund, a release or a renewal" `+
 		`policy=uploads failure_mode=none decisions=1 error="no such host"`)
 }
 

@@ -111,7 +111,8 @@ type Config struct {
 	Now func() time.Time
 
 	// OnFailure, if it is not nil, is called with the cause for each decision, charge and refund that the store failed to
-	// make, and with [ErrPermitEnded] for each permit that ended while it was held. It must not block. Failures are then not logged, unless Logger is set.
+	// make, when the renewal or the release of a permit first fails or is given up, and with [ErrPermitEnded] for each permit that
+	// ended while it was held. It must not block. Failures are then not logged, unless Logger is set.
 	OnFailure func(policyName string, cause error)
 	// Logger gets a line when the store fails, at most one in 10 seconds, with the number of decisions that failed since the
 	// last line. Nil means slog.Default().

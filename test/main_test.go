@@ -35,10 +35,14 @@ func record(path string) error {
 	if err != nil {
 		return err
 	}
-	var document struct{ Paths map[string]any }
+	var document struct {
+		Paths map[string]struct{ Servers []any }
+	}
 	if err := yaml.Unmarshal(text, &document); err != nil {
 		return err
 	}
+	// Those with a server of their own are the admin plane's. On the data plane such a path may be the upstream's.
+	maps.DeleteFunc(document.Paths, func(_ string, item struct{ Servers []any }) bool { return len(item.Servers) > 0 })
 	file, err := os.Create(path)
 	if err != nil {
 		return err

@@ -28,11 +28,15 @@ func provideReloader(p *policies, grpc *grpcListener) *reloader {
 	return r
 }
 
+// catchHangups returns a channel of SIGHUPs, which end the process where nothing catches them.
+func catchHangups() (hangups <-chan os.Signal, stop func()) {
+	caught := make(chan os.Signal, 1)
+	signal.Notify(caught, syscall.SIGHUP)
+	return caught, func() { signal.Stop(caught) }
+}
+
 // follow reloads each file when it changes, and all on SIGHUP, until ctx ends.
-func (r *reloader) follow(ctx context.Context, log *zap.Logger) {
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
-	defer signal.Stop(hangups)
+func (r *reloader) follow(ctx context.Context, hangups <-chan os.Signal, log *zap.Logger) {
 	if r.policies != nil {
 		go r.policies.Watch(ctx)
 	}

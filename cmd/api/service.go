@@ -53,6 +53,8 @@ func serve(ctx context.Context, cfg settings.Config, s command.Streams) int {
 	}
 	defer func() { _ = log.Close() }()     // the process ends: there is no place to report an error
 	defer zap.RedirectStdLog(log.Logger)() // libraries write there, net/http's Transport for one
+	hangups, stop := catchHangups()        // also while the files are loaded
+	defer stop()
 	svc, cleanup, err := newService(cfg, log)
 	var inFile *policyfile.Error
 	var keys *jwtclaims.KeysError
@@ -63,7 +65,7 @@ func serve(ctx context.Context, cfg settings.Config, s command.Streams) int {
 		return fail(command.ExitUsage, err) // no port is open yet: only a setting can be wrong
 	}
 	defer cleanup()
-	if err := svc.run(ctx, cfg); err != nil {
+	if err := svc.run(ctx, cfg, hangups); err != nil {
 		log.Error("Stopped by a failure", zap.Error(err))
 		return fail(command.ExitFailed, err)
 	}
@@ -72,7 +74,7 @@ func serve(ctx context.Context, cfg settings.Config, s command.Streams) int {
 }
 
 // run serves until ctx ends or a server fails.
-func (s *service) run(ctx context.Context, cfg settings.Config) error {
+func (s *service) run(ctx context.Context, cfg settings.Config, hangups <-chan os.Signal) error {
 	api, admin, err := s.listen()
 	if err != nil {
 		return err
@@ -82,7 +84,7 @@ func (s *service) run(ctx context.Context, cfg settings.Config) error {
 	go s.checkShards(ctx)
 	go s.watchMemory(ctx)
 	go s.Overrides.FollowOverrides(ctx)
-	go s.Files.follow(ctx, s.Log)
+	go s.Files.follow(ctx, hangups, s.Log)
 	go secretfile.Follow(ctx, s.Log, cfg.SecretFiles...)
 
 	failed := make(chan error, 3)

@@ -156,6 +156,18 @@ func (o *fakeObserver) count(what string) int {
 	return o.counts[what]
 }
 
+// withoutMode returns how many failures were reported that no failure mode answered.
+func (o *fakeObserver) withoutMode() (n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, mode := range o.failures {
+		if mode == "" {
+			n++
+		}
+	}
+	return n
+}
+
 func (o *fakeObserver) Waiting(_ string, change int)               { o.add("waiting", change) }
 func (o *fakeObserver) Waited(_ string, outcome ports.WaitOutcome) { o.add(string(outcome), 1) }
 func (o *fakeObserver) PermitsHeld(_ string, change int)           { o.add("held", change) }

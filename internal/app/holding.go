@@ -19,6 +19,11 @@ func (r *RateLimiter) prepareHold(b *batchState, q *resolved, cost domain.Tokens
 			if !q.req.HoldsPermit && !q.req.Hold {
 				return ports.ErrCannotHold
 			}
+			if !q.req.Hold { // who has it held here releases it by its ID
+				if err := permitFits(q, takes); err != nil {
+					return err
+				}
+			}
 			id = domain.NewPermitID(newRandom(), cost, domain.InstantOf(r.now()))
 			q.permitID = id
 		}

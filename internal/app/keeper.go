@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"container/heap"
 	"context"
 	"errors"
@@ -22,16 +23,23 @@ const (
 	releaseAgain = 500 * time.Millisecond
 	// lostFor is how long a lost take's permit is released at least, if the store does not answer.
 	lostFor = 5 * time.Minute
-	// maxEnding bounds the permits that have yet to be released. Those beyond it end with their lease.
-	maxEnding = 100_000
+	// defaultMaxEnding bounds the permits that have yet to be released. Those beyond it end with their lease, and are reported.
+	defaultMaxEnding = 100_000
 	// maxSent bounds the permits in one call.
 	maxSent = 512
 )
 
+// errTooManyEnding is why a permit is not released: the store has failed for long, and maxEnding others wait to be released.
+var errTooManyEnding = fmt.Errorf("%w: too many permits wait to be released, and this one ends with its lease", ports.ErrOverloaded)
+
 // keeper keeps the permits of requests with Hold until they end: it renews them in the background, and releases them, also when
 // the store fails meanwhile. It releases those of lost takes, too. It has a goroutine only while there is something to do.
+//
+// The observer learns of the first failure of each renewal and each release, and of each release that is given up: no one else
+// would.
 type keeper struct {
-	limiter *RateLimiter
+	limiter   *RateLimiter
+	maxEnding int
 
 	mu              sync.Mutex
 	held            map[string]*kept // by ID, until their end
@@ -80,12 +88,20 @@ func (k *keeper) add(p permit, lease time.Duration) {
 func (k *keeper) lost(p permit) {
 	now := k.limiter.clock()
 	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.closed || k.ending >= maxEnding {
-		return
+	tooMany := k.ending >= k.maxEnding
+	if !k.closed && !tooMany {
+		k.ending++
+		k.pushLocked(&kept{permit: p, due: now, until: now + max(p.lease(), lostFor), ending: true, lost: true, index: -1}, now)
 	}
-	k.ending++
-	k.pushLocked(&kept{permit: p, due: now, until: now + max(p.lease(), lostFor), ending: true, lost: true, index: -1}, now)
+	k.mu.Unlock()
+	if tooMany {
+		k.failed(p.policy, errTooManyEnding)
+	}
+}
+
+// failed reports a failure that no caller learns of. The caller must not hold the lock.
+func (k *keeper) failed(policyName string, cause error) {
+	k.limiter.observer.StoreFailed(policyName, "", cause)
 }
 
 // end releases a permit. cost is as for Release. It waits for the store's answer, so that the holder's next request finds the permit
@@ -98,8 +114,11 @@ func (k *keeper) end(id string, cost domain.Tokens) {
 	if h != nil {
 		k.limiter.holds.PermitsHeld(h.policy, -1)
 	}
-	if ending {
+	switch {
+	case ending:
 		k.release([]*kept{h})
+	case h != nil:
+		k.failed(h.policy, errTooManyEnding)
 	}
 }
 
@@ -107,7 +126,7 @@ func (k *keeper) end(id string, cost domain.Tokens) {
 func (k *keeper) endLocked(h *kept, cost domain.Tokens) bool {
 	delete(k.held, h.id)
 	k.removeLocked(h)
-	if k.ending >= maxEnding {
+	if k.ending >= k.maxEnding {
 		return false
 	}
 	k.ending++
@@ -197,6 +216,7 @@ func (k *keeper) renew(list []*kept) {
 	k.limiter.askAll(context.Background(), domain.OpRenew, calls)
 	now := k.limiter.clock()
 	var expired []*kept
+	var failed []*permitCall
 	k.mu.Lock()
 	for i, h := range list {
 		if h.ended || k.held[h.id] != h {
@@ -204,6 +224,9 @@ func (k *keeper) renew(list []*kept) {
 		}
 		switch {
 		case calls[i].err != nil:
+			if h.retry == 0 {
+				failed = append(failed, &calls[i])
+			}
 			h.due = now + h.nextRetry()
 		case !calls[i].held:
 			h.ended = true
@@ -215,8 +238,16 @@ func (k *keeper) renew(list []*kept) {
 		k.pushLocked(h, now)
 	}
 	k.mu.Unlock()
+	k.report(expired, failed)
+}
+
+// report notifies the observer of permits that have expired, and of calls that failed.
+func (k *keeper) report(expired []*kept, failed []*permitCall) {
 	for _, h := range expired {
 		k.limiter.holds.PermitExpired(h.policy)
+	}
+	for _, c := range failed {
+		k.failed(c.permit.policy, c.err)
 	}
 }
 
@@ -228,27 +259,30 @@ func (k *keeper) release(list []*kept) {
 	k.limiter.release(context.Background(), calls)
 	now := k.limiter.clock()
 	var expired []*kept
+	var failed []*permitCall
 	k.mu.Lock()
 	for i, h := range list {
-		failed := calls[i].err != nil
+		failure := calls[i].err
+		sendAgain := failure != nil && now < h.until && !errors.Is(failure, ports.ErrInvalidTake) && !k.closed
+		if failure != nil && (!sendAgain || h.retry == 0 && !h.lost) { // of a lost take, the failure has been reported
+			failed = append(failed, &calls[i])
+		}
 		switch {
-		case failed && now < h.until && !errors.Is(calls[i].err, ports.ErrInvalidTake) && !k.closed:
+		case sendAgain:
 			h.due = now + h.nextRetry()
 			k.pushLocked(h, now)
 			continue
-		case !failed && h.lost && !h.again && !k.closing:
+		case failure == nil && h.lost && !h.again && !k.closing:
 			h.again, h.due = true, now+releaseAgain
 			k.pushLocked(h, now)
 			continue
-		case !failed && !calls[i].held && !h.lost && !h.ended && h.retry == 0:
+		case failure == nil && !calls[i].held && !h.lost && !h.ended && h.retry == 0:
 			expired = append(expired, h)
 		}
 		k.doneLocked()
 	}
 	k.mu.Unlock()
-	for _, h := range expired {
-		k.limiter.holds.PermitExpired(h.policy)
-	}
+	k.report(expired, failed)
 }
 
 // nextRetry returns how long to wait after a failure.
@@ -269,10 +303,13 @@ func (k *keeper) close(ctx context.Context) error {
 	k.mu.Lock()
 	k.closing = true
 	ended := make([]*kept, 0, len(k.held))
+	tooMany := 0
 	for _, h := range k.held {
 		ended = append(ended, h)
 		if k.endLocked(h, ports.Unsettled) {
 			k.pushLocked(h, h.due)
+		} else {
+			tooMany++
 		}
 	}
 	k.mu.Unlock()
@@ -297,8 +334,8 @@ func (k *keeper) close(ctx context.Context) error {
 	if k.timer != nil {
 		k.timer.Stop()
 	}
-	if k.ending > 0 {
-		return fmt.Errorf("%d permits stay held until their leases end: %w", k.ending, ctx.Err())
+	if left := k.ending + tooMany; left > 0 {
+		return fmt.Errorf("%d permits stay held until their leases end: %w", left, cmp.Or(ctx.Err(), errTooManyEnding))
 	}
 	return nil
 }

@@ -79,6 +79,44 @@ func TestKeeper_releasesWhenTheStoreAnswersAgain(t *testing.T) {
 	})
 }
 
+// No caller sees that a renewal or a release in the background fails, so the observer does: once, however often it is repeated, and
+// once more if it is given up.
+func TestKeeper_reportsWhatFailsInTheBackground(t *testing.T) {
+	inBubble(t, func(t *testing.T, s *fixture) {
+		d := s.must(t, held("a", 10))
+		s.store.set(unavailable, nil)
+		time.Sleep(40 * time.Second)
+		synctest.Wait()
+		assert.Equal(t, []policy.FailureMode{""}, s.observer.failures, "the renewal")
+		s.End(d.Permit, 4)
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		assert.Equal(t, []policy.FailureMode{"", ""}, s.observer.failures, "and the release")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		assert.Equal(t, []policy.FailureMode{"", "", ""}, s.observer.failures, "the lease is over, and nothing was settled")
+	})
+}
+
+// Of the permits that have yet to be released a bounded number is kept. That the others end with their leases is reported.
+func TestKeeper_reportsWhatItCannotKeep(t *testing.T) {
+	const most = 10
+	inBubble(t, func(t *testing.T, s *fixture) {
+		s.LimitEnding(most)
+		s.store.set(nil, unavailable) // every take is carried out, and its answer is lost
+		for range most {
+			s.must(t, held("a", 1))
+		}
+		synctest.Wait()
+		assert.Zero(t, s.observer.withoutMode())
+		s.must(t, held("a", 1))
+		synctest.Wait()
+		assert.Equal(t, 1, s.observer.withoutMode())
+		s.store.set(nil, nil)
+		time.Sleep(10 * time.Minute)
+	})
+}
+
 // A release whose answer was lost finds the permit gone. It has not expired.
 func TestKeeper_aLostReleaseIsNoExpiry(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *fixture) {

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -47,7 +48,7 @@ const (
 // policy's key and, if the group is a shared limit, by that one's.
 type permitText struct {
 	Policy string `json:"p"`
-	Client string `json:"u,omitempty"` // as it is listed
+	Client string `json:"u,omitempty"` // as it is listed; see permitClient
 	NoKey  bool   `json:"f,omitempty"` // the client had no value for the key, see policy.Policy.RulesFor
 	// Override is the policy.Policy.OverrideID of the override that applied. The text holds neither the values that its conditions
 	// are about, nor the value of a secret key.
@@ -68,8 +69,40 @@ type groupText struct {
 	Override string `json:"o,omitempty"`
 }
 
-// maxPermitText is the length of the longest text that is read as a permit.
-const maxPermitText = 1 << 20
+const (
+	// maxPermitText is the length of the longest text that is read as a permit. None that is granted is longer, since its keys and
+	// clients are at most maxPermitKeys together: JSON and base64 make 8 bytes of one at most, and the rest is below 16 KiB.
+	maxPermitText = 128 << 10
+	maxPermitKeys = 12 << 10
+	// maxPermitClient is the length of the longest client in a text. A longer one is the only value of its key, which has a hash of it.
+	maxPermitClient = 4 << 10
+)
+
+// permitClient is a client as a text has it: "" if it is too long.
+func permitClient(client string) string {
+	if len(client) > maxPermitClient {
+		return ""
+	}
+	return client
+}
+
+// permitFits refuses a request whose permit would have too long a text.
+func permitFits(q *resolved, takes []ports.TakeRequest) error {
+	n := len(permitClient(q.answer.Decision.Client))
+	for i := range takes {
+		n += len(takes[i].Key)
+	}
+	for i := range q.groupClients {
+		n += len(q.groupClients[i].name)
+	}
+	if n > maxPermitKeys {
+		return &domain.FieldError{
+			Kind: domain.ErrInvalidRequest, Field: "key",
+			Reason: fmt.Sprintf("makes, with the keys of the other limits, too long a permit: %d bytes, at most %d", n, maxPermitKeys),
+		}
+	}
+	return nil
+}
 
 // String writes the permit as a caller gets it: its ID, a dot, and the rest as JSON in base64.
 func (t *permitText) String(id string) string {
@@ -94,7 +127,7 @@ func parsePermitText(text string) (id string, t permitText, err error) {
 		return "", t, brokenPermit("must not be empty")
 	}
 	if len(text) > maxPermitText {
-		return "", t, brokenPermit("is too long for a permit")
+		return "", t, brokenPermit(fmt.Sprintf("is longer than any permit: %d bytes, at most %d", len(text), maxPermitText))
 	}
 	id = idOf(text)
 	data, err := base64.RawURLEncoding.DecodeString(text[min(len(id)+1, len(text)):])
@@ -154,8 +187,8 @@ func (r *RateLimiter) parsePermit(text string) (permit, error) {
 // groupsOfPermit returns the limits that the client of a permit has today.
 func (r *RateLimiter) groupsOfPermit(p *policy.Policy, t *permitText) []policy.Group {
 	keys := []clientkey.BucketKey{clientBucket(p, t.Client, t.NoKey)}
-	if keys[0] == "" { // the client's text has a hash in place of a long value; one of the keys is the client's
-		keys = t.keysOf(p.Name)
+	if keys[0] == "" || t.Client == "" { // a long value is not in the text, or as a hash; one of the keys is the client's
+		keys = append(keys, t.keysOf(p.Name)...)
 	}
 	for _, key := range keys {
 		if o := r.overrideRules(p, key); o != nil && o.Groups != nil {

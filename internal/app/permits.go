@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/velocity-limiter/velocity/internal/domain"
@@ -192,7 +193,7 @@ func (r *RateLimiter) grant(b *batchState, q *resolved) {
 		return
 	}
 	p := permit{id: q.permitID, policy: d.Policy, cost: d.Cost}
-	t := permitText{Policy: d.Policy, Client: d.Client, NoKey: q.noKey, Override: q.overrideID, Cost: d.Cost}
+	t := permitText{Policy: d.Policy, Client: permitClient(d.Client), NoKey: q.noKey, Override: q.overrideID, Cost: d.Cost}
 	held := false
 	for i := q.first; i < q.end; i++ {
 		take := &b.takes[i]
@@ -239,5 +240,6 @@ func (r *RateLimiter) lost(take *ports.TakeRequest, cause error) {
 	if take.Permit == "" || take.Op == domain.OpTake && !mayHaveRun {
 		return
 	}
-	r.keeper.lost(permit{id: take.Permit, groups: []permitGroup{{key: take.Key, limits: take.Limits, holds: true}}})
+	owner, _, _ := strings.Cut(string(take.Key), ":")
+	r.keeper.lost(permit{id: take.Permit, policy: owner, groups: []permitGroup{{key: take.Key, limits: take.Limits, holds: true}}})
 }

@@ -124,3 +124,67 @@ func TestPermits_ofASharedLimitWithAnOverride(t *testing.T) {
 	d = s.must(t, of("a", "big", 0))
 	assert.Equal(t, []domain.Tokens{44, 3}, []domain.Tokens{d.Limits[0].Remaining, d.Limits[1].Remaining})
 }
+
+func TestPermitText_isBounded(t *testing.T) {
+	const most = 128 << 10
+	s := fixtureOf(t, parallel(t, policy.FailOpen))
+	for length, want := range map[int]string{
+		most:     "permit: is not a permit as a decision returned it",
+		most + 1: "permit: is longer than any permit: 131073 bytes, at most 131072",
+	} {
+		text := "abc.1.2." + strings.Repeat("A", length-len("abc.1.2."))
+		_, err := s.Renew(t.Context(), text)
+		require.EqualError(t, err, want)
+		_, err = s.Release(t.Context(), text, ports.Unsettled)
+		require.EqualError(t, err, want)
+	}
+}
+
+// A client may be as long as a request lets it be: the permit does not repeat it.
+func TestPermitText_ofALongClientIsShort(t *testing.T) {
+	s := fixtureOf(t, parallel(t, policy.FailOpen))
+	req := of(strings.Repeat("\x01", 60_000), strings.Repeat("t", 60_000), 10)
+	req.HoldsPermit = true
+	d := s.must(t, req)
+	assert.Less(t, len(d.Permit), 1000)
+	lease, err := s.Renew(t.Context(), d.Permit)
+	require.NoError(t, err)
+	assert.Equal(t, time.Minute, lease)
+	released, err := s.Release(t.Context(), d.Permit, 4)
+	require.NoError(t, err)
+	assert.True(t, released)
+	req.Cost = 0
+	after := s.must(t, req)
+	assert.Equal(t, []domain.Tokens{46, 2, 96}, []domain.Tokens{after.Limits[0].Remaining, after.Limits[1].Remaining, after.Limits[2].Remaining})
+}
+
+// The keys of many limits with many long values are too much for one permit. That is said before anything is taken. All that is
+// granted can be released.
+func TestPermitText_ofTooManyLongKeysIsRefused(t *testing.T) {
+	value := strings.Repeat("\"", clientkey.MaxValue)
+	for limits, granted := range map[int]bool{13: true, 20: false} {
+		p := parallel(t, policy.FailOpen)
+		for i := range limits {
+			name := "own-" + string(rune('a'+i))
+			p.Limits = append(p.Limits, mustLimit(t, name, "1/h", 100))
+			var key clientkey.Key
+			for _, part := range []string{"x-one-", "x-two-", "x-three-"} {
+				key = append(key, clientkey.Source{Kind: clientkey.SourceHeader, Name: part + name})
+			}
+			p.LimitKeys[name] = key
+		}
+		s := fixtureOf(t, p)
+		req := policy.Request{Cost: 1, HoldsPermit: true, Lookup: func(clientkey.Source) (string, error) { return value, nil }}
+		d, err := s.Decide(t.Context(), req)
+		if !granted {
+			require.ErrorIs(t, err, domain.ErrInvalidRequest)
+			require.ErrorContains(t, err, "key: makes, with the keys of the other limits, too long a permit: ")
+			assert.Zero(t, s.store.asked())
+			continue
+		}
+		require.NoError(t, err)
+		released, err := s.Release(t.Context(), d.Permit, 4)
+		require.NoError(t, err)
+		assert.True(t, released)
+	}
+}

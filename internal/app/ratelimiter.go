@@ -60,7 +60,7 @@ func NewRateLimiter(store, local ports.BucketStore, policies ports.PolicySource,
 		node:    newRandom(), maxWaiting: DefaultMaxWaiting,
 		now: time.Now, //nolint:forbidigo // no decision depends on it: see the field, and keeper
 	}
-	r.keeper.limiter, r.started = r, r.now()
+	r.keeper.limiter, r.keeper.maxEnding, r.started = r, defaultMaxEnding, r.now()
 	r.denials, _ = store.(knownDenials)
 	holds, ok := observer.(ports.HoldObserver)
 	if !ok {

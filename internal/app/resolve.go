@@ -226,7 +226,7 @@ func (b *batchState) noteSharedClients(q *resolved, c *policyClient) error {
 			return err
 		}
 		q.groupClients[i] = groupClient{
-			strings.Clone(clientkey.ListValue(parts)), missing, g.Shared.Policy().OverrideID(g.OverrideFor(parts, missing)),
+			strings.Clone(permitClient(clientkey.ListValue(parts))), missing, g.Shared.Policy().OverrideID(g.OverrideFor(parts, missing)),
 		}
 	}
 	return nil

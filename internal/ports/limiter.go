@@ -83,7 +83,8 @@ type Observer interface {
 	// Decided is called once for each decision that took tokens or tried to. It is not called for other operations.
 	Decided(req *policy.Request, d *decision.Decision)
 	// StoreFailed is called before Decided, once for each decision that the store failed to make. mode is the failure mode
-	// that decided. It is empty for refunds and charges, which have none: the caller got the error.
+	// that decided. It is empty for what has none: refunds, charges, releases and renewals, whose caller got the error. For a
+	// request with Hold it is called when a renewal or a release first fails, and when a release is given up.
 	StoreFailed(policyName string, mode policy.FailureMode, cause error)
 }
 

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -20,12 +19,12 @@ import (
 	"github.com/velocity-limiter/velocity/test/harness"
 )
 
-// contract checks exchanges against the OpenAPI document of the data plane. Responses are checked strictly: a header or
+// contract checks exchanges against the OpenAPI document. Responses are checked strictly: a header or
 // member that the document does not describe is a fault. Requests may have any header, since any may be a client's key; the
 // document itself forbids other members in their bodies.
 type contract struct {
 	requests, responses validator.Validator
-	paths               []string
+	paths               []string   // of the data plane
 	mu                  sync.Mutex // the library changes schemas while it checks
 }
 
@@ -43,7 +42,12 @@ var openContract = sync.OnceValues(func() (*contract, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &contract{paths: slices.Collect(model.Model.Paths.PathItems.KeysFromOldest())}
+	c := &contract{}
+	for path, item := range model.Model.Paths.PathItems.FromOldest() {
+		if len(item.Servers) == 0 { // else it is the admin plane's; on the data plane such a path may be the upstream's
+			c.paths = append(c.paths, path)
+		}
+	}
 	options := []config.Option{
 		config.WithFormatAssertions(),
 		config.WithoutSecurityValidation(), // other tests check who may send what
@@ -200,4 +204,76 @@ func TestContract_describesEveryRefusal(t *testing.T) {
 	open := harness.Start(t, nil)
 	a := open.MustDo(http.MethodPost, open.URL+"/v1/check", `{"key":"a"}`, "X-Forwarded-For: 10.0.0.1")
 	assert.Equal(t, http.StatusForbidden, a.Status, a.Body)
+}
+
+// The tests of the data plane check it on the way. What the admin plane answers is checked here.
+func TestContract_describesTheAdminPlane(t *testing.T) {
+	c, err := openContract()
+	require.NoError(t, err)
+	p := harness.Start(t, harness.Settings{
+		"VELOCITY_ADMIN_TOKEN": "operator", "VELOCITY_API_TOKEN": "token",
+		"VELOCITY_POLICY_FILE": harness.WriteFile(t, "policies.yaml", `
+shared:
+  - { name: tenant, key: header:X-Tenant, quota: 1000/day, zone: Europe/Berlin }
+policies:
+  - name: default
+    key: header:X-Client-ID
+    limits:
+      - { name: burst, rate: 1/h, capacity: 5 }
+      - { name: daily, quota: 100/day, cost: 1 }
+      - { name: parallel, concurrent: 2, lease: 60s }
+      - { use: tenant }
+    overrides: [ { keys: ["partner-*"], limits: [ { name: burst, capacity: 50 } ] } ]
+    denied: { status: 429, content_type: text/html, body: "<p>wait</p>" }
+`),
+	})
+	ask := func(want int, method, path, body string, headers ...string) harness.Response {
+		t.Helper()
+		header := http.Header{"Authorization": {"Bearer operator"}}
+		if body != "" {
+			header.Set("Content-Type", "application/json")
+		}
+		var lines []string
+		for _, line := range headers {
+			name, value, _ := strings.Cut(line, ": ")
+			header.Set(name, value)
+		}
+		for name := range header {
+			lines = append(lines, name+": "+header.Get(name))
+		}
+		got := p.MustDo(method, p.Admin+path, body, lines...)
+		assert.Equal(t, want, got.Status, "%s %s: %s", method, path, got.Body)
+		c.check(t, harness.Exchange{Test: t.Name(), Method: method, URL: p.Admin + path, Header: header, Body: []byte(body), Response: got})
+		return got
+	}
+	for range 6 { // the last is denied
+		got := p.MustDo(http.MethodPost, p.URL+"/v1/check", `{"key":"alice","attributes":{"header:x-tenant":"acme"}}`, "Authorization: Bearer token")
+		require.Equal(t, http.StatusOK, got.Status, got.Body)
+	}
+	for _, path := range []string{"/healthz", "/readyz", "/metrics", "/v1/policies", "/v1/top", "/v1/status", "/", "/v1/buckets/default/alice", "/v1/buckets/shared%2Ftenant/acme"} {
+		ask(http.StatusOK, http.MethodGet, path, "")
+	}
+	ask(http.StatusOK, http.MethodPost, "/v1/reload", "")
+	ask(http.StatusUnauthorized, http.MethodGet, "/v1/policies", "", "Authorization: Bearer other")
+	ask(http.StatusForbidden, http.MethodPost, "/v1/reload", "", "Sec-Fetch-Site: cross-site")
+	ask(http.StatusNotFound, http.MethodGet, "/v1/buckets/other/alice", "")
+	ask(http.StatusUnprocessableEntity, http.MethodGet, "/v1/buckets/default/alice?source=header:X-Other", "")
+
+	const alice = "/v1/overrides/default/alice"
+	ask(http.StatusNotFound, http.MethodGet, alice, "")
+	ask(http.StatusOK, http.MethodPut, alice, `{"limits":[{"name":"burst","capacity":50}],"expires_at":"2099-01-31T00:00:00Z","note":"ticket 123"}`)
+	ask(http.StatusOK, http.MethodGet, alice, "")
+	ask(http.StatusOK, http.MethodGet, "/v1/buckets/default/alice", "")
+	ask(http.StatusOK, http.MethodPut, "/v1/overrides/default/bob", `{"block":true}`)
+	ask(http.StatusOK, http.MethodGet, "/v1/overrides/default?limit=1", "")
+	ask(http.StatusUnprocessableEntity, http.MethodPut, alice, `{"exempt":true,"expires_at":"2000-01-31T00:00:00Z"}`)
+	ask(http.StatusBadRequest, http.MethodPut, alice, `{"exempt":`)
+	ask(http.StatusUnsupportedMediaType, http.MethodPut, alice, `{"exempt":true}`, "Content-Type: text/plain")
+	ask(http.StatusNoContent, http.MethodDelete, alice, "")
+
+	ask(http.StatusOK, http.MethodDelete, "/v1/permits/default/alice/none", "")
+	ask(http.StatusOK, http.MethodDelete, "/v1/permits/default/alice", "")
+	ask(http.StatusNoContent, http.MethodDelete, "/v1/buckets/default/alice", "")
+	ask(http.StatusOK, http.MethodGet, "/v1/top?n=1&policy=default", "")
+	ask(http.StatusUnprocessableEntity, http.MethodGet, "/v1/top?n=101", "")
 }

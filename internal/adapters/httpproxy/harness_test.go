@@ -3,7 +3,6 @@ package httpproxy_test
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"io"
 	"net"
 	"net/http"
@@ -23,6 +22,7 @@ import (
 	"github.com/velocity-limiter/velocity/internal/domain/policy"
 	"github.com/velocity-limiter/velocity/internal/ports"
 	"github.com/velocity-limiter/velocity/internal/web/dataplane"
+	"github.com/velocity-limiter/velocity/internal/web/webtest"
 )
 
 const (
@@ -31,20 +31,20 @@ const (
 )
 
 // limiterFunc is a Limiter of one function.
-type limiterFunc func(policy.Request) (decision.Decision, error)
+type limiterFunc = webtest.LimiterFunc
 
-func (f limiterFunc) Decide(_ context.Context, req policy.Request) (decision.Decision, error) {
-	return f(req)
+// always answers every request alike.
+func always(d decision.Decision) limiterFunc { return webtest.Always(d) }
+
+func burst(t testing.TB) domain.Limit {
+	t.Helper()
+	return webtest.Burst(t)
 }
 
-func (f limiterFunc) DecideMany(_ context.Context, reqs []policy.Request, answers []ports.Answer) {
-	for i := range reqs {
-		answers[i].Decision, answers[i].Err = f(reqs[i])
-	}
-}
-
-func (f limiterFunc) DecideAtomic(ctx context.Context, reqs []policy.Request, answers []ports.Answer) {
-	f.DecideMany(ctx, reqs, answers)
+// decided is a decision of a policy of one limit with so many tokens left.
+func decided(t testing.TB, left, cost domain.Tokens, allowed bool) decision.Decision {
+	t.Helper()
+	return webtest.Decided(t, left, cost, allowed)
 }
 
 // permitsOf returns the limiter itself if it grants permits.
@@ -53,34 +53,6 @@ func permitsOf(limiter ports.Limiter) ports.Permits {
 		return permits
 	}
 	return new(slots)
-}
-
-// always answers every request alike.
-func always(d decision.Decision) limiterFunc {
-	return func(policy.Request) (decision.Decision, error) { return d, nil }
-}
-
-// burst is 5/s with capacity 10, as the default policy has it.
-func burst(t testing.TB) domain.Limit {
-	t.Helper()
-	l, err := domain.NewBucket("burst", 10, 5, time.Second)
-	require.NoError(t, err)
-	return l
-}
-
-// decided is a decision of a policy of one limit with so many tokens left.
-func decided(t testing.TB, left, cost domain.Tokens, allowed bool) decision.Decision {
-	t.Helper()
-	l := burst(t)
-	b := domain.State{Amount: domain.Credits(left) * l.TokenBucket().TokenCredits(), TokenCredits: l.TokenBucket().TokenCredits()}
-	d := decision.Decision{
-		Outcome: decision.OutcomeDenied, Policy: "default", Store: decision.StoreMemory, LevelKnown: true,
-		Limits: []domain.LimitStatus{l.Status(b, 0, cost, 0, allowed)},
-	}
-	if allowed {
-		d.Outcome = decision.OutcomeAllowed
-	}
-	return d
 }
 
 // config is the data plane's configuration, and the upstream's.
@@ -197,18 +169,20 @@ type answer struct {
 	close  bool // the server said Connection: close
 }
 
-// problem decodes the body, which must be a problem that agrees with the status line.
+func toAnswer(r webtest.Response) answer { return answer{r.Status, r.Header, r.Body, r.Close} }
+
+func toAnswers(list []webtest.Response) []answer {
+	answers := make([]answer, len(list))
+	for i, r := range list {
+		answers[i] = toAnswer(r)
+	}
+	return answers
+}
+
+// problem is webtest.Response.Problem.
 func (a answer) problem(t testing.TB) map[string]any {
 	t.Helper()
-	require.Equal(t, "application/problem+json", a.header.Get("Content-Type"), a.body)
-	var p map[string]any
-	require.NoError(t, json.Unmarshal([]byte(a.body), &p), a.body)
-	assert.InDelta(t, a.status, p["status"], 0)
-	assert.Equal(t, a.header.Get("X-Request-Id"), p["request_id"])
-	for _, member := range []string{"type", "title", "detail", "instance", "request_id"} {
-		assert.NotEmpty(t, p[member], member)
-	}
-	return p
+	return webtest.Response{Status: a.status, Header: a.header, Body: a.body}.Problem(t)
 }
 
 // refused requires a 400. What net/http refuses by itself is no problem.
@@ -220,57 +194,30 @@ func (a answer) refused(t testing.TB, of string) {
 	}
 }
 
-// call sends one request by Go's own client. headers are pairs.
+// call is webtest.Call, and the functions below are those of webtest, too.
 func call(t testing.TB, method, url, body string, headers ...string) answer {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // lest a server that does not answer end all tests
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
-	require.NoError(t, err)
-	for i := 0; i < len(headers); i += 2 {
-		req.Header.Add(headers[i], headers[i+1])
-	}
-	res, err := http.DefaultTransport.RoundTrip(req)
-	require.NoError(t, err)
-	return read(t, res)
+	return toAnswer(webtest.Call(t, method, url, body, headers...))
 }
 
 func read(t testing.TB, res *http.Response) answer {
 	t.Helper()
-	text, err := io.ReadAll(res.Body)
-	require.NoError(t, err)
-	require.NoError(t, res.Body.Close())
-	return answer{res.StatusCode, res.Header, string(text), res.Close}
+	return toAnswer(webtest.Read(t, res))
 }
 
-// exchange writes raw bytes to a connection of its own and reads so many answers to requests of the given method.
 func exchange(t testing.TB, addr, raw string, answers int) []answer {
 	t.Helper()
-	conn := dial(t, addr)
-	_, err := io.WriteString(conn, raw)
-	require.NoError(t, err)
-	return readAnswers(t, conn, answers)
-}
-
-func dial(t testing.TB, addr string) net.Conn {
-	t.Helper()
-	conn, err := net.Dial("tcp", addr)
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = conn.Close() })
-	require.NoError(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
-	return conn
+	return toAnswers(webtest.Exchange(t, addr, raw, answers))
 }
 
 func readAnswers(t testing.TB, conn net.Conn, n int) []answer {
 	t.Helper()
-	in := bufio.NewReader(conn)
-	got := make([]answer, n)
-	for i := range got {
-		res, err := http.ReadResponse(in, nil)
-		require.NoError(t, err, "answer %d", i)
-		got[i] = read(t, res)
-	}
-	return got
+	return toAnswers(webtest.ReadAll(t, conn, n))
+}
+
+func dial(t testing.TB, addr string) net.Conn {
+	t.Helper()
+	return webtest.Dial(t, addr)
 }
 
 // recorder records what is decided and what the upstream gets.

@@ -1,5 +1,5 @@
-// Package webtest holds requests that every entry point for HTTP must understand in the same way, and decisions that each must
-// answer in the same way. Tests read them.
+// Package webtest is what the tests of every entry point for HTTP share. It has requests and responses over a connection, a limiter of
+// one function, requests that every entry point must understand in the same way, and decisions that each must answer in the same way.
 package webtest
 
 // Paths are spellings of a path, and the normal form that is decided and forwarded; "" means that the request is refused.
