@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"errors"
 	"net/netip"
 
@@ -19,7 +20,7 @@ func (b *batchState) rulesFor(q *resolved, client string, missing bool) (policy.
 		if rules, err = p.RulesForRequest(client, missing, (*facts)(&b.values)); err != nil {
 			return rules, err
 		}
-		d.IgnoredHeader = b.values.ignored
+		d.IgnoredHeader = cmp.Or(b.values.ignored, d.IgnoredHeader)
 	} else {
 		rules = p.RulesFor(client, missing)
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/velocity-limiter/velocity/internal/domain"
 	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
+	"github.com/velocity-limiter/velocity/internal/domain/decision"
 	"github.com/velocity-limiter/velocity/internal/domain/jsonpointer"
 	"github.com/velocity-limiter/velocity/internal/domain/policy"
 )
@@ -19,20 +20,20 @@ func checkCost(op domain.Op, cost domain.Tokens) error {
 }
 
 // costOf returns the cost that the request names or, if it leaves the cost to the policy, the policy's. A cost in a header
-// counts only if a trusted proxy sent the request.
-func costOf(req *policy.Request, p *policy.Policy) (domain.Tokens, error) {
+// counts only if a trusted proxy sent the request; d notes one that does not.
+func costOf(req *policy.Request, p *policy.Policy, d *decision.Decision) (domain.Tokens, error) {
 	estimates := len(p.Cost.Estimate) > 0
 	switch {
 	case estimates && (req.PolicyCost || req.Estimated):
-		return estimateOf(req, p.Cost.Estimate)
+		return estimateOf(req, p.Cost.Estimate, d)
 	case !req.PolicyCost:
 		return req.Cost, checkCost(req.Op, req.Cost)
 	}
 	header := p.Cost.Header
-	if header == "" || !req.Trusted || req.Lookup == nil {
+	if header == "" {
 		return p.Cost.Tokens(), nil
 	}
-	text, err := req.Lookup(clientkey.Source{Kind: clientkey.SourceHeader, Name: header})
+	text, err := costHeader(req, header, d)
 	switch {
 	case err != nil:
 		return 0, err
@@ -52,8 +53,26 @@ func costOf(req *policy.Request, p *policy.Policy) (domain.Tokens, error) {
 	return domain.Tokens(cost), nil
 }
 
+// costHeader returns the value of a header that says what the request costs; "" if it is not there, or not believed.
+func costHeader(req *policy.Request, name string, d *decision.Decision) (string, error) {
+	if req.Lookup == nil {
+		return "", nil
+	}
+	text, err := req.Lookup(clientkey.Source{Kind: clientkey.SourceHeader, Name: name})
+	switch {
+	case errors.Is(err, domain.ErrNoValue):
+		return "", nil
+	case !req.Trusted:
+		if text != "" || err != nil {
+			d.IgnoredHeader = name
+		}
+		return "", nil
+	}
+	return text, err
+}
+
 // estimateOf returns what the first source says that is there, or one token.
-func estimateOf(req *policy.Request, sources []policy.CostSource) (domain.Tokens, error) {
+func estimateOf(req *policy.Request, sources []policy.CostSource, d *decision.Decision) (domain.Tokens, error) {
 	var inBody []int64 // by source
 	for i := range sources {
 		s := &sources[i]
@@ -63,7 +82,7 @@ func estimateOf(req *policy.Request, sources []policy.CostSource) (domain.Tokens
 		var n int64
 		var err error
 		if s.Header != "" {
-			n, err = estimateInHeader(req, s.Header)
+			n, err = estimateInHeader(req, s.Header, d)
 		} else {
 			if inBody == nil {
 				inBody, err = estimatesInBody(req, sources)
@@ -86,14 +105,8 @@ func estimateOf(req *policy.Request, sources []policy.CostSource) (domain.Tokens
 }
 
 // estimateInHeader returns the whole number of at least 1 in a header, or 0. A number that is too large is the largest.
-func estimateInHeader(req *policy.Request, header string) (int64, error) {
-	if !req.Trusted || req.Lookup == nil {
-		return 0, nil
-	}
-	text, err := req.Lookup(clientkey.Source{Kind: clientkey.SourceHeader, Name: header})
-	if errors.Is(err, domain.ErrNoValue) {
-		return 0, nil
-	}
+func estimateInHeader(req *policy.Request, header string, d *decision.Decision) (int64, error) {
+	text, err := costHeader(req, header, d)
 	if err != nil || strings.Trim(text, "0123456789") != "" {
 		return 0, err
 	}

@@ -69,6 +69,7 @@ func TestEstimate_theFirstSourceThatIsThereCounts(t *testing.T) {
 			assert.Equal(t, c.want, d.Cost)
 			assert.Equal(t, 10_000-c.want, d.Limits[0].Remaining)
 			assert.Equal(t, c.asked, asked)
+			assert.Equal(t, c.untrusted && c.asked == 0, d.IgnoredHeader == "x-est", "a header that was looked for is not believed")
 			req.Body = nil
 			if c.asked > 0 {
 				_, err = s.Decide(t.Context(), req)

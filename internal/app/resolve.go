@@ -23,7 +23,7 @@ func (r *RateLimiter) resolve(b *batchState, req *policy.Request, a *ports.Answe
 		a.Decision.Outcome, a.Err = decision.OutcomeAllowed, checkCost(req.Op, req.Cost)
 		return false
 	}
-	cost, err := costOf(req, p)
+	cost, err := costOf(req, p, &a.Decision)
 	if err != nil {
 		a.Err = err
 		return false

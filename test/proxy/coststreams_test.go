@@ -103,7 +103,9 @@ func TestCosts_longStreamsAreReadInLittleMemory(t *testing.T) { // not parallel:
 			}
 		}
 		_, _ = io.WriteString(w, last)
-	}), metered(t), harness.Settings{"VELOCITY_UPSTREAM_MAX_CONNS": "300"})
+	}), metered(t), harness.Settings{
+		"VELOCITY_UPSTREAM_MAX_CONNS": "300", "VELOCITY_HTTP_WRITE_TIMEOUT": "5m", // a slow machine must not look like a client that does not read
+	})
 	var all sync.WaitGroup
 	for i := range streams {
 		res := s.do(t, http.MethodPost, "/plain/", strings.NewReader(`{"max_tokens":10}`), "X-Client", [...]string{"short", "long"}[i%2], "X-Tenant", "t")

@@ -82,7 +82,7 @@ func (x *exchange) refund() {
 	_, err := x.proxy.limiter.Decide(x.background(), d.Refund(x.req[0]))
 	d.RefundOn = policy.StatusSet{}
 	if err != nil {
-		x.proxy.log.Warn("A refund may be lost", zap.String("requestID", x.id), zap.Error(err))
+		x.proxy.failures.Warn("A refund may be lost", zap.String("requestID", x.id), zap.Error(err))
 	}
 }
 

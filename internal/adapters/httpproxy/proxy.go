@@ -25,7 +25,7 @@ import (
 	"github.com/velocity-limiter/velocity/internal/web/problem"
 )
 
-// Of an upstream that fails, so many requests are logged in that time, lest an outage fill a disk. The metrics count all.
+// Of an upstream or a store that fails, so many requests are logged in that time, lest an outage fill a disk. The metrics count all.
 const (
 	failureLines    = 10
 	failureInterval = 10 * time.Second

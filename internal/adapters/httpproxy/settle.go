@@ -42,7 +42,15 @@ func (c *actualCost) answer(h http.Header) {
 	}
 }
 
-// headerUsage reads the number of tokens in the lines of a header.
+// trailer is called with the trailer of the upstream's answer, which counts where the header does not say the cost: that of a stream, or
+// of a gRPC call, is known at its end.
+func (c *actualCost) trailer(h http.Header) {
+	if c.cost != nil && !c.readsBody() && c.header.Usage == policy.UsageNone {
+		c.header.Tokens, c.header.Usage = headerUsage(h.Values(c.cost.Actual.Header))
+	}
+}
+
+// headerUsage reads the number of tokens in the lines of a header or a trailer.
 func headerUsage(lines []string) (domain.Tokens, policy.Usage) {
 	if len(lines) == 0 {
 		return 0, policy.UsageNone
@@ -83,6 +91,9 @@ func (x *exchange) settle(whole bool) {
 	needed := false
 	if x.actual.cost != nil && (!whole || !d.RefundOn.Has(x.status)) {
 		var missing bool
+		if x.res != nil {
+			x.actual.trailer(x.res.Trailer)
+		}
 		// What a WebSocket carries is not read, so it costs what one does that breaks off.
 		actual, missing = x.actual.cost.Settled(d.Cost, x.actual.ending(x.status, whole && !x.hijacked))
 		x.settled(actual, missing)
@@ -94,7 +105,7 @@ func (x *exchange) settle(whole bool) {
 		return
 	}
 	if _, err := x.proxy.limiter.Decide(x.background(), settling); err != nil {
-		x.proxy.log.Warn("A settlement of a cost may be lost", zap.String("requestID", x.id), zap.Error(err))
+		x.proxy.failures.Warn("A settlement of a cost may be lost", zap.String("requestID", x.id), zap.Error(err))
 	}
 }
 

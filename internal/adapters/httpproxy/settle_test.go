@@ -119,6 +119,15 @@ func startSettling(t *testing.T, l *settlements) (s *httpproxy.Server, addr stri
 			_, _ = io.WriteString(w, "hello")
 			_ = http.NewResponseController(w).Flush()
 			_, _ = io.WriteString(w, "again")
+		case "trailer", "trailer-breaks":
+			tokens := w.Header()["X-Tokens"]
+			delete(w.Header(), "X-Tokens")
+			_, _ = io.WriteString(w, "hello")
+			_ = http.NewResponseController(w).Flush()
+			w.Header()[http.TrailerPrefix+"X-Tokens"] = tokens
+			if path == "trailer-breaks" {
+				panic(http.ErrAbortHandler)
+			}
 		case "none":
 			w.WriteHeader(http.StatusNoContent)
 		case "fails":
@@ -164,6 +173,9 @@ func TestSettle_onceHoweverTheRequestEnds(t *testing.T) {
 		{path: "whole/100", actual: 100},
 		{path: "stream/40", actual: 40, settlement: "refund 60"},
 		{path: "none/40", actual: 40, settlement: "refund 60"},
+		{path: "trailer/40", actual: 40, settlement: "refund 60"},
+		{path: "trailer/many", actual: 30, missing: true, settlement: "refund 70"},
+		{path: "trailer-breaks/250", actual: 100, breaks: true},
 		{path: "whole", actual: 30, missing: true, settlement: "refund 70"},
 		{path: "whole/many", actual: 30, missing: true, settlement: "refund 70"},
 		{path: "whole/1.5", actual: 30, missing: true, settlement: "refund 70"},

@@ -98,7 +98,7 @@ type Decision struct {
 	AppliedPolicy *policy.Policy
 	// Override is the one of the policy's overrides that applied, or nil.
 	Override *policy.Override
-	// IgnoredHeader is the name of a header that conditions of overrides ask for, and that was ignored since the request was not
+	// IgnoredHeader is the name of a header that conditions of overrides or the cost ask for, and that was ignored since the request was not
 	// Trusted. "" if there was none.
 	IgnoredHeader string
 }

@@ -7,7 +7,7 @@ const MaxText = 1 << 20
 
 // FindNumber returns the whole number of at least 1 at p in a JSON text. Anything else is not found: a text that is no JSON
 // or larger than [MaxText], no value at p, a value of another type, a negative number, 0, a number above 2^63-1 and one
-// with a fraction or an exponent, even 1.0. Of members with the same name in an object the last one counts.
+// that is not whole. 1000.0 and 1e3 are whole. Of members with the same name in an object the last one counts.
 func (p Pointer) FindNumber(body []byte) (n int64, found bool) {
 	n = FindNumbers(body, p)[0]
 	return n, n > 0

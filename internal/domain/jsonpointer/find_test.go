@@ -3,7 +3,7 @@ package jsonpointer_test
 import (
 	"bytes"
 	"encoding/json"
-	"strconv"
+	"math/big"
 	"strings"
 	"testing"
 
@@ -32,7 +32,8 @@ func TestFindNumber(t *testing.T) {
 		{"/max_tokens", `{"max_tokens":0}`, 0},
 		{"/max_tokens", `{"max_tokens":-1}`, 0},
 		{"/max_tokens", `{"max_tokens":1.5}`, 0},
-		{"/max_tokens", `{"max_tokens":1e3}`, 0},
+		{"/max_tokens", `{"max_tokens":1e3}`, 1000},
+		{"/max_tokens", `{"max_tokens":256.0}`, 256},
 		{"/max_tokens", `{"max_tokens":"256"}`, 0},
 		{"/max_tokens", `{"max_tokens":null}`, 0},
 		{"/max_tokens", `{"max_tokens":[256]}`, 0},
@@ -115,11 +116,16 @@ func lookUp(body []byte, p jsonpointer.Pointer) int64 {
 		}
 	}
 	number, _ := v.(json.Number)
-	n, err := strconv.ParseInt(number.String(), 10, 64)
-	if err != nil || n < 0 {
+	text := number.String()
+	e := strings.IndexAny(text, "eE")
+	if len(text) > 32 || e >= 0 && len(strings.TrimLeft(text[e+1:], "+-0")) > 3 {
+		return 0 // longer than any that is read, or too large to be computed here
+	}
+	n, ok := new(big.Rat).SetString(text)
+	if !ok || !n.IsInt() || n.Sign() < 0 || !n.Num().IsInt64() {
 		return 0
 	}
-	return n
+	return n.Num().Int64()
 }
 
 func FuzzFindNumber(f *testing.F) {

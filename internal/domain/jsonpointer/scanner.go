@@ -1,9 +1,6 @@
 package jsonpointer
 
-import (
-	"encoding/json"
-	"strconv"
-)
+import "encoding/json"
 
 // Kind is what is known of a field.
 type Kind uint8
@@ -11,7 +8,7 @@ type Kind uint8
 const (
 	// Missing is nothing, or null.
 	Missing Kind = iota
-	// Whole is a number from 0 to 2^63-1 that is written in digits alone.
+	// Whole is a whole number from 0 to 2^63-1, however JSON writes it: 1000, 1000.0 or 1e3.
 	Whole
 	// Other is any other value.
 	Other
@@ -66,9 +63,6 @@ const (
 	broken
 )
 
-// maxDigits is the length of 2^63-1, and of no literal less.
-const maxDigits = 19
-
 // NewScanner returns a Scanner that has read nothing.
 func NewScanner(set *Set) *Scanner {
 	values := make([]Value, set.fields+len(set.fieldOf))
@@ -78,7 +72,7 @@ func NewScanner(set *Set) *Scanner {
 		values: values[set.fields:],
 		path:   make([]level, 0, set.depth+1),
 		next:   set.root,
-		text:   make([]byte, 0, max(len(`\u0000`)*set.longest, maxDigits)),
+		text:   make([]byte, 0, max(len(`\u0000`)*set.longest, maxNumber)),
 	}
 }
 
@@ -271,16 +265,10 @@ func (s *Scanner) readScalar(p []byte) []byte {
 
 // number returns the value that was read.
 func (s *Scanner) number() Value {
-	for _, c := range s.text {
-		if c < '0' || c > '9' {
-			return Value{Kind: Other}
-		}
+	if n, ok := parseWhole(s.text); ok && !s.tooLong {
+		return Value{Number: n, Kind: Whole}
 	}
-	n, err := strconv.ParseInt(string(s.text), 10, 64)
-	if err != nil || s.tooLong || s.text[0] == '0' && len(s.text) > 1 {
-		return Value{Kind: Other}
-	}
-	return Value{Number: n, Kind: Whole}
+	return Value{Kind: Other}
 }
 
 func (s *Scanner) collect(p []byte) {

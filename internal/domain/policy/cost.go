@@ -52,7 +52,7 @@ type CostSource struct {
 type Actual struct {
 	// Usage is the total that the APIs of OpenAI, Anthropic and Gemini report, and those that are compatible with them.
 	Usage bool
-	// Header of the answer, in lower case.
+	// Header of the answer, in lower case. A trailer of this name counts if the header does not have it.
 	Header string
 	// Pointers are places in the answer, whose numbers are added up.
 	Pointers []jsonpointer.Pointer

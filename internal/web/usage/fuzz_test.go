@@ -3,6 +3,7 @@ package usage_test
 import (
 	"bytes"
 	"encoding/json"
+	"math/big"
 	"slices"
 	"strconv"
 	"strings"
@@ -129,8 +130,8 @@ func totalOf(last map[string]json.RawMessage) string {
 		if last[name] == nil {
 			continue
 		}
-		n, err := strconv.ParseUint(string(last[name]), 10, 31)
-		if sum = max(sum, 0) + int64(n); err != nil || sum > int64(domain.MaxCost) {
+		n, ok := tokensIn(string(last[name]))
+		if sum = max(sum, 0) + n; !ok || sum > int64(domain.MaxCost) {
 			return "invalid"
 		}
 	}
@@ -138,6 +139,19 @@ func totalOf(last map[string]json.RawMessage) string {
 		return "none"
 	}
 	return strconv.FormatInt(sum, 10)
+}
+
+// tokensIn reads a JSON value that is a whole number of tokens.
+func tokensIn(text string) (n int64, ok bool) {
+	e := strings.IndexAny(text, "eE")
+	if len(text) > 32 || strings.HasPrefix(text, "-") || e >= 0 && len(strings.TrimLeft(text[e+1:], "+-0")) > 3 {
+		return 0, false
+	}
+	r, ok := new(big.Rat).SetString(text)
+	if !ok || !r.IsInt() || !r.Num().IsInt64() || r.Num().Int64() > int64(domain.MaxCost) {
+		return 0, false
+	}
+	return r.Num().Int64(), true
 }
 
 func BenchmarkReader(b *testing.B) {
