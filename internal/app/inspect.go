@@ -28,6 +28,9 @@ func (r *RateLimiter) Inspect(ctx context.Context, id ports.ClientID) (ports.Buc
 		Policy: found.policy.Name, Source: found.source.String(), Key: found.listed(id.Key), Store: result.Store, Now: result.Now,
 		Limits: make([]ports.LimitLevel, len(found.take.Limits)), Override: found.override,
 	}
+	if p := found.policy; found.override == nil && (found.source.Equal(p.EffectiveKey()) || id.Source == "ip") {
+		report.Conditions = p.ConditionSources()
+	}
 	for i, limit := range found.take.Limits {
 		report.Limits[i] = ports.LimitLevel{Limit: limit, State: result.States[i], Permits: result.Permits[i]}
 	}

@@ -7,9 +7,12 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/velocity-limiter/velocity/internal/app"
 	"github.com/velocity-limiter/velocity/internal/domain"
 	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
 	"github.com/velocity-limiter/velocity/internal/domain/decision"
+	"github.com/velocity-limiter/velocity/internal/domain/limitspec"
+	"github.com/velocity-limiter/velocity/internal/domain/override"
 	"github.com/velocity-limiter/velocity/internal/domain/policy"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
@@ -25,6 +28,35 @@ func TestInspect_readsWhatTheStoreHolds(t *testing.T) {
 	require.Len(t, report.Limits, 1)
 	level := report.Limits[0]
 	assert.Equal(t, domain.Tokens(1), level.Limit.Remaining(level.State))
+}
+
+// An operator that inspects a client of the plan pro must not believe that it has the limits of the plan free.
+func TestInspect_saysByWhatRequestsGetOtherLimits(t *testing.T) {
+	plan, tenant := clientkey.Source{Kind: clientkey.SourceHeader, Name: "x-plan"}, clientkey.Source{Kind: clientkey.SourceHeader, Name: "x-tenant"}
+	more := []domain.Limit{mustLimit(t, "burst", "50/s", 100)}
+	policies, err := app.NewSinglePolicy(withDefaults(policy.Policy{
+		Key:       clientkey.Key{byHeader},
+		Limits:    []domain.Limit{mustLimit(t, "burst", "5/s", 10), mustLimit(t, "tenant", "5/s", 10)},
+		LimitKeys: map[string]clientkey.Key{"tenant": {tenant}},
+		Overrides: []policy.Override{
+			{When: []policy.Condition{{Source: plan, Values: []string{"pro"}}}, Limits: more},
+			{When: []policy.Condition{{Source: plan, Values: []string{"team"}}}, Limits: more},
+		},
+	}))
+	require.NoError(t, err)
+	s := &fixture{store: &fakeStore{}, local: &fakeStore{}, observer: &fakeObserver{}}
+	s.RateLimiter = app.NewRateLimiter(s.store, s.local, policies, s.observer)
+	s.UseOverrides(&fakeOverrides{table: override.NewTable()}, func(_, _ string, err error) { t.Error(err) })
+	conditions := func(source string) []string {
+		report, err := s.Inspect(t.Context(), ports.ClientID{Policy: "default", Key: "192.0.2.7", Source: source})
+		require.NoError(t, err)
+		return report.Conditions
+	}
+	assert.Equal(t, []string{"header:x-plan"}, conditions(""))
+	assert.Equal(t, []string{"header:x-plan"}, conditions("ip"))
+	assert.Empty(t, conditions("header:x-tenant"), "no override changes a limit with a key of its own")
+	s.set(t, ports.ClientID{Policy: "default", Key: "192.0.2.7"}, specs(limitspec.Spec{Name: "burst", Capacity: 50}))
+	assert.Empty(t, conditions(""), "an override at run time is above them")
 }
 
 func TestReset_fillsTheBucketInBothStores(t *testing.T) {

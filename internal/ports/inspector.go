@@ -47,6 +47,9 @@ type BucketReport struct {
 	// Override is the one at run time that applies to the client; nil if none does. A client that is exempt or blocked by it has the
 	// policy's Limits here.
 	Override *Override
+	// Conditions are the sources by whose values a request gets other limits than these, which are those of a request without any of
+	// them. Empty if the policy has no conditions, or if an Override applies, which is above them.
+	Conditions []string
 }
 
 // LimitLevel is one limit of a BucketReport.

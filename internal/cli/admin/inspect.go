@@ -96,6 +96,7 @@ type bucketReport struct {
 	Now                        time.Time
 	Limits                     []limitReport
 	Override                   *overridejson.Override
+	Conditions                 []string
 }
 
 // limitReport is a limit of a bucketReport, of any kind.
@@ -173,6 +174,10 @@ func (r *bucketReport) print(w io.Writer) {
 		_ = quotas.Flush()
 	}
 	r.printPermits(w)
+	if len(r.Conditions) > 0 {
+		_, _ = fmt.Fprintf(w, "\nThese are the limits of a request without %s: overrides with conditions may give this client others.\n",
+			strings.Join(r.Conditions, " and "))
+	}
 	r.printIfUnspent(w)
 }
 

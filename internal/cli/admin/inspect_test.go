@@ -35,6 +35,17 @@ func TestBucketReport_saysIfAnAddressIsMeantAndNoneIsGiven(t *testing.T) {
 	}
 }
 
+func TestBucketReport_saysThatConditionsAreLeftOut(t *testing.T) {
+	var r bucketReport
+	require.NoError(t, json.Unmarshal([]byte(`{"policy":"api","key":"alice","conditions":["header:x-plan","ip"]}`), &r))
+	var out strings.Builder
+	r.print(&out)
+	assert.Contains(t, out.String(), "\nThese are the limits of a request without header:x-plan and ip: overrides with conditions may give this client others.\n")
+	out.Reset()
+	(&bucketReport{}).print(&out)
+	assert.NotContains(t, out.String(), "conditions")
+}
+
 // The JSON is an answer of the admin plane: see TestBuckets_inspectShowsTheQuotasOfThisPeriod there.
 func TestBucketReport_showsBothKinds(t *testing.T) {
 	const answer = `{"policy":"search","source":"ip","key":"192.0.2.7","store":"redis","now":"2026-03-29T12:00:00Z","limits":[

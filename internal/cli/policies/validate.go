@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -105,6 +106,7 @@ func printPolicies(w io.Writer, policies []*policy.Policy, shared []*policy.Shar
 	}
 	for _, p := range policies {
 		printConditionHint(w, p)
+		printWaitingHint(w, p)
 	}
 	printPermitHint(w, policies)
 	printSettlingHints(w, policies)
@@ -269,6 +271,27 @@ func printPermitHint(w io.Writer, policies []*policy.Policy) {
 	}
 }
 
+// printWaitingHint warns of permits that are too few for the requests that max_wait would let wait: these hold permits, too.
+func printWaitingHint(w io.Writer, p *policy.Policy) {
+	if p.MaxWait == 0 || p.Mode == policy.ModeShadow || p.Match.ForEnvoy() {
+		return
+	}
+	most := math.Inf(1) // that pass at once or wait
+	for i := range p.Limits {
+		if l := &p.Limits[i]; l.TokenBucket() != nil {
+			refill, per := l.TokenBucket().Rate()
+			lent := float64(refill) * float64(p.MaxWait) / float64(per)
+			most = min(most, (float64(l.Capacity())+lent)/float64(max(1, l.CostOf(p.Cost.Tokens()))))
+		}
+	}
+	for i := range p.Limits {
+		if l := &p.Limits[i]; l.Concurrency() != nil && float64(l.Capacity()) < math.Floor(most) {
+			_, _ = fmt.Fprintf(w, "hint: %s/%s: a waiting request holds a permit, too, and none waits for a permit: beyond %d at once requests are denied, whatever max_wait is: docs/policies.md#waiting\n",
+				p.Name, l.Name(), l.Capacity())
+		}
+	}
+}
+
 const day = 24 * time.Hour
 
 // units are the calendar units that are as long as a duration, or nearly so.
@@ -290,7 +313,7 @@ func printRemarks(w io.Writer, p *policy.Policy) {
 	add(p.Mode == policy.ModeShadow, "shadow mode, no request is denied")
 	add(len(p.Block) > 0, "blocked: %s", someOf(p.Block))
 	add(len(p.Exempt) > 0, "exempt: %s", someOf(p.Exempt))
-	add(!p.RefundOn.Empty(), "tokens come back after some statuses")
+	add(!p.RefundOn.Empty(), "tokens come back if the upstream answers %s", p.RefundOn.String())
 	add(p.SkipPreflight, "CORS preflights cost nothing")
 	add(p.Denied != nil, "%s", deniedText(p))
 	add(p.OnStoreFailure != policy.FailOpen, "while the store fails: %s", p.OnStoreFailure)

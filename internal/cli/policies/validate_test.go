@@ -122,6 +122,26 @@ valid: 3 policies, 5 limits, 1 shared limit
 	assert.Equal(t, want, output(t, "validate", policyFile(t, permits)))
 }
 
+// A request that waits holds a permit, so few permits leave max_wait without an effect.
+func TestValidate_hintsAtPermitsOfWaitingRequests(t *testing.T) {
+	const hint = "hint: api/parallel: a waiting request holds a permit, too, and none waits for a permit: beyond 5 at once requests are denied, whatever max_wait is: docs/policies.md#waiting\n"
+	for limits, want := range map[string]bool{
+		"max_wait: 3s, limits: [ { name: rate, rate: 5/s, capacity: 5 }, { name: parallel, concurrent: 5 } ]":          true,
+		"max_wait: 3s, limits: [ { name: rate, rate: 5/s, capacity: 5 }, { name: parallel, concurrent: 20 } ]":         false,
+		"max_wait: 3s, cost: 4, limits: [ { name: rate, rate: 5/s, capacity: 5 }, { name: parallel, concurrent: 5 } ]": false,
+		"max_wait: 0s, limits: [ { name: rate, rate: 5/s, capacity: 5 }, { name: parallel, concurrent: 5 } ]":          false,
+		"max_wait: 3s, mode: shadow, limits: [ { rate: 5/s, capacity: 5 }, { name: parallel, concurrent: 5 } ]":        false,
+	} {
+		out := output(t, "validate", policyFile(t, "policies: [ { name: api, "+limits+" } ]"))
+		assert.Equal(t, want, strings.Contains(out, hint), "%s\n%s", limits, out)
+	}
+}
+
+func TestValidate_namesTheStatusesOfRefunds(t *testing.T) {
+	out := output(t, "validate", policyFile(t, "policies: [ { name: api, refund_on: [2xx, 503], limits: [ { rate: 5/s, capacity: 5 } ] } ]"))
+	assert.Contains(t, out, "\napi: tokens come back if the upstream answers 2xx, 503\n")
+}
+
 func TestExplain_showsPermitsAndWaits(t *testing.T) {
 	want := `api  applies: /api/**
 

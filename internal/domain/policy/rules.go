@@ -91,6 +91,18 @@ func (p *Policy) RulesFor(client string, usedFallbackKey bool) Rules {
 // HasConditions reports whether an override has conditions. The policy must be compiled.
 func (p *Policy) HasConditions() bool { return len(p.compiled.conditions.sources) > 0 }
 
+// ConditionSources returns the sources of all conditions of overrides, each once, in the order of the file.
+func (p *Policy) ConditionSources() (names []string) {
+	for i := range p.Overrides {
+		for _, c := range p.Overrides[i].When {
+			if name := c.Source.String(); !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
+}
+
 // RulesForRequest is RulesFor for one request: overrides may have conditions, of which facts decide. The error is one of facts, for a
 // value on which the rules may depend. RulesForRequest does not allocate, unless facts do.
 func (p *Policy) RulesForRequest(client string, usedFallbackKey bool, facts Facts) (Rules, error) {

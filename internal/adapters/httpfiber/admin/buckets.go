@@ -128,6 +128,8 @@ type (
 		Limits []any              `json:"limits"` // of jsonBucket, jsonQuota and jsonConcurrency
 		// Override is what operators set for the client at run time.
 		Override *overridejson.Override `json:"override,omitzero"`
+		// Conditions are the sources by whose values requests of the client get other limits than these.
+		Conditions []string `json:"conditions,omitempty"`
 	}
 	jsonBucket struct {
 		Name      string         `json:"name"`
@@ -170,7 +172,7 @@ type (
 func bucketsJSON(key string, r *ports.BucketReport) jsonBuckets {
 	out := jsonBuckets{
 		Policy: r.Policy, Source: r.Source, Key: key, Store: r.Store, Now: instantJSON(r.Now),
-		Limits: make([]any, len(r.Limits)),
+		Limits: make([]any, len(r.Limits)), Conditions: r.Conditions,
 	}
 	for i := range r.Limits {
 		out.Limits[i] = levelJSON(&r.Limits[i], r.Now)
