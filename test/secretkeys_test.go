@@ -134,6 +134,8 @@ func TestSecretKeys_noValueLeavesTheProcess(t *testing.T) {
 		l.checks(plain)
 	}
 	l.operators(plain)
+	l.overrides(plain)
+	l.commands(plain, proxy, file)
 	assert.Positive(t, passedOn.Load(), "the upstream gets the values as they were sent")
 	l.redis(redisServer, monitor)
 
@@ -273,6 +275,75 @@ func (l *leaks) operators(p *harness.Process) {
 	require.False(l.t, check())
 	assert.Equal(l.t, http.StatusOK, l.send(p, http.MethodDelete, p.Admin+"/v1/permits/permits/"+listed, "").Status)
 	assert.Equal(l.t, http.StatusNotFound, l.send(p, http.MethodGet, p.Admin+"/v1/buckets/none/"+listed, "").Status)
+}
+
+// overrides sets one by the value, by the routes. What they refuse is asked by the HMAC: the instance of a problem is its path.
+func (l *leaks) overrides(p *harness.Process) {
+	l.t.Helper()
+	raw := l.raw()
+	route := p.Admin + "/v1/overrides/default/" + raw
+	set := l.send(p, http.MethodPut, route, `{"block":true,"note":"leaked"}`, "Content-Type: application/json")
+	require.Equal(l.t, http.StatusOK, set.Status, set.Body)
+	listed := set.JSON(l.t)["key"].(string)
+	require.Regexp(l.t, "^hmac:[0-9a-f]{64}$", listed)
+	byHMAC := p.Admin + "/v1/overrides/default/" + listed
+	refused := l.send(p, http.MethodPut, byHMAC, `{"limits":[{"name":"none","capacity":5}]}`, "Content-Type: application/json")
+	assert.Equal(l.t, http.StatusUnprocessableEntity, refused.Status, refused.Body)
+	assert.Equal(l.t, http.StatusForbidden, l.send(p, http.MethodGet, p.URL+"/api/resource", "", "X-API-Key: "+raw).Status)
+	assert.Equal(l.t, listed, l.send(p, http.MethodGet, route, "").JSON(l.t)["key"])
+	assert.Contains(l.t, l.send(p, http.MethodGet, p.Admin+"/v1/overrides/default", "").Body, listed)
+	assert.Contains(l.t, l.send(p, http.MethodGet, p.Admin+"/v1/buckets/default/"+raw, "").Body, `"block":true`)
+	assert.Equal(l.t, http.StatusNoContent, l.send(p, http.MethodDelete, route, "").Status)
+	assert.Equal(l.t, http.StatusNotFound, l.send(p, http.MethodDelete, byHMAC, "").Status)
+	big := l.send(p, http.MethodPut, p.Admin+"/v1/overrides/shared%2Forg/"+l.raw(), `{"limits":[{"quota":"9/day"}]}`, "Content-Type: application/json")
+	require.Equal(l.t, http.StatusOK, big.Status, big.Body)
+	require.Eventually(l.t, func() bool { return len(p.LogLines("Audit")) > 0 }, harness.Timeout, harness.Interval)
+}
+
+// commands runs the commands of operators, and simulate over a log that has the values.
+func (l *leaks) commands(plain, proxy *harness.Process, policies string) {
+	l.t.Helper()
+	run := func(vars harness.Settings, args ...string) string {
+		l.t.Helper()
+		vars["VELOCITY_ADMIN_ADDR"] = strings.TrimPrefix(plain.Admin, "http://")
+		code, stdout, stderr := command(l.t, vars, args...)
+		require.Zero(l.t, code, stderr)
+		l.add(args[0], stdout+stderr)
+		return stdout
+	}
+	nodes := strings.TrimPrefix(plain.Admin, "http://") + "," + strings.TrimPrefix(proxy.Admin, "http://")
+	for _, json := range []string{"-json=false", "-json"} {
+		for _, by := range []string{"denials", "requests"} {
+			assert.Contains(l.t, run(harness.Settings{}, "top", "-addr", nodes, "-by", by, "-n", "100", json), "hmac:")
+		}
+		run(harness.Settings{}, "status", "-addr", nodes, json)
+	}
+	raw := l.raw()
+	set := run(harness.Settings{}, "override", "set", "-limit", "capacity: 5, name: default", "-note", "a ticket", raw)
+	listed := regexp.MustCompile("hmac:[0-9a-f]{64}").FindString(set)
+	require.NotEmpty(l.t, listed, set)
+	for _, args := range [][]string{
+		{"override", "get", raw}, {"override", "list"}, {"override", "export"}, {"inspect", raw}, {"inspect", "-json", raw},
+		{"reset", "-yes", listed}, {"override", "delete", listed}, // these repeat what they are given
+	} {
+		run(harness.Settings{}, args...)
+	}
+
+	dir := l.t.TempDir()
+	log, page, decisions := filepath.Join(dir, "log"), filepath.Join(dir, "page.html"), filepath.Join(dir, "decisions")
+	var lines strings.Builder
+	for i := range 100 {
+		line := fmt.Sprintf("192.0.2.1 - - [10/Oct/2026:13:55:%02d +0000] \"GET /query?api_key=%s HTTP/1.1\" 200 5 \"-\" \"-\"\n", i/2, l.raw())
+		lines.WriteString(line + line) // the second one is denied, and its client listed
+	}
+	require.NoError(l.t, os.WriteFile(log, []byte(lines.String()), 0o600))
+	report := run(harness.Settings{"VELOCITY_KEY_SECRET": keySecret}, "simulate", "-policies", policies, "-html", page, "-decisions", decisions, log)
+	assert.Contains(l.t, report, "hmac:")
+	for _, file := range []string{page, decisions} {
+		text, err := os.ReadFile(file)
+		require.NoError(l.t, err)
+		l.add(file, string(text))
+	}
 }
 
 // redis searches what Redis holds, and every command that it got.

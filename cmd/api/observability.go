@@ -118,13 +118,14 @@ func watchTokens(m *metrics.Metrics, tokens *jwtclaims.Verifier) {
 	for i, reason := range reasons {
 		names[i] = reason.String()
 	}
-	m.WatchTokens(names, func(i int) uint64 { return tokens.Rejected(reasons[i]) }, tokens.Loads, func() bool {
+	m.WatchTokens(names, func(i int) uint64 { return tokens.Rejected(reasons[i]) }, tokens.Loads, func() (missing, stale bool) {
 		loaded, _ := tokens.Keys()
-		return loaded
+		return !loaded, tokens.Stale()
 	})
 }
 
 func provideMeasuredLimiter(limiter *app.RateLimiter, m *metrics.Metrics) ports.Limiter {
+	m.WatchUnfitOverrides(limiter.UnfitOverrides)
 	return m.Measure(limiter)
 }
 

@@ -202,8 +202,8 @@ func (r *RateLimiter) EndOverride(ctx context.Context, id ports.ClientID) (befor
 	if err == nil {
 		was, _, err = r.overrides.ChangeOverride(ctx, c.key, nil)
 	}
-	if errors.Is(err, ports.ErrNoOverride) || errors.Is(err, domain.ErrInvalidRequest) {
-		if old := r.underOldKey(c.policy, id.Key, c.client); old != "" {
+	if errors.Is(err, ports.ErrNoOverride) || errors.Is(err, domain.ErrInvalidRequest) || errors.Is(err, ports.ErrUnknownPolicy) {
+		if old := r.underOldKey(id.Policy, c.policy, id.Key, c.client); old != "" {
 			was, _, err = r.overrides.ChangeOverride(ctx, old, nil)
 		}
 	}
@@ -215,15 +215,16 @@ func (r *RateLimiter) EndOverride(ctx context.Context, id ports.ClientID) (befor
 	return before, nil
 }
 
-// underOldKey returns the key of an override in force that was set for one of the clients while the policy had another key, or "".
-func (r *RateLimiter) underOldKey(p *policy.Policy, clients ...string) clientkey.BucketKey {
+// underOldKey returns the key of an override in force that was set for one of the clients while the policy had another key, or "". p is
+// nil for a policy that is gone.
+func (r *RateLimiter) underOldKey(owner string, p *policy.Policy, clients ...string) clientkey.BucketKey {
 	const most = 8 // policies change their key rarely
 	for _, client := range clients {
-		if p == nil || client == "" {
+		if r.table == nil || client == "" {
 			continue
 		}
-		for _, e := range r.table.Page(p.Name, client, "", most, domain.InstantOf(r.now())) {
-			if e.Client == client && keyChanged(p, &e) {
+		for _, e := range r.table.Page(owner, client, "", most, domain.InstantOf(r.now())) {
+			if e.Client == client && (p == nil || keyChanged(p, &e)) {
 				return e.Key
 			}
 		}
@@ -242,7 +243,10 @@ func keyChanged(p *policy.Policy, e *override.Entry) bool {
 	return true
 }
 
-var errKeyChanged = errors.New("the policy's key has changed since: this override applies to no client, and can be ended")
+var (
+	errKeyChanged = errors.New("the policy's key has changed since: this override applies to no client, and can be ended")
+	errPolicyGone = errors.New("there is no policy of this name any more: this override applies to no client, and can be ended")
+)
 
 // ListOverrides implements ports.Overrides. It reads this process's copy, also while the store fails.
 func (r *RateLimiter) ListOverrides(_ context.Context, policyName, after string, limit int) (page []ports.Override, next string, err error) {
@@ -250,7 +254,7 @@ func (r *RateLimiter) ListOverrides(_ context.Context, policyName, after string,
 		return nil, "", noOverrides(policyName)
 	}
 	p, err := r.policyOrShared(policyName)
-	if err != nil {
+	if err != nil && !r.table.Has(policyName) { // those of a policy that is gone are listed, so that they can be ended
 		return nil, "", err
 	}
 	if limit < 1 {
@@ -260,7 +264,7 @@ func (r *RateLimiter) ListOverrides(_ context.Context, policyName, after string,
 		return nil, "", errUnknownOverrides
 	}
 	client, key, _ := cutLast(after)
-	entries := r.table.Page(p.Name, client, clientkey.BucketKey(key), limit+1, domain.InstantOf(r.now()))
+	entries := r.table.Page(policyName, client, clientkey.BucketKey(key), limit+1, domain.InstantOf(r.now()))
 	if len(entries) > limit {
 		entries = entries[:limit]
 		last := &entries[limit-1]
@@ -292,23 +296,27 @@ func (r *RateLimiter) OverridesStatus() ports.OverridesStatus {
 	return r.overrides.OverridesStatus()
 }
 
-// shownUnder returns an entry that is in force as operators see it.
+// shownUnder returns an entry that is in force as operators see it. p is nil for a policy that is gone.
 func (r *RateLimiter) shownUnder(p *policy.Policy, e *override.Entry) ports.Override {
 	o := ports.Override{Key: e.Client, Note: e.Note, SetAt: e.Version.Time()}
 	if e.ExpiresAt != 0 {
 		o.ExpiresAt = e.ExpiresAt.Time()
+	}
+	effect, err := override.ParseEffect(e.Effect)
+	o.Limits, o.Exempt, o.Block = effect.Limits, effect.Exempt, effect.Block
+	if p == nil {
+		o.Unfit = errPolicyGone
+		return o
 	}
 	own := p.EffectiveKey()
 	address := clientkey.NewBucketKey(p.Name, clientkey.Source{}, e.Client)
 	if own[0].Kind != clientkey.SourceIP && len(own) == 1 && e.Key == address {
 		o.Source = clientkey.Source{}.String()
 	}
-	effect, err := override.ParseEffect(e.Effect)
 	if err != nil {
 		o.Unfit = err
 		return o
 	}
-	o.Limits, o.Exempt, o.Block = effect.Limits, effect.Exempt, effect.Block
 	if _, o.Unfit = effect.LimitsUnder(p); keyChanged(p, e) {
 		o.Unfit = errKeyChanged
 	}

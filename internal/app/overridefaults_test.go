@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/velocity-limiter/velocity/internal/app"
 	"github.com/velocity-limiter/velocity/internal/domain"
 	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
 	"github.com/velocity-limiter/velocity/internal/domain/decision"
@@ -213,4 +214,72 @@ func TestSetOverride_refusesWhatIsNoAddress(t *testing.T) {
 	_, _, err := s.SetOverride(t.Context(), ports.ClientID{Policy: "default", Key: "alice", Source: "ip"}, ports.Override{Exempt: true})
 	require.ErrorContains(t, err, "must be one address")
 	s.set(t, id("default", "*"), ports.Override{Block: true})
+}
+
+func TestUnfitOverrides_countsThoseThatThePoliciesOfTodayIgnore(t *testing.T) {
+	shared, err := policy.NewShared(mustLimit(t, "tenant", "1/h", 10), clientkey.Key{byTenant})
+	require.NoError(t, err)
+	source := &changingPolicies{}
+	load := func(key clientkey.Key, names ...string) {
+		all := make([]policy.Policy, len(names))
+		for i, name := range names {
+			all[i] = withDefaults(policy.Policy{Key: key, Limits: []domain.Limit{mustLimit(t, "burst", "1/h", 10)}})
+			all[i].Name = name
+			all[i].Use(shared)
+		}
+		set, err := policy.NewSet(all, shared)
+		require.NoError(t, err)
+		source.PolicySource = namedPolicies{set}
+	}
+	load(clientkey.Key{byHeader}, "api", "web")
+	l := app.NewRateLimiter(&fakeStore{}, &fakeStore{}, source, &fakeObserver{})
+	assert.Empty(t, l.UnfitOverrides(), "there is no store of them")
+	s := &fixture{RateLimiter: l}
+	s.overriding()
+	assert.Empty(t, l.UnfitOverrides())
+	burst := specs(limitspec.Spec{Name: "burst", Capacity: 50})
+	for _, client := range []string{"a", "b", "c"} {
+		s.set(t, id("api", client), burst)
+	}
+	s.set(t, id("web", "a"), ports.Override{Block: true})
+	s.set(t, id("shared/tenant", "a"), specs(limitspec.Spec{Name: "tenant", Capacity: 50}))
+	assert.Equal(t, map[string]int{"api": 0, "web": 0, "shared/tenant": 0}, l.UnfitOverrides())
+
+	load(clientkey.Key{byHeader}, "api")
+	assert.Equal(t, map[string]int{"api": 0, "web": 1, "shared/tenant": 0}, l.UnfitOverrides(), "the policy is gone")
+	load(clientkey.Key{byAddress}, "api", "web")
+	assert.Equal(t, map[string]int{"api": 3, "web": 1, "shared/tenant": 0}, l.UnfitOverrides(), "no client has this key any more")
+	_, err = s.EndOverride(t.Context(), id("api", "a"))
+	require.NoError(t, err)
+	assert.Equal(t, 3, l.UnfitOverrides()["api"], "it is not counted again so soon")
+	load(clientkey.Key{byHeader}, "api", "web")
+	assert.Equal(t, map[string]int{"api": 0, "web": 0, "shared/tenant": 0}, l.UnfitOverrides())
+}
+
+// Overrides of a policy that is gone are listed and can be ended: they take space, and apply again if the policy comes back.
+func TestOverrides_ofAPolicyThatIsGone(t *testing.T) {
+	s := newFixture(t, byHeader, policy.FailOpen)
+	f := s.overriding()
+	f.table.Merge(
+		override.Entry{Key: "gone:h:x-client-id=a", Version: 1, Value: override.Value{Effect: "exempt", Client: "a"}},
+		override.Entry{Key: "gone:h:x-client-id=b", Version: 1, Value: override.Value{Effect: `[{"name":"burst","capacity":5}]`, Client: "b"}},
+	)
+	page, _, err := s.ListOverrides(t.Context(), "gone", "", 10)
+	require.NoError(t, err)
+	require.Len(t, page, 2)
+	assert.Equal(t, "a", page[0].Key)
+	assert.True(t, page[0].Exempt)
+	assert.EqualValues(t, 5, page[1].Limits[0].Capacity)
+	for i := range page {
+		require.ErrorContains(t, page[i].Unfit, "there is no policy of this name any more")
+		before, err := s.EndOverride(t.Context(), id("gone", page[i].Key))
+		require.NoError(t, err)
+		assert.Equal(t, page[i], before)
+	}
+	_, err = s.EndOverride(t.Context(), id("gone", "a"))
+	require.ErrorIs(t, err, ports.ErrUnknownPolicy)
+	_, _, err = s.ListOverrides(t.Context(), "gone", "", 10)
+	require.ErrorIs(t, err, ports.ErrUnknownPolicy)
+	_, _, err = s.SetOverride(t.Context(), id("gone", "a"), ports.Override{Block: true})
+	require.ErrorIs(t, err, ports.ErrUnknownPolicy)
 }

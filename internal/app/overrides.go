@@ -1,6 +1,10 @@
 package app
 
 import (
+	"maps"
+	"sync"
+	"time"
+
 	"github.com/velocity-limiter/velocity/internal/domain"
 	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
 	"github.com/velocity-limiter/velocity/internal/domain/override"
@@ -77,4 +81,63 @@ func (r *RateLimiter) sharedOverride(g *policy.Group, key clientkey.BucketKey) [
 		}
 	}
 	return nil
+}
+
+// countInterval is the least time between two counts of unfit overrides, unless the policies have changed. A count of 100,000 that all
+// differ takes about half a second.
+const countInterval = time.Minute
+
+// unfitCounts are the overrides that did not fit when they were last counted.
+type unfitCounts struct {
+	mu       sync.Mutex
+	at       time.Duration
+	sum      uint64                    // of the table
+	policies map[string]*policy.Policy // by the names of those that have overrides; nil for one that is gone
+	counts   map[string]int
+}
+
+// UnfitOverrides counts, for each policy and shared limit that has overrides, those of which something does not fit it as it is now
+// and is ignored: a limit, the client's key or, where the policy is gone, all. A change of the policies counts at once, one of the
+// overrides within a minute. The map must not be changed.
+func (r *RateLimiter) UnfitOverrides() map[string]int {
+	if r.table == nil {
+		return nil
+	}
+	policies := make(map[string]*policy.Policy)
+	for _, name := range r.table.Owners() {
+		policies[name], _ = r.policyOrShared(name) // nil beside an error
+	}
+	c := &r.unfitSeen
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now, sum := r.clock(), r.table.Stats().Sum
+	if c.counts == nil || !maps.Equal(policies, c.policies) || sum != c.sum && now-c.at >= countInterval {
+		c.at, c.sum, c.policies, c.counts = now, sum, policies, r.countUnfit(policies)
+	}
+	return c.counts
+}
+
+func (r *RateLimiter) countUnfit(policies map[string]*policy.Policy) map[string]int {
+	counts := make(map[string]int, len(policies))
+	for name := range policies {
+		counts[name] = 0
+	}
+	type rule struct{ owner, effect string }
+	fits := make(map[rule]bool) // many overrides have the same effect
+	r.table.All(func(e override.Entry) {
+		owner := e.Owner()
+		p, counted := policies[owner]
+		if e.Ended || !counted {
+			return
+		}
+		fit, known := fits[rule{owner, e.Effect}]
+		if !known {
+			fit = p != nil && override.Fits(p, e.Effect) == nil
+			fits[rule{owner, e.Effect}] = fit
+		}
+		if !fit || keyChanged(p, &e) {
+			counts[owner]++
+		}
+	})
+	return counts
 }

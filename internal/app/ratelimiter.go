@@ -30,6 +30,7 @@ type RateLimiter struct {
 	overrides ports.OverrideStore // at run time; nil: none
 	table     *override.Table     // that of overrides
 	unfit     func(policyName, client string, reason error)
+	unfitSeen unfitCounts
 
 	node       string           // names this process in the texts of permits
 	now        func() time.Time // for the IDs of permits, which operators read

@@ -84,15 +84,8 @@ func brokenPolicies() *incident {
 	return &incident{
 		alert: "VelocityReloadFailed",
 		prepare: func(t *testing.T, i *incident) *harness.Process {
-			file := filepath.Join(t.TempDir(), "policies.yaml")
-			write := func(text string) { require.NoError(t, os.WriteFile(file, []byte(text), 0o600)) }
-			const right = "policies: [{ name: default, limits: [{ rate: 5/s, capacity: 10 }] }]\n"
-			write(right)
-			i.begin = func(*testing.T, *harness.Process) {
-				write("policies: [{ name: default, limits: [{ rate: often }] }]\n")
-			}
-			i.end = func(*testing.T, *harness.Process) { write(right) }
-			return harness.Start(t, harness.Settings{"VELOCITY_POLICY_FILE": file})
+			return i.changePolicies(t, "policies: [{ name: default, limits: [{ rate: 5/s, capacity: 10 }] }]\n",
+				"policies: [{ name: default, limits: [{ rate: often }] }]\n")
 		},
 	}
 }
@@ -267,7 +260,7 @@ func incidents() []*incident {
 	return []*incident{
 		down(), deadRedis("VelocityFailOpen", "open"), deadRedis("VelocityFailClosed", "closed"),
 		deadRedis("VelocityShardDown", "local"), brokenPolicies(), denialSurge(), slowDecisions(), evictions(), clockSkew(),
-		overload(), stuckLog(),
+		overload(), stuckLog(), missingKeys(), staleKeys(), deadRedis("VelocityOverridesBehind", "local"), unfitOverride(), endedPermits(),
 	}
 }
 

@@ -18,7 +18,9 @@ import (
 // Service is a running service.
 type Service struct {
 	// Addr is where it decides.
-	Addr    string
+	Addr string
+	// Admin is where Velocity's admin plane listens; empty for the others.
+	Admin   string
 	process *process.Process
 }
 
@@ -89,11 +91,16 @@ func (b *Binaries) startVelocity(ctx context.Context, env []string) (*Service, e
 	if err != nil {
 		return nil, err
 	}
-	return start(ctx, process.Spec{
+	s, err := start(ctx, process.Spec{
 		Path:    b.Velocity,
 		Env:     append([]string{"VELOCITY_HTTP_ADDR=" + addr, "VELOCITY_ADMIN_ADDR=" + admin}, env...),
 		LogPath: b.logPath("velocity"),
 	}, addr, "http://"+admin+"/readyz")
+	if err != nil {
+		return nil, err
+	}
+	s.Admin = admin
+	return s, nil
 }
 
 // StartVelocityWith starts the product's binary with a policy file, which is written first.

@@ -66,7 +66,7 @@ func (s *Suite) Run(ctx context.Context) (*report.Report, error) {
 	started := time.Now()
 	s.describeVersions()
 	for _, section := range []func(context.Context) error{
-		s.inProcess, s.inMemory, s.services, s.proxied, s.shards, s.limits, s.sharedLimits, s.sharedServices, s.manyClients, s.movedKeys,
+		s.inProcess, s.inMemory, s.services, s.proxied, s.shards, s.limits, s.sharedLimits, s.sharedServices, s.clientLimits, s.manyClients, s.movedKeys,
 	} {
 		if err := section(ctx); err != nil {
 			return nil, err

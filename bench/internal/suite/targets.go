@@ -63,6 +63,10 @@ func Targets(r *report.Report) []report.Target {
 		report.NewTarget("decisions/s of one key, times redis_rate's, 512 goroutines",
 			m.ratio("shared", goroutines(512), hotKey, rateHotKey, "rate"), false, 6),
 	)
+	for _, subject := range []string{withConditions, withOverrides, withBoth} {
+		targets = append(targets, report.NewTarget("CPU per HTTP decision with Redis of "+subject+", times that of one limit for all",
+			m.ratio("client-limits", groupSharedHTTP, subject, sameForAll, "cpu"), true, 1.1))
+	}
 	for _, cpus := range []int{1, 2} {
 		group := inMemoryGroup(usualLoad, cpus)
 		targets = append(targets,

@@ -37,6 +37,10 @@ func measuredRun() *report.Report {
 			{"HTTP/1.1", "Velocity, per client"}:            {"cpu": {20, 40, 20}},
 			{"HTTP/1.1", "Velocity, per client and global"}: {"cpu": {22, 44, 24}},
 		}),
+		section("client-limits", rows{
+			{"HTTP/1.1", "Velocity, one limit for all"}: {"cpu": {20, 40, 20}},
+			{"HTTP/1.1", "Velocity, 1,000 conditions"}:  {"cpu": {21, 44, 21}},
+		}),
 		section("services", rows{
 			{"requests of many clients", "Velocity, Redis"}:                   {"cpu": {30, 60, 30}},
 			{"requests of many clients", "bare Fiber"}:                        {"cpu": {15, 30, 15}},
@@ -74,6 +78,8 @@ func TestTargets(t *testing.T) {
 		"decisions/s of one key, times redis_rate's, 512 goroutines":                                9,
 
 		"CPU per HTTP decision of a per-client and a global limit, times the per-client limit's": 1.1,
+
+		"CPU per HTTP decision with Redis of Velocity, 1,000 conditions, times that of one limit for all": 1.05,
 
 		"CPU per HTTP decision with Redis, times envoyproxy/ratelimit's cheapest": 0.3, // the cheapest of each round: 100, 240, 100
 

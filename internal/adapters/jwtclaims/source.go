@@ -44,13 +44,13 @@ type source struct {
 	set    atomic.Pointer[keySet] // nil until keys have been loaded
 
 	loads, failures *atomic.Uint64
+	failing         atomic.Bool   // the last load failed
 	wake            chan struct{} // a token named an unknown key
 	cancel          context.CancelFunc
 	ended           chan struct{}
 
 	// The rest belongs to the goroutine of follow.
-	seen    filewatch.State // of the file when it was last read
-	failing bool            // the last load failed
+	seen filewatch.State // of the file when it was last read
 }
 
 func newSource(rules token.Rules, client *http.Client, log *zap.Logger, loads, failures *atomic.Uint64) *source {
@@ -102,7 +102,7 @@ func (s *source) ask() {
 // followFile reads the file whenever it changes, and after a failure each time that it is looked at.
 func (s *source) followFile(ctx context.Context) {
 	filewatch.Watch(ctx, s.log, func() (again bool) {
-		if s.failing || !filewatch.Look(s.path()).Same(s.seen) {
+		if s.failing.Load() || !filewatch.Look(s.path()).Same(s.seen) {
 			_ = s.load(ctx) // which has logged it
 		}
 		return false
@@ -160,21 +160,20 @@ func (s *source) load(ctx context.Context) error {
 	}
 	if err != nil {
 		s.failures.Add(1)
-		if !s.failing {
+		if !s.failing.Swap(true) {
 			s.log.Error(msgKeysFailed, zap.String("source", s.name()), zap.Error(err))
 		}
-		s.failing = true
 		return err
 	}
 	s.loads.Add(1)
 	old := s.set.Load()
-	if changed := old == nil || old.digest != set.digest; changed || s.failing {
+	if changed := old == nil || old.digest != set.digest; changed || s.failing.Load() {
 		s.log.Info(msgKeysLoaded, zap.String("source", s.name()), zap.Int("keys", max(len(set.ids), 1)), zap.Bool("changed", changed))
 		if changed {
 			s.set.Store(set)
 		}
 	}
-	s.failing = false
+	s.failing.Store(false)
 	return nil
 }
 

@@ -52,13 +52,17 @@ func TestFile_isFollowed(t *testing.T) {
 	waitFor(t, func() bool { return v.Claims(byNew) != nil })
 	require.NotNil(t, v.Claims(byOld))
 
+	assert.False(t, v.Stale())
 	writeFile(t, path, []byte("{"))
-	waitFor(t, func() bool { _, failed := v.Loads(); return failed > 0 })
+	waitFor(t, v.Stale)
+	_, failed := v.Loads()
+	assert.Positive(t, failed)
 	require.NotNil(t, v.Claims(byOld), "a file that is broken changes nothing")
 	require.NotNil(t, v.Claims(byNew))
 
 	writeFile(t, path, keySetJSON(t, next))
 	waitFor(t, func() bool { return v.Claims(byOld) == nil })
+	waitFor(t, func() bool { return !v.Stale() })
 	_, reason := reasonOf(v, byOld)
 	assert.Equal(t, "unknown_key", reason, "its key has left the set, whatever was cached")
 	_, reason = reasonOf(v, noKid)
@@ -161,6 +165,7 @@ func TestURL_isFetchedInTheBackground(t *testing.T) {
 		loaded, starting := v.Keys()
 		assert.False(t, loaded)
 		assert.True(t, starting)
+		assert.False(t, v.Stale(), "none are in use")
 		time.Sleep(10 * time.Second)
 		loaded, starting = v.Keys()
 		assert.False(t, loaded)
@@ -177,6 +182,7 @@ func TestURL_isFetchedInTheBackground(t *testing.T) {
 		id.set(down)
 		time.Sleep(time.Hour)
 		require.NotNil(t, v.Claims(byOld), "a set once loaded is kept")
+		assert.True(t, v.Stale())
 		for _, broken := range []func() (int, string, error){
 			func() (int, string, error) { return 500, string(keySetJSON(t, jwk(t, "new", k.ed.Public()))), nil },
 			func() (int, string, error) { return 200, `{"keys":[]}`, nil },

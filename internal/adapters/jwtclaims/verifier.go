@@ -157,6 +157,12 @@ func (v *Verifier) Keys() (loaded, starting bool) {
 	return false, time.Since(v.begun) < startTime
 }
 
+// Stale reports whether the keys in use could not be loaded again when that was last tried. They stay in use.
+func (v *Verifier) Stale() bool {
+	current := v.current.Load()
+	return current != nil && current.keys.set.Load() != nil && current.keys.failing.Load()
+}
+
 // tokenIn returns the token in a header, or "" if there is none: a header of another scheme, such as Basic, has none.
 func (c *verification) tokenIn(h keyvalue.Header) (text string, reason Reason) {
 	text, lines := h.Values(c.header)

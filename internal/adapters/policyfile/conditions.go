@@ -48,10 +48,34 @@ func (r *reader) conditionValues(p place, source clientkey.Source) (values []str
 	return values
 }
 
+// parseWhen reads the source of a condition of when. For one that is misspelt the error says which one was probably meant.
+func parseWhen(s string) (clientkey.Source, error) {
+	source, err := policy.ParseConditionSource(s)
+	if err == nil {
+		return source, nil
+	}
+	kinds := []string{"header", "claim", "ip"}
+	kind, name, hasName := strings.Cut(s, ":")
+	meant := Nearest(strings.ToLower(kind), kinds)
+	switch {
+	case hasName:
+		meant += ":" + name
+	case meant == "": // a name alone
+		meant = "header:" + s
+	}
+	if _, wrong := policy.ParseConditionSource(meant); wrong == nil {
+		return source, wrongValue(s, "is not a known condition: did you mean "+meant+"?")
+	}
+	return source, err
+}
+
 // parseHeaderName reads the name of a header.
 func parseHeaderName(s string) (clientkey.Source, error) {
 	source := clientkey.Source{Kind: clientkey.SourceHeader, Name: strings.ToLower(s)}
 	if !source.Valid() {
+		if written, err := policy.ParseConditionSource(s); err == nil && written.Kind == clientkey.SourceHeader {
+			return source, wrongValue(s, "must be the name of a header alone: did you mean "+s[len("header:"):]+"?")
+		}
 		return source, wrongValue(s, "must be the name of a header, of letters, digits and hyphens")
 	}
 	return source, nil

@@ -169,7 +169,7 @@ var whenField = field[policy.Override]{
 	"when", false, "In place of keys: conditions that must all fit, header:NAME, claim:NAME or ip, each with the values that fit. Headers are believed from trusted proxies only.",
 	conditionsSchema(whenPattern),
 	func(r *reader, p place, into *policy.Override) {
-		into.When = r.conditions(p, policy.ParseConditionSource)
+		into.When = r.conditions(p, parseWhen)
 	},
 }
 

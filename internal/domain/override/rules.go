@@ -43,6 +43,15 @@ func rulesUnder(p *policy.Policy, text string) *Rules {
 	return r
 }
 
+// Fits returns an error that says which parts of an effect, given by its text, do not fit a policy; nil if all do.
+func Fits(p *policy.Policy, text string) error {
+	effect, err := ParseEffect(text)
+	if err == nil {
+		_, err = effect.LimitsUnder(p)
+	}
+	return err
+}
+
 // Rules returns what the override of a record means under its policy. isNew reports whether that was found out just now.
 func (t *Table) Rules(r *Record, p *policy.Policy) (rules *Rules, isNew bool) {
 	if rules := r.effect.rules.Load(); rules != nil && rules.policy == p {

@@ -3,6 +3,8 @@ package override
 import (
 	"cmp"
 	"hash/maphash"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -97,6 +99,15 @@ func NewTable() *Table {
 func (t *Table) Has(owner string) bool {
 	owners := t.owners.Load()
 	return owners != nil && (*owners)[owner]
+}
+
+// Owners returns the policies and shared limits that have overrides, in no order. Expired ones may count.
+func (t *Table) Owners() []string {
+	owners := t.owners.Load()
+	if owners == nil {
+		return nil
+	}
+	return slices.Collect(maps.Keys(*owners))
 }
 
 // Find returns the override of a client, or nil. It may have expired.

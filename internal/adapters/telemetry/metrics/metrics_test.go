@@ -287,7 +287,7 @@ func whole() *metrics.Metrics {
 	m.WatchReloads(func() (uint64, uint64, bool) { return 8, 1, true })
 	m.WatchEnvoyReloads(func() (uint64, uint64, bool) { return 9, 2, false })
 	m.WatchTokens([]string{"expired", "signature"}, func(i int) uint64 { return uint64(i) + 3 },
-		func() (uint64, uint64) { return 6, 7 }, func() bool { return false })
+		func() (uint64, uint64) { return 6, 7 }, func() (bool, bool) { return true, false })
 	upstream := m.WatchUpstream()
 	for status, took := range map[int]time.Duration{
 		0: time.Second, 101: time.Millisecond, 200: 2 * time.Millisecond, 503: time.Minute, 999: time.Second,
@@ -298,6 +298,7 @@ func whole() *metrics.Metrics {
 	m.WatchOverrides(func() ports.OverridesStatus {
 		return ports.OverridesStatus{Count: 12, Known: true, Behind: 1500 * time.Millisecond}
 	})
+	m.WatchUnfitOverrides(func() map[string]int { return map[string]int{"default": 0, "shared/tenant": 3} })
 	m.Decided(&policy.Request{}, decided("default", decision.OutcomeAllowed, decision.StoreRedis))
 	m.PermitsHeld("default", 2)
 	m.PermitsHeld("default", -1)
@@ -342,8 +343,10 @@ func TestHandler_watchesTheRest(t *testing.T) {
 		"velocity_tokens_rejected_total":      {`{reason="expired"} 3`, `{reason="signature"} 4`},
 		"velocity_token_key_loads_total":      {`{result="failure"} 7`, `{result="success"} 6`},
 		"velocity_token_keys_missing":         {" 1"},
+		"velocity_token_keys_stale":           {" 0"},
 		"velocity_overrides":                  {" 12"},
 		"velocity_overrides_behind_seconds":   {" 1.5"},
+		"velocity_overrides_unfit":            {`{policy="default"} 0`, `{policy="shared/tenant"} 3`},
 		"velocity_envoy_config_reloads_total": {`{result="failure"} 2`, `{result="success"} 9`},
 		"velocity_envoy_config_stale":         {" 0"},
 		"velocity_upstream_answers_total": {

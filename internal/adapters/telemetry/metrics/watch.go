@@ -65,7 +65,9 @@ func (m *Metrics) watchReloads(name, help string, status func() (reloaded, faile
 
 // WatchTokens exposes what became of the tokens (JWT) of requests, and of the keys that verify them. The label reason has one of
 // reasons.
-func (m *Metrics) WatchTokens(reasons []string, rejected func(i int) uint64, loads func() (loaded, failed uint64), loaded func() bool) {
+func (m *Metrics) WatchTokens(
+	reasons []string, rejected func(i int) uint64, loads func() (loaded, failed uint64), keys func() (missing, stale bool),
+) {
 	for i, reason := range reasons {
 		m.counter("velocity_tokens_rejected_total", "Tokens (JWT) that were not believed, by reason. Their requests have no claims.",
 			prometheus.Labels{"reason": reason}, func() uint64 { return rejected(i) })
@@ -80,7 +82,16 @@ func (m *Metrics) WatchTokens(reasons []string, rejected func(i int) uint64, loa
 		return failed
 	})
 	m.gauge("velocity_token_keys_missing", "1 while no keys of tokens have been loaded, so that every token is rejected.", nil,
-		func() float64 { return oneIf(!loaded()) })
+		func() float64 {
+			missing, _ := keys()
+			return oneIf(missing)
+		})
+	m.gauge("velocity_token_keys_stale",
+		"1 while the keys of tokens cannot be loaded again, and those that were loaded before stay in use.", nil,
+		func() float64 {
+			_, stale := keys()
+			return oneIf(stale)
+		})
 }
 
 // WatchOverrides exposes the overrides that operators set for single clients at run time.
@@ -90,6 +101,28 @@ func (m *Metrics) WatchOverrides(status func() ports.OverridesStatus) {
 	m.gauge("velocity_overrides_behind_seconds",
 		"Time since this process last knew that it has seen every change of the overrides.", nil,
 		func() float64 { return status().Behind.Seconds() })
+}
+
+// WatchUnfitOverrides exposes how many overrides do not fit their policies any more. count returns their number for each policy and
+// shared limit that has overrides.
+func (m *Metrics) WatchUnfitOverrides(count func() map[string]int) {
+	m.registry.MustRegister(unfitOverrides{count})
+}
+
+// unfitOverrides is a collector that counts at each scrape.
+type unfitOverrides struct{ count func() map[string]int }
+
+var unfitDesc = prometheus.NewDesc("velocity_overrides_unfit",
+	"Overrides of which something does not fit their policy any more, and is ignored.", []string{"policy"}, nil)
+
+// Describe implements prometheus.Collector.
+func (unfitOverrides) Describe(ch chan<- *prometheus.Desc) { ch <- unfitDesc }
+
+// Collect implements prometheus.Collector.
+func (c unfitOverrides) Collect(ch chan<- prometheus.Metric) {
+	for policyName, n := range c.count() {
+		ch <- prometheus.MustNewConstMetric(unfitDesc, prometheus.GaugeValue, float64(n), policyName)
+	}
 }
 
 // WatchLog exposes the number of log lines dropped because the output was too slow.
