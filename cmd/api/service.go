@@ -53,6 +53,7 @@ func serve(ctx context.Context, cfg settings.Config, s command.Streams) int {
 	}
 	defer func() { _ = log.Close() }()     // the process ends: there is no place to report an error
 	defer zap.RedirectStdLog(log.Logger)() // libraries write there, net/http's Transport for one
+	limitMemory(&cfg, log.Logger)
 	svc, cleanup, err := newService(cfg, log)
 	var inFile *policyfile.Error
 	var keys *jwtclaims.KeysError
@@ -81,6 +82,7 @@ func (s *service) run(ctx context.Context, cfg settings.Config) error {
 	s.logStart(cfg, api.Addr(), admin.Addr())
 	go s.checkShards(ctx)
 	go s.watchMemory(ctx)
+	go paceCollector(ctx, cfg.GRPC.Enabled())
 	go s.Overrides.FollowOverrides(ctx)
 	go s.Files.follow(ctx, s.Log)
 	go secretfile.Follow(ctx, s.Log, cfg.SecretFiles...)
