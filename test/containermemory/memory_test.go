@@ -191,7 +191,7 @@ func flood(t *testing.T, mib int, store string) {
 			spent := spendAll(c, "spent", 200)
 			for _, r := range service.routes {
 				count := *requests
-				if r.each > 1 {
+				if r.name == checksRoute.name {
 					count = *checks
 				}
 				r.flood(c, count)
