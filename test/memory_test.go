@@ -49,6 +49,28 @@ func TestMemory_tenRequestsPassAndTheNextAreDenied(t *testing.T) {
 	assert.Equal(t, "denied-request", blocked[0]["requestID"])
 }
 
+// Without a container, GOMEMLIMIT is the limit.
+func TestMemory_defaultsAreLoweredToFit(t *testing.T) {
+	t.Run("lowered", func(t *testing.T) {
+		p := harness.Start(t, harness.Settings{"GOMEMLIMIT": "57MiB"})
+		p.Stop()
+		require.Len(t, p.LogLines("Memory limit"), 1)
+		lowered := p.LogLines("A default is lowered to fit the memory limit")
+		require.NotEmpty(t, lowered)
+		assert.Equal(t, "VELOCITY_MEMORY_MAX_BUCKETS", lowered[0]["size"])
+		assert.InDelta(t, 1_000_000, lowered[0]["from"], 0)
+		assert.Less(t, lowered[0]["to"], 100_000.0)
+	})
+	t.Run("set", func(t *testing.T) {
+		p := harness.Start(t, harness.Settings{"GOMEMLIMIT": "57MiB", "VELOCITY_MEMORY_MAX_BUCKETS": "1000000"})
+		p.Stop()
+		warned := p.LogLines("A size may not fit the memory limit: lower it, or raise the limit")
+		require.Len(t, warned, 1)
+		assert.Equal(t, "VELOCITY_MEMORY_MAX_BUCKETS", warned[0]["size"])
+		assert.InDelta(t, 1_000_000, warned[0]["set"], 0)
+	})
+}
+
 func TestMemory_theStartSaysWhereTheBucketsAre(t *testing.T) {
 	p := harness.Start(t, harness.Settings{"VELOCITY_ON_STORE_FAILURE": "local", "VELOCITY_CAPACTY": "7"})
 	p.Stop()

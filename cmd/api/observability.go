@@ -18,6 +18,7 @@ import (
 	"github.com/velocity-limiter/velocity/internal/domain/decision"
 	"github.com/velocity-limiter/velocity/internal/domain/policy"
 	"github.com/velocity-limiter/velocity/internal/ports"
+	"github.com/velocity-limiter/velocity/internal/settings"
 )
 
 // observers passes every call on to each observer that is interested, in order.
@@ -71,8 +72,9 @@ func provideObserver(log *telemetry.DecisionLog, m *metrics.Metrics, clients *to
 	return observers{log, m, clients}
 }
 
-func provideTop() (*top.Top, func()) {
+func provideTop(sizes settings.Sizes) (*top.Top, func()) {
 	t := top.New()
+	t.LimitPolicies(sizes.TopPolicies)
 	return t, func() { _ = t.Close() } // it never fails
 }
 

@@ -57,8 +57,9 @@ func providePolicies(cfg settings.Policy, log *zap.Logger) (*policies, error) {
 const msgNoTokens = "Policies have a claim in a key, and the policy file has no jwt: requests over HTTP are counted by address"
 
 // provideTokens makes the verifier of tokens, which follows the section jwt of the policy file.
-func provideTokens(inForce *policies, log *zap.Logger) (*jwtclaims.Verifier, func(), error) {
+func provideTokens(sizes settings.Sizes, inForce *policies, log *zap.Logger) (*jwtclaims.Verifier, func(), error) {
 	v := jwtclaims.New(log)
+	v.LimitMemory(sizes.TokenBytes)
 	cleanup := func() { _ = v.Close() } // it never fails
 	if inForce.File == nil {
 		return v, cleanup, nil

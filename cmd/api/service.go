@@ -55,6 +55,7 @@ func serve(ctx context.Context, cfg settings.Config, s command.Streams) int {
 	defer zap.RedirectStdLog(log.Logger)() // libraries write there, net/http's Transport for one
 	hangups, stop := catchHangups()        // also while the files are loaded
 	defer stop()
+	limitMemory(&cfg, log.Logger)
 	svc, cleanup, err := newService(cfg, log)
 	var inFile *policyfile.Error
 	var keys *jwtclaims.KeysError
@@ -83,6 +84,7 @@ func (s *service) run(ctx context.Context, cfg settings.Config, hangups <-chan o
 	s.logStart(cfg, api.Addr(), admin.Addr())
 	go s.checkShards(ctx)
 	go s.watchMemory(ctx)
+	go paceCollector(ctx, cfg.GRPC.Enabled())
 	go s.Overrides.FollowOverrides(ctx)
 	go s.Files.follow(ctx, hangups, s.Log)
 	go secretfile.Follow(ctx, s.Log, cfg.SecretFiles...)

@@ -97,11 +97,11 @@ func provideLocalStore(cfg memstore.Config, log *zap.Logger) (localStore, func()
 }
 
 // provideOverrides opens the store of overrides beside that of the buckets.
-func provideOverrides(s *store, log *zap.Logger) (ports.OverrideStore, func(), error) {
+func provideOverrides(sizes settings.Sizes, s *store, log *zap.Logger) (ports.OverrideStore, func(), error) {
 	if s.Redis == nil {
-		return memstore.NewOverrides(ports.DefaultOverrideBounds), func() {}, nil
+		return memstore.NewOverrides(sizes.Overrides), func() {}, nil
 	}
-	overrides, err := s.Redis.Manager().Overrides(ports.DefaultOverrideBounds)
+	overrides, err := s.Redis.Manager().Overrides(sizes.Overrides)
 	if err != nil {
 		return nil, nil, err
 	}

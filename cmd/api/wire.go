@@ -14,7 +14,7 @@ import (
 // newService composes the service. The cleanup closes what was opened, in the reverse order.
 func newService(cfg settings.Config, log *telemetry.Logger) (*service, func(), error) {
 	panic(wire.Build(
-		wire.FieldsOf(new(settings.Config), "Policy", "Waiting", "HTTP", "Upstream", "GRPC", "Admin", "Store", "Redis", "DenialCache", "Memory", "Log"),
+		wire.FieldsOf(new(settings.Config), "Policy", "Waiting", "HTTP", "Upstream", "GRPC", "Admin", "Store", "Redis", "DenialCache", "Memory", "Sizes", "Log"),
 		wire.FieldsOf(new(*telemetry.Logger), "Logger"),
 		provideTracer, telemetry.NewDecisionLog, provideMetrics, provideTop, provideObserver,
 		provideStore, provideLocalStore, provideOverrides,

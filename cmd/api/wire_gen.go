@@ -38,7 +38,8 @@ func newService(cfg settings.Config, log *telemetry.Logger) (*service, func(), e
 		cleanup()
 		return nil, nil, err
 	}
-	overrideStore, cleanup4, err := provideOverrides(mainStore, logger)
+	sizes := cfg.Sizes
+	overrideStore, cleanup4, err := provideOverrides(sizes, mainStore, logger)
 	if err != nil {
 		cleanup3()
 		cleanup2()
@@ -56,7 +57,7 @@ func newService(cfg settings.Config, log *telemetry.Logger) (*service, func(), e
 	}
 	telemetryConfig := cfg.Log
 	decisionLog := telemetry.NewDecisionLog(telemetryConfig, log)
-	verifier, cleanup5, err := provideTokens(mainPolicies, logger)
+	verifier, cleanup5, err := provideTokens(sizes, mainPolicies, logger)
 	if err != nil {
 		cleanup4()
 		cleanup3()
@@ -66,7 +67,7 @@ func newService(cfg settings.Config, log *telemetry.Logger) (*service, func(), e
 	}
 	grpcenvoyConfig := cfg.GRPC
 	metrics := provideMetrics(mainStore, mainLocalStore, mainPolicies, overrideStore, verifier, grpcenvoyConfig, log)
-	top, cleanup6 := provideTop()
+	top, cleanup6 := provideTop(sizes)
 	observer := provideObserver(decisionLog, metrics, top)
 	rateLimiter, cleanup7 := provideLimiter(waiting, mainStore, mainLocalStore, overrideStore, mainPolicies, observer, logger)
 	limiter := provideMeasuredLimiter(rateLimiter, metrics)

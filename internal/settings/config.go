@@ -15,6 +15,7 @@ import (
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore"
 	"github.com/velocity-limiter/velocity/internal/adapters/telemetry"
 	"github.com/velocity-limiter/velocity/internal/app/denialcache"
+	"github.com/velocity-limiter/velocity/internal/ports"
 	"github.com/velocity-limiter/velocity/internal/secretfile"
 	"github.com/velocity-limiter/velocity/internal/violation"
 	"github.com/velocity-limiter/velocity/internal/web/dataplane"
@@ -34,13 +35,15 @@ type Config struct {
 	Memory      memstore.Config
 	Log         telemetry.Config
 
+	// Sizes have their defaults.
+	Sizes Sizes `envconfig:"-"`
 	// SecretFiles are the files of secrets that are to be followed while the process runs.
 	SecretFiles []*secretfile.File `envconfig:"-"`
 }
 
 // Load reads the environment. The error joins every violation; [Violations] lists them.
 func Load() (Config, error) {
-	var cfg Config
+	cfg := Config{Sizes: Sizes{TopPolicies: topPolicies, TokenBytes: tokenBytes, Overrides: ports.DefaultOverrideBounds}}
 	var errs []error
 	list := settingsOf(&cfg)
 	for _, s := range list {

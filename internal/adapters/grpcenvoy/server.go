@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"runtime"
 	"strconv"
 	"time"
 
@@ -32,10 +31,6 @@ const (
 	idleTimeout  = 15 * time.Minute
 	// workers is the number of goroutines that answer calls. Further calls get a goroutine of their own.
 	workers = 512
-	// ballastBytes is the size of a slice that raises the heap size at which the next garbage collection starts. It is never
-	// written, so it takes no resident memory. gRPC allocates some 8 KiB for a call, and without it the small heap of this
-	// service would be collected many times a second.
-	ballastBytes = 64 << 20
 	// pingInterval is the shortest interval at which a client may ping an idle connection. Envoy pings far less often.
 	pingInterval = 5 * time.Second
 )
@@ -46,8 +41,6 @@ type Server struct {
 	grpc    *grpc.Server
 	health  *health.Server
 	service *service
-
-	ballast []byte
 }
 
 // New returns a server that asks limiter, and loads the rules. It does not listen yet. The error joins all violations.
@@ -55,7 +48,7 @@ func New(cfg Config, limiter ports.Limiter, log *zap.Logger) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, health: health.NewServer(), ballast: make([]byte, ballastBytes)}
+	s := &Server{cfg: cfg, health: health.NewServer()}
 	var rules *envoyconfig.Live
 	if cfg.RulesPath != "" {
 		var err error
@@ -99,7 +92,6 @@ func (s *Server) Listen() (net.Listener, error) { return net.Listen("tcp", s.cfg
 
 // Serve answers calls on ln until Shutdown, and then returns nil. It closes ln.
 func (s *Server) Serve(ln net.Listener) error {
-	defer runtime.KeepAlive(s.ballast)
 	return s.grpc.Serve(ln)
 }
 

@@ -30,6 +30,6 @@ func (v *Verifier) Cached() (good, bad int, goodWeight, badWeight uint64) {
 
 // The bounds of the results.
 const (
-	GoodBytes = goodBytes
-	BadBytes  = badBytes
+	GoodBytes = defaultBytes - BadBytes
+	BadBytes  = defaultBytes / badShare
 )

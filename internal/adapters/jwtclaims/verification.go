@@ -20,8 +20,9 @@ const MaxToken = 8 << 10
 // Bounds of the memory of results, about, and of their age. The age matters for tokens without exp, and for those that were
 // rejected.
 const (
-	goodBytes = 32 << 20
-	badBytes  = 4 << 20
+	defaultBytes = 36 << 20
+	// One of so many bytes is for the tokens that were rejected.
+	badShare = 9
 	// entryBytes is the memory of a result beside its texts.
 	entryBytes = 512
 	// goodAge bounds the age of a result about a token without exp.
@@ -50,7 +51,7 @@ type result struct {
 	until            time.Time // when the result is not to be used any more
 }
 
-func newVerification(rules token.Rules, keys *source) (*verification, error) {
+func newVerification(rules token.Rules, keys *source, bytes uint64) (*verification, error) {
 	header := rules.Header
 	if header == "" {
 		header = token.DefaultHeader
@@ -59,7 +60,7 @@ func newVerification(rules token.Rules, keys *source) (*verification, error) {
 	for _, cache := range []struct {
 		into  **otter.Cache[string, *result]
 		bytes uint64
-	}{{&c.good, goodBytes}, {&c.bad, badBytes}} {
+	}{{&c.good, bytes - bytes/badShare}, {&c.bad, bytes / badShare}} {
 		var err error
 		*cache.into, err = otter.New(&otter.Options[string, *result]{
 			MaximumWeight: cache.bytes,

@@ -8,8 +8,8 @@
 //   - Only the algorithms that the rules list are accepted, and each with keys of its kind alone. Keys come from the rules' source
 //     alone: what a token's header says about keys, but for the name of one (kid), is not looked at.
 //   - Tokens, and their claims but for those that policies name, are not in logs, traces and metrics.
-//   - The memory of results is bounded: goodBytes for tokens that were believed and badBytes for those that were not, so that
-//     forged tokens drop no good ones.
+//   - The memory of results is bounded: a ninth of it is for tokens that were not believed, so that forged tokens drop no good
+//     ones.
 //
 // It does not refuse requests: a token that is not believed counts as absent.
 package jwtclaims
@@ -38,6 +38,7 @@ type Verifier struct {
 	loads, failures atomic.Uint64
 
 	begun time.Time // when it was made
+	bytes uint64    // the bound of the memory of results
 
 	mu    sync.Mutex // held while the rules change
 	inUse bool       // Use has been called before
@@ -47,8 +48,11 @@ var _ keyvalue.Tokens = (*Verifier)(nil)
 
 // New returns a Verifier that believes no token yet. Close it after use.
 func New(log *zap.Logger) *Verifier {
-	return &Verifier{log: log, client: newClient(), begun: time.Now()}
+	return &Verifier{log: log, client: newClient(), begun: time.Now(), bytes: defaultBytes}
 }
+
+// LimitMemory bounds the memory of results, in bytes; it is 36 MiB before. Call it before Use.
+func (v *Verifier) LimitMemory(bytes int) { v.bytes = uint64(bytes) }
 
 // Use verifies by these rules from now on; nil believes no token. Keys in a file must be there, or Use changes nothing and returns
 // the error. Keys at a URL are fetched meanwhile, and until then every token is rejected; but when Use is called again, it waits for
@@ -71,7 +75,7 @@ func (v *Verifier) Use(rules *token.Rules) error {
 	if err != nil {
 		return err
 	}
-	next, err := newVerification(*rules, keys)
+	next, err := newVerification(*rules, keys, v.bytes)
 	if err != nil {
 		return err
 	}
@@ -208,7 +212,7 @@ func CheckOnce(ctx context.Context, rules *token.Rules, h keyvalue.Header) (Chec
 		return Checked{}, &KeysError{Source: keys.name(), Err: err}
 	}
 	defer keys.client.CloseIdleConnections()
-	one, err := newVerification(*rules, keys)
+	one, err := newVerification(*rules, keys, defaultBytes)
 	if err != nil {
 		return Checked{}, err
 	}

@@ -10,15 +10,18 @@ import (
 // 29 takes one of the rest.
 const sampleSize = 32
 
-// reserveLocked counts a new bucket, and makes sure that the table has a free slot for it.
-func (s *stripe) reserveLocked(now domain.Instant) {
+// reserveLocked counts a new bucket, and makes sure that there is a free slot for it, and space for its name.
+func (s *stripe) reserveLocked(nameSize int, now domain.Instant) {
 	if s.total.Add(1) > s.max {
+		s.evictLocked(now)
+	}
+	for s.names.used()+nameSize > s.maxNames && s.used > 0 {
 		s.evictLocked(now)
 	}
 	if s.needsGrow() {
 		s.sweepLocked(now)
 		if s.used >= len(s.slots)*6/8 { // otherwise the next sweep would follow very soon
-			s.rebuild(len(s.slots) + len(s.slots)/2)
+			s.resize(len(s.slots) + len(s.slots)/4 + 1)
 		}
 	}
 }
@@ -81,10 +84,11 @@ func (s *stripe) sweepLocked(now domain.Instant) {
 	}
 }
 
-// shrinkLocked frees memory when few buckets are left. The smaller table can still grow by half.
+// shrinkLocked frees memory when few buckets are left. The smaller table still has free slots.
 func (s *stripe) shrinkLocked() {
 	if s.used < len(s.slots)/4 && len(s.slots) > minSlots {
-		s.rebuild(max(minSlots, s.used*2))
+		s.resize(max(minSlots, s.used*3/2+1))
+		s.names.compact(s.slots)
 	}
 }
 

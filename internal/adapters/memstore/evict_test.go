@@ -1,13 +1,16 @@
 package memstore_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/velocity-limiter/velocity/internal/adapters/memstore"
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
 	"github.com/velocity-limiter/velocity/internal/domain/policy"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
@@ -169,4 +172,42 @@ func TestTakeMany_holdsAGroupOfTheMostLimits(t *testing.T) {
 	assert.Equal(t, policy.MaxLimits, store.Stats().Buckets)
 	require.Equal(t, domain.Allowed, take(t, store, "b", 1, limits...))
 	assert.Equal(t, policy.MaxLimits, store.Stats().Buckets)
+}
+
+// A name may be as long as a client likes: MaxNameBytes bounds the memory all the same.
+func TestTakeMany_boundsTheBytesOfNames(t *testing.T) {
+	const bound = 100_000
+	store, err := memstore.New(memstore.Config{MaxBuckets: 10_000, MaxNameBytes: bound})
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, store.Close()) })
+	l := mustLimit(t, "default", "1/h", 10)
+	for i := range 20_000 {
+		key := numbered("client", i)
+		if i%3 == 0 {
+			key += clientkey.BucketKey(strings.Repeat("x", i%3000))
+		}
+		take(t, store, key, 1, l)
+		require.LessOrEqual(t, store.NameBytes(), bound*3/2)
+	}
+	assert.Positive(t, store.Stats().Evictions)
+	for range 9 {
+		require.Equal(t, domain.Allowed, take(t, store, "last", 1, l))
+	}
+	assert.Equal(t, domain.Denied, take(t, store, "last", 2, l), "clients are still counted")
+}
+
+// The name of an evicted bucket makes place for the next one, so that a flood of new clients needs no more memory than the
+// bound says.
+func TestTakeMany_reusesTheMemoryOfNames(t *testing.T) {
+	const bound = 10_000
+	store, _ := newStore(t, bound)
+	l := mustLimit(t, "default", "1/h", 10)
+	for i := range bound {
+		take(t, store, numbered("client", 1_000_000+i), 1, l)
+	}
+	full := store.NameBytes()
+	for i := range 5 * bound {
+		take(t, store, numbered("client", 2_000_000+i), 1, l)
+	}
+	assert.Less(t, store.NameBytes(), full*11/10)
 }

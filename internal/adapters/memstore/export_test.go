@@ -57,6 +57,17 @@ func (s *Store) Bytes() int {
 	return total
 }
 
+// NameBytes returns the memory in use for names, with that of dropped ones.
+func (s *Store) NameBytes() int {
+	n := 0
+	for i := range s.stripes {
+		s.stripes[i].mu.Lock()
+		n += len(s.stripes[i].names.bytes)
+		s.stripes[i].mu.Unlock()
+	}
+	return n
+}
+
 // PermitSets returns how many limits of clients have permits.
 func (s *Store) PermitSets() int {
 	n := 0

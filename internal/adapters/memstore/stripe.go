@@ -17,9 +17,11 @@ type stripe struct {
 	// clockHand is the slot where the next eviction starts. It goes round all slots.
 	clockHand int
 	// total is the number of buckets in all stripes.
-	total  *atomic.Int64
-	max    int64
-	counts counts
+	total *atomic.Int64
+	max   int64
+	// maxNames bounds the bytes of the names in this stripe.
+	maxNames int
+	counts   counts
 	// permits are kept apart from the table, whose memory holds no pointers. With it a stripe fills three cache lines, since
 	// other processors lock the neighbouring stripes.
 	permits *permits
@@ -79,7 +81,7 @@ func (s *stripe) writeLocked(tag uint32, req *ports.TakeRequest, result *ports.T
 			continue
 		}
 		if h := heldBucket(req, result, i); h.fullAt > result.Now {
-			s.reserveLocked(result.Now)
+			s.reserveLocked(nameSize(req.Key, &req.Limits[i]), result.Now)
 			s.insert(tag, req.Key, &req.Limits[i], h)
 		}
 	}

@@ -75,7 +75,7 @@ func (t *table) needsGrow() bool { return t.used >= len(t.slots)*7/8 }
 // insert adds a bucket. It must not be in the table, and needsGrow must be false.
 func (t *table) insert(tag uint32, key clientkey.BucketKey, limit *domain.Limit, h held) {
 	if t.names.wasteful() {
-		t.rebuild(len(t.slots))
+		t.names.compact(t.slots)
 	}
 	t.place(slot{tag, t.names.add(key, limit)}, h)
 }
@@ -111,13 +111,14 @@ func (t *table) distance(from, to int) int {
 	return to - from + len(t.slots)
 }
 
-// rebuild moves all buckets to a table with the given number of slots, and leaves out dropped names.
-func (t *table) rebuild(slots int) {
+// resize moves all buckets to a table with the given number of slots.
+func (t *table) resize(slots int) {
 	old := *t
 	*t = newTable(slots)
+	t.names = old.names
 	for i, s := range old.slots {
 		if s.tag != 0 {
-			t.place(slot{s.tag, t.names.addFrom(&old.names, s.name)}, old.buckets[i])
+			t.place(s, old.buckets[i])
 		}
 	}
 }

@@ -64,7 +64,8 @@ func New(cfg Config, store ports.BucketStore, clock func() time.Duration) (*Cach
 		return nil, err
 	}
 	entries, err := otter.New(&otter.Options[clientkey.BucketKey, *denial]{
-		MaximumSize:      max(cfg.MaxEntries, 1),
+		MaximumWeight:    uint64(max(cfg.MaxEntries, 1)),
+		Weigher:          func(key clientkey.BucketKey, d *denial) uint32 { return uint32(1 + len(key)/256 + len(d.states)/8) },
 		ExpiryCalculator: otter.ExpiryWriting[clientkey.BucketKey, *denial](cfg.MaxAge),
 	})
 	if err != nil {
@@ -267,7 +268,7 @@ func sameLimits(a, b []domain.Limit) bool {
 
 // Config sizes a [Cache]. The names of its settings start with SHORTCUT, an earlier name of the cache.
 type Config struct {
-	// MaxEntries bounds the memory: an entry takes about 300 bytes.
+	// MaxEntries bounds the memory: an entry takes about 300 bytes. One with a long key or many limits counts as several.
 	MaxEntries int `envconfig:"SHORTCUT_MAX_ENTRIES" default:"65536" desc:"denied clients remembered by the denial cache; 0 turns it off"`
 	// MaxAge is how long a denial is remembered. During that time the cache does not learn of tokens that another node
 	// gave back, of buckets that the store lost, or of a store clock that jumped ahead.

@@ -39,7 +39,8 @@ type Top struct {
 	now       func() time.Time
 	parts     [parts]part
 
-	mu sync.Mutex
+	mu           sync.Mutex
+	mostPolicies int
 	// counted has the number of windows of each policy that has any, over all parts.
 	counted map[string]int
 
@@ -66,6 +67,13 @@ type window [spans]struct {
 	requests, denials summary
 }
 
+// LimitPolicies sets how many policies are counted at once; it is 32 before. Others are not counted until one of these is idle.
+func (t *Top) LimitPolicies(n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.mostPolicies = n
+}
+
 // New returns a Top and starts its goroutine. Close it after use.
 func New() *Top {
 	t := newTop(time.Now)
@@ -75,7 +83,7 @@ func New() *Top {
 
 func newTop(now func() time.Time) *Top {
 	t := &Top{
-		seed: maphash.MakeSeed(), now: now, started: now(), counted: make(map[string]int), stop: make(chan struct{}),
+		seed: maphash.MakeSeed(), now: now, started: now(), counted: make(map[string]int), mostPolicies: maxPolicies, stop: make(chan struct{}),
 	}
 	t.current.Store(spans) // so that the spans of a new window count as over
 	for i := range t.parts {
@@ -123,7 +131,7 @@ func (t *Top) dropIdle(p *part, number int64) {
 func (t *Top) admit(policyName string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.counted[policyName] == 0 && len(t.counted) >= maxPolicies {
+	if t.counted[policyName] == 0 && len(t.counted) >= t.mostPolicies {
 		return false
 	}
 	t.counted[policyName]++
