@@ -3,7 +3,9 @@ package service
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -19,7 +21,35 @@ import (
 type Service struct {
 	// Addr is where it decides.
 	Addr    string
+	admin   string // address of its admin plane; empty if it has none
 	process *process.Process
+}
+
+// ErrNoProfile says that a service serves no profiles of itself.
+var ErrNoProfile = errors.New("the service has no profiles")
+
+// Profile has the service record its own CPU time for so long, and returns the profile, for go tool pprof.
+func (s *Service) Profile(ctx context.Context, length time.Duration) ([]byte, error) {
+	if s.admin == "" {
+		return nil, ErrNoProfile
+	}
+	seconds := strconv.Itoa(max(1, int(length/time.Second)))
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.admin+"/debug/pprof/profile?seconds="+seconds, nil)
+	if err != nil {
+		return nil, err
+	}
+	r, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	body, err := io.ReadAll(r.Body)
+	if err := errors.Join(err, r.Body.Close()); err != nil {
+		return nil, err
+	}
+	if r.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("profile: %s: %.200s", r.Status, body)
+	}
+	return body, nil
 }
 
 // CPUTime that it has used.
@@ -89,11 +119,16 @@ func (b *Binaries) startVelocity(ctx context.Context, env []string) (*Service, e
 	if err != nil {
 		return nil, err
 	}
-	return start(ctx, process.Spec{
+	s, err := start(ctx, process.Spec{
 		Path:    b.Velocity,
 		Env:     append([]string{"VELOCITY_HTTP_ADDR=" + addr, "VELOCITY_ADMIN_ADDR=" + admin}, env...),
 		LogPath: b.logPath("velocity"),
 	}, addr, "http://"+admin+"/readyz")
+	if err != nil {
+		return nil, err
+	}
+	s.admin = admin
+	return s, nil
 }
 
 // StartVelocityWith starts the product's binary with a policy file, which is written first.
@@ -105,8 +140,17 @@ func (b *Binaries) StartVelocityWith(ctx context.Context, policies string, env .
 	return b.startVelocity(ctx, append([]string{"VELOCITY_POLICY_FILE=" + file}, env...))
 }
 
-// StartBareFiber starts the handler that decides nothing and sends these answers.
+// StartBareFiber starts the handler on Fiber that decides nothing and sends these answers.
 func (b *Binaries) StartBareFiber(ctx context.Context, answers []replay.Answer) (*Service, error) {
+	return b.startBare(ctx, b.BareFiber, answers)
+}
+
+// StartBareHTTP starts the handler on net/http that decides nothing and sends these answers.
+func (b *Binaries) StartBareHTTP(ctx context.Context, answers []replay.Answer) (*Service, error) {
+	return b.startBare(ctx, b.BareHTTP, answers)
+}
+
+func (b *Binaries) startBare(ctx context.Context, path string, answers []replay.Answer) (*Service, error) {
 	addr, err := process.FreeAddr()
 	if err != nil {
 		return nil, err
@@ -120,7 +164,7 @@ func (b *Binaries) StartBareFiber(ctx context.Context, answers []replay.Answer) 
 		return nil, err
 	}
 	return start(ctx, process.Spec{
-		Path: b.BareFiber, Args: []string{"-addr", addr, "-answers", file}, LogPath: b.logPath("barefiber"),
+		Path: path, Args: []string{"-addr", addr, "-answers", file}, LogPath: b.logPath(filepath.Base(path)),
 	}, addr, "")
 }
 
