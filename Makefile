@@ -80,8 +80,9 @@ helm-test: ## render the Helm chart and decode it strictly; test/helm is a modul
 	cd test/helm && go vet ./... && go test -count=1 ./...
 
 .PHONY: test-long
-test-long: test-needs ## ten million differential steps, 20,000 random histories of a bucket, every time zone for 100 years, 1,000 reloads, how soon overrides spread, settled costs and 4 GB of streams, long fuzzing (FUZZTIME=5m)
+test-long: test-needs ## ten million differential steps, a hot key 100 times, 20,000 random histories of a bucket, every time zone for 100 years, 1,000 reloads, how soon overrides spread, settled costs and 4 GB of streams, long fuzzing (FUZZTIME=5m)
 	go test -count=1 -timeout 1h -run TestDifferential -v ./internal/adapters/redisstore/script -differential.steps=10000000
+	go test -count=1 -timeout 1h -run 'TestHotKey|TestEqualRequests' -v ./internal/adapters/redisstore -hotkey.times=100 -equal.calls=5000
 	go test -count=1 -timeout 1h -run TestApply_keepsTheLimit -v ./internal/domain -rapid.checks=20000
 	go test -count=1 -timeout 1h -run 'TestAt_agreesWithAnOracle|TestAt_periodsFollowEachOther' -v ./internal/domain/calendar -calendar.all -rapid.checks=20000
 	go test -count=1 -run TestOverrides_reachOtherNodesWithinASecond -v ./internal/adapters/redisstore -overrides.timed

@@ -3,6 +3,7 @@
 //	go run . -quick              a short run that shows that everything works
 //	go run . -out results        all measurements
 //	go run . -only '^services/'  some measurements: a regular expression over "section/load/subject"
+//	go run . -profile profiles   CPU profiles of Velocity's services, too
 //
 // It starts redis-servers and services on free ports and stops them at the end. It prints the tables, and writes
 // report.md, report.json, front.md (the comparisons that come first) and the charts to a folder.
@@ -61,6 +62,7 @@ func parse(args []string) (options, error) {
 	flags.DurationVar(&o.Duration, "duration", 2*time.Second, "length of each measurement")
 	flags.BoolVar(&o.PinRedis, "pin", true, "keep the one Redis of the loads on the last CPU")
 	flags.IntVar(&o.PeerPool, "peer-pool", redispeer.DefaultPoolSize, "connections to Redis of each peer in process")
+	flags.StringVar(&o.Profiles, "profile", "", "folder for a CPU profile of each service of Velocity's, for go tool pprof; none if empty")
 	flags.StringVar(&o.out, "out", "results", "folder for report.md, report.json, front.md and the charts")
 	if err := flags.Parse(args); err != nil {
 		return o, err

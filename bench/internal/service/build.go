@@ -1,4 +1,4 @@
-// Package service builds and runs the whole services that are measured: Velocity, a bare Fiber handler, two proxies and
+// Package service builds and runs the whole services that are measured: Velocity, two bare handlers, two proxies and
 // envoyproxy/ratelimit. Each runs as a process of its own, so that the kernel can tell its CPU time from that of
 // the load generator.
 package service
@@ -14,7 +14,7 @@ import (
 
 // Binaries are the programs, built from source.
 type Binaries struct {
-	Velocity, BareFiber, BareProxy, EnvoyRatelimit string
+	Velocity, BareFiber, BareHTTP, BareProxy, EnvoyRatelimit string
 	// Caddy is empty until BuildCaddy.
 	Caddy string
 
@@ -27,6 +27,7 @@ func Build(ctx context.Context, dir string) (*Binaries, error) {
 	b := &Binaries{
 		Velocity:       filepath.Join(dir, "velocity"),
 		BareFiber:      filepath.Join(dir, "barefiber"),
+		BareHTTP:       filepath.Join(dir, "barehttp"),
 		BareProxy:      filepath.Join(dir, "bareproxy"),
 		EnvoyRatelimit: filepath.Join(dir, "envoyratelimit"),
 		dir:            dir,
@@ -42,6 +43,7 @@ func Build(ctx context.Context, dir string) (*Binaries, error) {
 	for _, x := range []struct{ module, out, pkg string }{
 		{product, b.Velocity, "./cmd/api"},
 		{bench, b.BareFiber, "./peers/barefiber"},
+		{bench, b.BareHTTP, "./peers/barehttp"},
 		{bench, b.BareProxy, "./peers/bareproxy"},
 		// A module of its own, so that it is built with the dependencies that it asks for, and with no others.
 		{filepath.Join(bench, "peers", "envoyratelimit"), b.EnvoyRatelimit, "github.com/envoyproxy/ratelimit/src/service_cmd"},

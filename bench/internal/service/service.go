@@ -3,7 +3,9 @@ package service
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -22,6 +24,33 @@ type Service struct {
 	// Admin is where Velocity's admin plane listens; empty for the others.
 	Admin   string
 	process *process.Process
+}
+
+// ErrNoProfile says that a service serves no profiles of itself.
+var ErrNoProfile = errors.New("the service has no profiles")
+
+// Profile has the service record its own CPU time for so long, and returns the profile, for go tool pprof.
+func (s *Service) Profile(ctx context.Context, length time.Duration) ([]byte, error) {
+	if s.Admin == "" {
+		return nil, ErrNoProfile
+	}
+	seconds := strconv.Itoa(max(1, int(length/time.Second)))
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.Admin+"/debug/pprof/profile?seconds="+seconds, nil)
+	if err != nil {
+		return nil, err
+	}
+	r, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	body, err := io.ReadAll(r.Body)
+	if err := errors.Join(err, r.Body.Close()); err != nil {
+		return nil, err
+	}
+	if r.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("profile: %s: %.200s", r.Status, body)
+	}
+	return body, nil
 }
 
 // CPUTime that it has used.
@@ -112,8 +141,17 @@ func (b *Binaries) StartVelocityWith(ctx context.Context, policies string, env .
 	return b.startVelocity(ctx, append([]string{"VELOCITY_POLICY_FILE=" + file}, env...))
 }
 
-// StartBareFiber starts the handler that decides nothing and sends these answers.
+// StartBareFiber starts the handler on Fiber that decides nothing and sends these answers.
 func (b *Binaries) StartBareFiber(ctx context.Context, answers []replay.Answer) (*Service, error) {
+	return b.startBare(ctx, b.BareFiber, answers)
+}
+
+// StartBareHTTP starts the handler on net/http that decides nothing and sends these answers.
+func (b *Binaries) StartBareHTTP(ctx context.Context, answers []replay.Answer) (*Service, error) {
+	return b.startBare(ctx, b.BareHTTP, answers)
+}
+
+func (b *Binaries) startBare(ctx context.Context, path string, answers []replay.Answer) (*Service, error) {
 	addr, err := process.FreeAddr()
 	if err != nil {
 		return nil, err
@@ -127,7 +165,7 @@ func (b *Binaries) StartBareFiber(ctx context.Context, answers []replay.Answer) 
 		return nil, err
 	}
 	return start(ctx, process.Spec{
-		Path: b.BareFiber, Args: []string{"-addr", addr, "-answers", file}, LogPath: b.logPath("barefiber"),
+		Path: path, Args: []string{"-addr", addr, "-answers", file}, LogPath: b.logPath(filepath.Base(path)),
 	}, addr, "")
 }
 

@@ -62,7 +62,7 @@ func bars(r *report.Row, column report.Column) []chart.Bar {
 
 // isBound reports whether a subject decides nothing and is a lower bound of the others.
 func isBound(subject string) bool {
-	return subject == redispeer.Script || subject == redispeer.Ping || subject == bareFiber
+	return subject == redispeer.Script || subject == redispeer.Ping || subject == bareFiber || subject == bareHTTP
 }
 
 // decimals returns how many decimals to show: three digits in all, and at most so many.

@@ -44,17 +44,18 @@ func comparisons(m results) []comparison {
 	return []comparison{
 		{
 			section: "inprocess", title: "Limiters as libraries, over one Redis", column: columnRate,
-			about: fmt.Sprintf("Decisions per second of 64 and of 512 goroutines. With 512, Velocity decides %s times as often as redis_rate.",
-				times("inprocess", many, redispeer.Velocity, redispeer.RedisRate, "rate")),
+			about: fmt.Sprintf("Decisions per second of 64 and of 512 goroutines. With 512, Velocity decides %s times as often as redis_rate. A lone decision, which "+
+				"shares its call with no other, takes %s us of CPU time more than redis_rate's: the price of taking all limits or none, exactly.",
+				times("inprocess", many, redispeer.Velocity, redispeer.RedisRate, "rate"), m.over("inprocess", goroutines(1), redispeer.Velocity, redispeer.RedisRate)),
 			groups:   []string{goroutines(64), many},
 			subjects: []string{redispeer.Velocity, redispeer.RedisRate, "throttled", "ulule/limiter"},
 		},
 		{
 			section: "services", title: "CPU time of whole services", column: columnCPU,
 			about: fmt.Sprintf("CPU time of a decision, that of the service and of its Redis. Over Envoy's protocol and with the same rules, envoyproxy/ratelimit takes "+
-				"%s times that of Velocity. The bare Fiber handler decides nothing.", times("services", groupRequests, envoy, velocityGRPC, "cpu")),
+				"%s times that of Velocity. The bare handlers decide nothing.", times("services", groupRequests, envoy, velocityGRPC, "cpu")),
 			groups:   []string{groupRequests},
-			subjects: []string{velocityRedis, velocityGRPC, envoy, envoyGathered, envoyCached, bareFiber},
+			subjects: []string{velocityRedis, velocityGRPC, envoy, envoyGathered, envoyCached, bareFiber, bareHTTP},
 		},
 		{
 			section: "shared", title: "Limits that everybody shares", column: columnRedisCPU,
@@ -89,8 +90,11 @@ func Costs(r *report.Report) []report.Cost {
 		{"the same", "inprocess", goroutines(1), redispeer.Velocity, redispeer.Ping},
 		{"one of 512 at once over Redis", "inprocess", goroutines(512), redispeer.Velocity, redispeer.Ping},
 		{"over HTTP, with Redis", "services", groupRequests, velocityRedis, bareFiber},
+		{"the same", "services", groupRequests, velocityRedis, bareHTTP},
 		{"over HTTP, in memory", "services", groupRequests, velocityMemory, bareFiber},
+		{"the same", "services", groupRequests, velocityMemory, bareHTTP},
 		{"a denial in a flood", "services", groupFlood, velocityRedis, bareFiber},
+		{"the same", "services", groupFlood, velocityRedis, bareHTTP},
 		{"by a client's and a global limit, over HTTP", "shared-services", groupSharedHTTP, perClientGlobal, perClient},
 		{"of the reverse proxy, in memory", "proxy", groupProxied, velocityProxy, bareProxy},
 	} {

@@ -35,6 +35,7 @@ const (
 	velocityCheck  = "Velocity, Redis, /v1/check"
 	velocityChecks = "Velocity, Redis, /v1/checks of 100"
 	bareFiber      = "bare Fiber"
+	bareHTTP       = "bare net/http"
 	envoy          = "envoyproxy/ratelimit"
 	envoyGathered  = "envoyproxy/ratelimit, writes gathered"
 	envoyCached    = "envoyproxy/ratelimit, local cache"
@@ -59,7 +60,7 @@ func (s *Suite) services(ctx context.Context) error {
 		ID: "services", Title: "Whole services",
 		About: "Each service is a process of its own, started anew for each measurement, with its log going to a file. CPU per decision is that of the " +
 			"service and of its Redis, by the kernel's clocks of the two processes; the load generator's is not in it. Decisions/s is what the machine reaches with the " +
-			"generator on the same CPUs. Velocity and the bare Fiber handler, which sends the same header and body and decides nothing, are asked over HTTP/1.1; " +
+			"generator on the same CPUs. Velocity and two bare handlers, on Fiber and on net/http, which send the same header and body and decide nothing, are asked over HTTP/1.1; " +
 			"Velocity with the very same rules, too, and envoyproxy/ratelimit over gRPC, that one with statistics off and only errors logged. " +
 			"Velocity waits for Redis for up to a second, so that a late answer counts as late. envoyproxy/ratelimit knows fixed windows only: 5 per second for the many clients. " +
 			"The latencies are of calls, so those of /v1/checks are of 100 decisions.",
@@ -158,10 +159,10 @@ func (s *Suite) serviceMeasurements(a *environment) []measurement {
 	inMemory := func(logging, rate string) func() []string {
 		return func() []string { return velocityEnv(logging, rate, nil) }
 	}
-	bare := func(group string, x httpLoad) measurement {
-		return measurement{group, bareFiber, func(ctx context.Context) (report.Values, error) {
+	bare := func(group, subject string, x httpLoad, start func(*service.Binaries, context.Context, []replay.Answer) (*service.Service, error)) measurement {
+		return measurement{group, subject, func(ctx context.Context) (report.Values, error) {
 			return s.measureHTTP(ctx, a, x, func() (*service.Service, error) {
-				return a.binaries.StartBareFiber(ctx, a.answers)
+				return start(a.binaries, ctx, a.answers)
 			})
 		}}
 	}
@@ -189,7 +190,8 @@ func (s *Suite) serviceMeasurements(a *environment) []measurement {
 		velocity(groupRequests, velocityAll, many, withRedis("all", few)),
 		velocity(groupRequests, velocityNone, many, withRedis("none", few)),
 		velocity(groupRequests, velocityMemory, many, inMemory("blocked", few)),
-		bare(groupRequests, many),
+		bare(groupRequests, bareFiber, many, (*service.Binaries).StartBareFiber),
+		bare(groupRequests, bareHTTP, many, (*service.Binaries).StartBareHTTP),
 		overGRPC(groupRequests, service.EnvoyPerSecond, anyone, "blocked"),
 		grpc(groupRequests, envoy, service.EnvoyPerSecond, anyone, service.EnvoyOptions{}),
 		grpc(groupRequests, envoyGathered, service.EnvoyPerSecond, anyone, gathered),
@@ -197,7 +199,8 @@ func (s *Suite) serviceMeasurements(a *environment) []measurement {
 
 		velocity(groupFlood, velocityRedis, one, withRedis("none", hourly)),
 		velocity(groupFlood, velocityMemory, one, inMemory("none", hourly)),
-		bare(groupFlood, denied),
+		bare(groupFlood, bareFiber, denied, (*service.Binaries).StartBareFiber),
+		bare(groupFlood, bareHTTP, denied, (*service.Binaries).StartBareHTTP),
 		overGRPC(groupFlood, service.EnvoyFlooded, theOne, "none"),
 		grpc(groupFlood, envoy, service.EnvoyFlooded, theOne, service.EnvoyOptions{}),
 		grpc(groupFlood, envoyCached, service.EnvoyFlooded, theOne, cached),
@@ -212,10 +215,14 @@ func (s *Suite) run(ctx context.Context, running *service.Service, servers []*re
 	defer func() { err = errors.Join(err, running.Stop()) }()
 	m := newUsage(servers, running.CPUTime)
 	cfg.Seed, cfg.Warmup, cfg.Duration = s.cfg.Seed, s.cfg.Warmup, s.cfg.Duration
-	cfg.Started = func() error { return m.start(ctx) }
+	profiled := func() error { return nil }
+	cfg.Started = func() error {
+		profiled = s.profile(ctx, running)
+		return m.start(ctx)
+	}
 	cfg.Ended = func() error { return m.stop(ctx) }
 	result, err := load.Run(ctx, cfg)
-	if err != nil {
+	if err := errors.Join(err, profiled()); err != nil {
 		return nil, err
 	}
 	return m.values(result, "service_cpu")

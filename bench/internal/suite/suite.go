@@ -38,6 +38,9 @@ type Settings struct {
 	// PinRedis keeps Redis on the last CPU.
 	PinRedis bool
 	Seed     uint64
+	// Profiles is a folder for a CPU profile of each service of Velocity's that is measured; empty: none is taken. Profiling costs
+	// the service some of its time.
+	Profiles string
 	// Progress receives a line for each measurement.
 	Progress io.Writer
 }
@@ -53,6 +56,7 @@ type Suite struct {
 	sections []*report.Section
 	versions []report.Fact
 	failures []string
+	current  string // the measurement that is taken, as Settings.Only names it
 }
 
 // New prepares a run.
@@ -201,6 +205,7 @@ func (s *Suite) interleave(ctx context.Context, section *report.Section, all []m
 
 func (s *Suite) take(ctx context.Context, section *report.Section, m measurement, round, rounds int) {
 	name := section.ID + "/" + m.group + "/" + m.subject
+	s.current = name
 	fmt.Fprintf(s.cfg.Progress, "%s round %d/%d", name, round+1, rounds)
 	values, err := m.run(ctx)
 	if err != nil {

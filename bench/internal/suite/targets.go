@@ -104,6 +104,15 @@ func (m results) ratio(section, group, subject, other, key string) float64 {
 	return r.RatioTo(m.row(section, group, other), key)
 }
 
+// over is how much more CPU time a subject takes than another, as text.
+func (m results) over(section, group, subject, other string) string {
+	r := m.row(section, group, subject)
+	if r == nil {
+		return report.Number(math.NaN(), 1)
+	}
+	return report.Number(r.Over(m.row(section, group, other), "cpu"), 1)
+}
+
 // againstLeast returns the median of the ratios of a subject's value to the least of its rivals' in the same round.
 func (m results) againstLeast(section, group, subject string, rivals []string, key string) float64 {
 	own := m.row(section, group, subject)

@@ -32,6 +32,8 @@ func measuredRun() *report.Report {
 		section("inprocess", rows{
 			{"64 goroutines", "Velocity"}:   {"rate": {130, 60, 140}, "p99": {1, 2, 1}},
 			{"64 goroutines", "redis_rate"}: {"rate": {50, 20, 50}, "p99": {2, 4, 2}},
+			{"1 goroutine", "Velocity"}:     {"cpu": {110, 220, 112}},
+			{"1 goroutine", "redis_rate"}:   {"cpu": {100, 195, 100}},
 		}),
 		section("shared-services", rows{
 			{"HTTP/1.1", "Velocity, per client"}:            {"cpu": {20, 40, 20}},
@@ -44,6 +46,7 @@ func measuredRun() *report.Report {
 		section("services", rows{
 			{"requests of many clients", "Velocity, Redis"}:                   {"cpu": {30, 60, 30}},
 			{"requests of many clients", "bare Fiber"}:                        {"cpu": {15, 30, 15}},
+			{"requests of many clients", "bare net/http"}:                     {"cpu": {18, 36, 18}},
 			{"requests of many clients", "envoyproxy/ratelimit"}:              {"cpu": {120, 240, 120}},
 			{"requests of many clients", "envoyproxy/ratelimit, local cache"}: {"cpu": {100, 300, 100}},
 			{"decision API", "Velocity, Redis, /v1/check"}:                    {"cpu": {50, 50, 50}},
@@ -105,17 +108,20 @@ func TestFront_hasWhatWasMeasured(t *testing.T) {
 	}
 	require.Equal(t, []string{"front-inprocess", "front-services", "front-shared"}, ids, "no proxy was measured")
 	assert.Len(t, front[0].Rows, 2, "of 64 goroutines; of 512 none was measured")
+	assert.Contains(t, front[0].About, " takes 12.0 us of CPU time more than redis_rate's", "the median of 10, 25 and 12")
 	var subjects []string
 	for _, r := range front[1].Rows {
 		subjects = append(subjects, r.Subject)
 	}
-	assert.Equal(t, []string{"Velocity, Redis", "envoyproxy/ratelimit", "envoyproxy/ratelimit, local cache", "bare Fiber"}, subjects,
+	assert.Equal(t, []string{"Velocity, Redis", "envoyproxy/ratelimit", "envoyproxy/ratelimit, local cache", "bare Fiber", "bare net/http"}, subjects,
 		"of requests of many clients alone")
 }
 
 func TestCosts_areDifferencesOfEachRound(t *testing.T) {
 	assert.Equal(t, []report.Cost{
+		{Text: "a lone one over Redis, 1 goroutine: the price of all limits or none, exactly", Beside: "redis_rate", Own: 112, Other: 100, Over: 12},
 		{Text: "over HTTP, with Redis", Beside: "bare Fiber", Own: 30, Other: 15, Over: 15},
+		{Text: "the same", Beside: "bare net/http", Own: 30, Other: 18, Over: 12},
 		{Text: "by a client's and a global limit, over HTTP", Beside: "Velocity, per client", Own: 24, Other: 20, Over: 4},
 	}, suite.Costs(measuredRun()), "what was not measured is left out")
 }
@@ -127,6 +133,7 @@ func TestCharts_leaveOutWhatWasNotMeasured(t *testing.T) {
 	}
 	s.Row("g", "Velocity").Rounds = []report.Values{{"cpu": 2.25}, {}, {"cpu": 4.25}}
 	s.Row("g", "bare Fiber").Rounds = []report.Values{{"cpu": 1}}
+	s.Row("g", "bare net/http").Rounds = []report.Values{{"cpu": 1}}
 	s.Row("g", "failed").Rounds = []report.Values{{}}
 	s.Row("h", "failed").Rounds = []report.Values{{}}
 
@@ -134,7 +141,7 @@ func TestCharts_leaveOutWhatWasNotMeasured(t *testing.T) {
 	require.Len(t, charts, 1, "p99 is not to be drawn")
 	c := charts["services-cpu"]
 	require.Len(t, c.Groups, 1, "nothing of h was measured")
-	require.Len(t, c.Groups[0].Bars, 2)
+	require.Len(t, c.Groups[0].Bars, 3)
 	velocity, bare := c.Groups[0].Bars[0], c.Groups[0].Bars[1]
 	assert.InDelta(t, 2.25, velocity.Low, 1e-12)
 	assert.InDelta(t, 4.25, velocity.Hi, 1e-12)
@@ -142,4 +149,5 @@ func TestCharts_leaveOutWhatWasNotMeasured(t *testing.T) {
 	assert.Equal(t, "3.25", velocity.Text)
 	assert.True(t, velocity.Own)
 	assert.True(t, bare.Bound)
+	assert.True(t, c.Groups[0].Bars[2].Bound)
 }

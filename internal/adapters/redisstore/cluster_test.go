@@ -40,6 +40,7 @@ func TestCluster(t *testing.T) {
 		{"contract", clusterContract},
 		{"slots are those of the server", slotsAreTheServers},
 		{"a batch may be of any keys", anyKeys},
+		{"equal requests are answered as separate ones", clusterEqualRequests},
 		{"each primary has its own health", clusterHealth},
 		{"redirects are followed, and nothing is debited twice", redirectsAreFollowed},
 		{"slots move under load", slotsMoveUnderLoad},
@@ -59,6 +60,10 @@ func TestCluster(t *testing.T) {
 			return
 		}
 	}
+}
+
+func clusterEqualRequests(t *testing.T, c *redistest.Cluster) {
+	compareWithSeparate(t, config(redistest.Start(t).Addr), clusterConfig(c.Addrs()...))
 }
 
 func clusterContract(t *testing.T, c *redistest.Cluster) {

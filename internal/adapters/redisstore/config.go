@@ -66,6 +66,7 @@ type Config struct {
 	// caused it has failed, and its connection serves a later request.
 	DialTimeout  time.Duration `envconfig:"REDIS_DIAL_TIMEOUT" default:"500ms" desc:"time to connect to a shard"`
 	connLifetime time.Duration `envconfig:"-"` // for tests; 0: that of package conn
+	separate     bool          `envconfig:"-"` // for tests: equal requests are groups of their own, on shards of a list
 	// TakeTimeout is the budget of one call of the store: it covers queueing, connecting, sending and waiting.
 	TakeTimeout time.Duration `envconfig:"TAKE_TIMEOUT" default:"50ms" desc:"budget of one decision at the store; past it the failure policy decides"`
 }

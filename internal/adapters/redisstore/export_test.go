@@ -33,6 +33,12 @@ func WithConnLifetime(cfg Config, d time.Duration) Config {
 	return cfg
 }
 
+// WithSeparateRequests returns the configuration of a store in which each request is a group of its own, though others equal it.
+func WithSeparateRequests(cfg Config) Config {
+	cfg.separate = true
+	return cfg
+}
+
 func withClock(line string) string { return strings.Replace(script.Source, ClockLine, line, 1) }
 
 // LeaveDeadConnection puts a connection that could not be made into the pool of a client that is not used elsewhere.

@@ -48,6 +48,7 @@ func (l *shardList) add(cfg *Config, s Shard, client *redis.Client, take *script
 		},
 		ProbeKey:   func() (clientkey.BucketKey, error) { return batch.ProbeKey, nil },
 		MayOverrun: l.borrowed,
+		Separate:   cfg.separate,
 	}
 	l.clients = append(l.clients, client)
 	l.targets = append(l.targets, batch.Target{

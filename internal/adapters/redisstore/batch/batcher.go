@@ -47,6 +47,8 @@ type Server struct {
 	ProbeKey func() (clientkey.BucketKey, error)
 	// MayOverrun says that Send may return after the deadline of its context. Callers then do not wait for it.
 	MayOverrun bool
+	// Separate keeps equal requests apart; see [script.Batch]. It is for tests and benchmarks, which compare with it.
+	Separate bool
 }
 
 // Batcher gathers the requests of concurrent callers: while one batch is under way the next one fills. There is no timer,
@@ -260,6 +262,7 @@ func (b *Batcher) sendOne() {
 func (b *Batcher) sendNext() bool {
 	x := batches.Get().(*batch)
 	defer x.release()
+	x.requests.Separate = b.server.Separate
 	more := b.fill(x)
 	if len(x.items)+len(x.late) == 0 {
 		return false

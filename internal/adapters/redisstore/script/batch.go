@@ -16,6 +16,9 @@ import (
 //
 // The zero value is empty. It is not safe for concurrent use.
 type Batch struct {
+	// Separate leaves every request a group of its own: what equal requests must be answered like, and be compared with.
+	Separate bool
+
 	groups []*Group
 	// newest is an open hash table of the newest group of each key: its index in groups, counted from 1; 0 is free.
 	newest   [4 * MaxGroups]uint8
@@ -28,6 +31,11 @@ var seed = maphash.MakeSeed()
 func (b *Batch) Add(g *Group) {
 	g.next, g.last, g.further, g.passed, g.free = nil, nil, 0, 0, true
 	b.requests++
+	if b.Separate {
+		g.free = false
+		b.groups = append(b.groups, g)
+		return
+	}
 	at := maphash.String(seed, string(g.Request.Key)) % uint64(len(b.newest))
 	for ; b.newest[at] != 0; at = (at + 1) % uint64(len(b.newest)) {
 		known := b.groups[b.newest[at]-1]
