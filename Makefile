@@ -53,6 +53,14 @@ test-integration: test-needs integration-needs ## Velocity beside the real nginx
 test-fresh: ## README's quick start, `make test` and `make test-integration` in an empty container: 15 minutes or more (INSTALL_ONLY=1: only the installing)
 	scripts/test-fresh.sh $(if $(INSTALL_ONLY),-install-only)
 
+.PHONY: container-images
+container-images: ## pull the images that the Dockerfile and the compose files name, or make stand-ins where no registry answers
+	scripts/container-images.sh Dockerfile docker-compose*.yml
+
+.PHONY: test-containers
+test-containers: container-images ## both compose files in a container engine; nodes, shards, networks and addresses fail (RUN=TestSharded)
+	cd test/integration && go test -tags containers -count=1 -timeout 10m $(if $(RUN),-v -run '$(RUN)') ./containers
+
 .PHONY: test-faults
 test-faults: test-needs ## every failure of a store, one at a time, with the limit checked; many hostile clients; overrides under faults
 	cd test/integration && go test -count=1 -tags faults -timeout 10m -run 'TestFaults|TestLinearizable|TestIsolation|TestBudget' ./faults

@@ -10,6 +10,7 @@
 # containers use the machine's own network, where the engine's network does not reach the registries.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/debian-root.sh
 
 image=velocity-fresh:base
 packages=ca-certificates,gcc,libc6-dev,make,git
@@ -74,30 +75,21 @@ whole() {
 
 # recipe DIR makes the root folder of the base image.
 recipe() {
-  local mirror codename=bookworm
-  if [[ $(. /etc/os-release && echo "$ID") == debian ]]; then codename=$(. /etc/os-release && echo "$VERSION_CODENAME"); fi
-  # The mirror that this machine installs from; debootstrap's own where that is another release or not plain HTTP.
-  mirror=$(apt-get indextargets --format '$(CODENAME) $(REPO_URI)' 'Created-By: Packages' |
-    sed -nE "s,^$codename (https?://.*),\1,p" | sed -n 1p)
-  "${root[@]}" debootstrap --variant=minbase --include="$packages" "$codename" "$1" ${mirror:+"$mirror"} >"$temp/debootstrap.log" 2>&1 || {
-    cat "$temp/debootstrap.log" >&2
-    return 1
-  }
-  "${root[@]}" cp -a "$(go env GOROOT)" "$1/usr/local/go"
-  echo force-unsafe-io | "${root[@]}" tee "$1/etc/dpkg/dpkg.cfg.d/fresh" >/dev/null # no fsync of every file
-  echo 'Acquire::https::CaInfo "/etc/ssl/machine.crt";' | "${root[@]}" tee "$1/etc/apt/apt.conf.d/99machine" >/dev/null
+  debian_root "$1" "$packages"
+  as_root cp -a "$(go env GOROOT)" "$1/usr/local/go"
+  echo force-unsafe-io | as_root tee "$1/etc/dpkg/dpkg.cfg.d/fresh" >/dev/null # no fsync of every file
+  echo 'Acquire::https::CaInfo "/etc/ssl/machine.crt";' | as_root tee "$1/etc/apt/apt.conf.d/99machine" >/dev/null
 }
 
 # build_image makes the base image, unless there is one of this recipe and Go.
 build_image() {
   local wanted
-  wanted=$( (declare -f recipe && echo "$packages" && go version) | sha256sum | cut -c1-16)
+  wanted=$( (declare -f debian_root recipe && echo "$packages" && go version) | sha256sum | cut -c1-16)
   if [[ $(docker image inspect -f '{{index .Config.Labels "recipe"}}' $image 2>/dev/null) == "$wanted" ]]; then return; fi
   echo "== making $image"
-  if ! command -v debootstrap >/dev/null && [[ ! -x /usr/sbin/debootstrap ]]; then scripts/apt-install.sh debootstrap; fi
   docker image rm -f $image >/dev/null 2>&1 || true
   recipe "$temp/root"
-  "${root[@]}" tar -C "$temp/root" -c . |
+  as_root tar -C "$temp/root" -c . |
     docker import --change "LABEL recipe=$wanted" --change 'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/go/bin' - $image >/dev/null
 }
 
@@ -127,10 +119,8 @@ main() {
     echo "test-fresh: no container engine answers (docker info)" >&2
     return 1
   fi
-  root=()
-  if ((EUID != 0)); then root=(sudo -n); fi
   container='' temp=$(mktemp -d)
-  trap '"${root[@]}" rm -rf "$temp"; if [[ -n $container ]]; then docker rm -f "$container" >/dev/null; fi' EXIT
+  trap 'as_root rm -rf "$temp"; if [[ -n $container ]]; then docker rm -f "$container" >/dev/null; fi' EXIT
   # What Go and apt need to reach their registries from here: by name, so that no value stands in a list of processes.
   GOPROXY=$(go env GOPROXY) GONOSUMDB=$(go env GONOSUMDB) GOSUMDB=$(go env GOSUMDB)
   export GOPROXY GONOSUMDB GOSUMDB

@@ -41,6 +41,7 @@ var advice = map[failure.Kind]string{
 	failure.Auth:       "see VELOCITY_REDIS_USERNAME and VELOCITY_REDIS_PASSWORD",
 	failure.NoPerm:     "the ACL of VELOCITY_REDIS_USERNAME needs: +eval +evalsha +time +hget +hmget +hset +hdel +hscan +pexpireat +zrange +zcard +zcount +zscore +zadd +zrem +zremrangebyrank ~velocity:*",
 	failure.MaxClients: "raise maxclients: it must exceed VELOCITY_REDIS_POOL_SIZE times the number of nodes",
+	failure.Protected:  "Redis answers its own host only: set a password there and VELOCITY_REDIS_PASSWORD here, or protected-mode no on a private network",
 	failure.TLS:        "see VELOCITY_REDIS_TLS and the files that it names",
 	failure.Busy:       "a script that is not Velocity's blocks Redis",
 }

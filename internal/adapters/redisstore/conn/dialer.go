@@ -5,11 +5,15 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/failure"
 )
 
 // Dialer makes the connections of clients until it is closed. go-redis connects on goroutines of its own, which outlive the
@@ -82,6 +86,8 @@ type tiedConn struct {
 	untie   func() bool
 	plain   bool
 	lengths lengths
+
+	answered atomic.Bool // something has been read
 }
 
 var _ syscall.Conn = (*tiedConn)(nil)
@@ -89,9 +95,26 @@ var _ syscall.Conn = (*tiedConn)(nil)
 // Read implements net.Conn.
 func (c *tiedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
+	if n > 0 {
+		c.answered.Store(true)
+	}
 	if c.plain && n > 0 {
 		if damaged := c.lengths.read(p[:n]); damaged != nil {
 			return 0, damaged
+		}
+	}
+	return n, err
+}
+
+// Write implements net.Conn. A server that refuses a new connection says why, and closes it: in protected mode, or with too many
+// clients. If that comes first, sending fails, and what the server has said is the error.
+func (c *tiedConn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	if err != nil && c.plain && !c.answered.Load() {
+		text := make([]byte, 1024)
+		said, _ := c.Read(text) // the connection has ended: this does not wait
+		if line, _, ok := strings.Cut(string(text[:said]), "\r\n"); ok && line[0] == '-' {
+			err = &failure.DialError{Err: failure.ScriptError(line[1:])}
 		}
 	}
 	return n, err

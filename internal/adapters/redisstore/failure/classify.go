@@ -67,6 +67,7 @@ var replies = []struct {
 	// Redis 7.0 says this of a command inside the script, so commands before it may have run.
 	{"ERR The user executing the script can't", Failure{NoPerm, MayHaveRun, true}},
 	{"ERR max number of clients reached", Failure{MaxClients, NotRun, true}},
+	{"DENIED", Failure{Protected, NotRun, true}},
 	{"ERR this script ", Failure{Script, NotRun, true}},
 	{"", Failure{Script, MayHaveRun, true}},
 }
@@ -192,6 +193,7 @@ const (
 	Auth        Kind = "auth"        // NOAUTH, WRONGPASS
 	NoPerm      Kind = "noperm"      // the ACL lacks a command or a key
 	MaxClients  Kind = "maxclients"  // the server has too many connections
+	Protected   Kind = "protected"   // the server is in protected mode: it answers its own host only
 	Loading     Kind = "loading"     // the server reads its data
 	Busy        Kind = "busy"        // another script blocks the server
 	OOM         Kind = "oom"         // the server's memory is full
@@ -213,7 +215,7 @@ const (
 // Kinds returns all kinds.
 func Kinds() []Kind {
 	return []Kind{
-		Refused, Dial, TLS, Pool, Timeout, Closed, Garbled, Cancelled, Shutdown, Auth, NoPerm, MaxClients, Loading, Busy,
+		Refused, Dial, TLS, Pool, Timeout, Closed, Garbled, Cancelled, Shutdown, Auth, NoPerm, MaxClients, Protected, Loading, Busy,
 		OOM, ReadOnly, MasterDown, NoReplicas, Misconf, ClusterDown, Moved, CrossSlot, NoScript, Script, Panic, WrongType, Corrupt,
 		Period,
 	}

@@ -82,6 +82,7 @@ func TestClassify(t *testing.T) {
 		{reply("NOPERM no permissions"), failure.Failure{failure.NoPerm, notRun, trips}},
 		{reply("ERR The user executing the script can't run this command or subcommand"), failure.Failure{failure.NoPerm, ran, trips}},
 		{reply("ERR max number of clients reached"), failure.Failure{failure.MaxClients, notRun, trips}},
+		{reply("DENIED Redis is running in protected mode because ..."), failure.Failure{failure.Protected, notRun, trips}},
 		{reply("ERR this script needs a 64-bit server"), failure.Failure{failure.Script, notRun, trips}},
 		{reply("ERR Error running script"), failure.Failure{failure.Script, ran, trips}},
 	} {
