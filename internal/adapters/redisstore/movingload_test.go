@@ -152,11 +152,11 @@ func levelOf(l *domain.Limit, s domain.State) int64 {
 	if l.Kind() == domain.KindQuota {
 		return int64(l.Remaining(s))
 	}
-	counted := bucketLaw(l)
+	counted := bucketInvariant(l)
 	return counted.Units(int64(s.Amount), int64(l.TokenBucket().TokenCredits()))
 }
 
-func bucketLaw(l *domain.Limit) invariant.Limit {
+func bucketInvariant(l *domain.Limit) invariant.Limit {
 	refill, per := l.TokenBucket().Rate()
 	return invariant.Limit{Capacity: int64(l.Capacity()), Refill: int64(refill), Per: per}
 }
@@ -182,7 +182,7 @@ type totals struct {
 	permits invariant.PermitReport
 }
 
-// check replays the answers, the last of which is what the store has now. It requires that no law was broken, and that exactly
+// check replays the answers, the last of which is what the store has now. It requires that the invariants hold, and that exactly
 // the permits are held whose holders have not released them.
 func (w *movingClient) check(t *testing.T, s ports.BucketStore, sum *totals) {
 	t.Helper()
@@ -204,7 +204,7 @@ func (w *movingClient) check(t *testing.T, s ports.BucketStore, sum *totals) {
 			sum.permits.Add(report)
 			continue
 		}
-		checker, err := newLawChecker(&w.limits[i])
+		checker, err := newChecker(&w.limits[i])
 		require.NoError(t, err)
 		checker.Replay(w.records[i])
 		report := checker.Report()
@@ -215,11 +215,11 @@ func (w *movingClient) check(t *testing.T, s ports.BucketStore, sum *totals) {
 	sum.refused += w.refused.Load()
 }
 
-func newLawChecker(l *domain.Limit) (*invariant.Checker, error) {
+func newChecker(l *domain.Limit) (*invariant.Checker, error) {
 	if l.Kind() == domain.KindQuota {
 		return invariant.NewQuotaChecker(invariant.Quota{Size: int64(l.Capacity()), Start: func(int64) int64 { return 0 }})
 	}
-	return invariant.NewChecker(bucketLaw(l))
+	return invariant.NewChecker(bucketInvariant(l))
 }
 
 // listed are the permits that the store lists.
