@@ -5,8 +5,6 @@ import (
 	"net"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -274,60 +272,66 @@ func redirectsAreFollowed(t *testing.T, c *redistest.Cluster) {
 	c.MoveSlot(slot, from)
 }
 
+// slotsMoveUnderLoad moves the slots of clients that are under load, and back, and those of clients at rest.
 func slotsMoveUnderLoad(t *testing.T, c *redistest.Cluster) {
 	s := newStore(t, clusterConfig(c.Addrs()...))
-	l := limit(t, "burst", "1/h", 10)
 	nodes := primaries(t, c)
-	names := make([]string, 24)
-	admitted := make([]atomic.Int64, len(names))
-	for i := range names {
-		names[i] = clientAt(c, nodes[i%3], "load-", i/3)
-	}
-	var running sync.WaitGroup
-	stop := make(chan struct{})
-	for worker := range 8 {
-		running.Go(func() {
-			for i := worker; ; i++ {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				who := i % len(names)
-				r := ports.Take(t.Context(), s, take(names[who], 1, l))
-				if !assert.NoError(t, r.Err) {
-					return
-				}
-				if r.Verdict == domain.Allowed {
-					admitted[who].Add(1)
-				}
-				if r.Verdict == domain.Allowed && i%4 != 0 { // so that tokens are debited during all of the moves
-					back := take(names[who], 1, l)
-					back.Op = domain.OpRefund
-					if r := ports.Take(t.Context(), s, back); assert.NoError(t, r.Err) {
-						admitted[who].Add(-1)
-					}
-				}
-			}
-		})
-	}
-	for i, name := range names {
-		if i%3 != 2 {
-			c.MoveSlot(cluster.Slot(string(key(name))), nodes[2])
+	resting := named(t, 1, func(group string, _ int) string { return clientAt(c, nodes[0], "rest-"+group+"-", 0) })
+	for _, w := range resting {
+		for _, id := range []string{"first", "second"} {
+			require.NoError(t, ports.Take(t.Context(), s, withPermit(id, take(w.name, 1, w.limits...))).Err)
 		}
 	}
-	close(stop)
-	running.Wait()
-	for i, name := range names {
-		left := l.Remaining(takePeek(t, s, name, l).States[0])
-		assert.Equal(t, int64(10), admitted[i].Load()+int64(left), "%s: what was spent and what is left", name)
+	clients := named(t, 2, func(group string, i int) string { return clientAt(c, nodes[i], "load-"+group+"-", 0) })
+	l := startLoad(t, s, clients)
+	defer l.end()
+	move := func(w *movingClient, to *redistest.Server) {
+		slot := cluster.Slot(string(key(w.name)))
+		from := c.Owner(slot)
+		c.OpenSlot(slot, to)
+		l.awaitAnswers(8, w)
+		c.MoveKeys(slot, from, to)
+		l.awaitAnswers(8, w)
+		c.CloseSlot(slot, to)
+		l.awaitAnswers(8, w)
+	}
+	for _, w := range resting {
+		slot := cluster.Slot(string(key(w.name)))
+		before := stored(t, c.Client(nodes[0]), slot)
+		require.NotEmpty(t, before)
+		c.MoveSlot(slot, nodes[2])
+		assert.Equal(t, before, stored(t, c.Client(nodes[2]), slot), w.name)
+		assert.Empty(t, stored(t, c.Client(nodes[0]), slot), w.name)
+	}
+	for _, w := range clients {
+		move(w, nodes[2])
 	}
 	for home := range 2 {
 		c.AwaitWhole()
-		for i := home; i < len(names); i += 3 {
-			c.MoveSlot(cluster.Slot(string(key(names[i]))), nodes[home])
+		for i := home; i < len(clients); i += 2 {
+			move(clients[i], nodes[home])
 		}
 	}
+	c.AwaitWhole()
+	for _, w := range resting {
+		c.MoveSlot(cluster.Slot(string(key(w.name))), nodes[0])
+	}
+	sum := l.finish()
+	t.Logf("%d answers, %d of them refusals while some of a client's keys had moved", sum.answers, sum.refused)
+	assert.Positive(t, sum.refused)
+}
+
+// stored are the keys of a slot that a node has, with their values as the server dumps them.
+func stored(t *testing.T, node *redis.Client, slot int) map[string]string {
+	t.Helper()
+	keys, err := node.ClusterGetKeysInSlot(t.Context(), slot, 100).Result()
+	require.NoError(t, err)
+	values := make(map[string]string)
+	for _, k := range keys {
+		values[k], err = node.Dump(t.Context(), k).Result()
+		require.NoError(t, err)
+	}
+	return values
 }
 
 func takePeek(t *testing.T, s ports.BucketStore, client string, l domain.Limit) ports.TakeResult {

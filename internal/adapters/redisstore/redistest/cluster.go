@@ -31,14 +31,9 @@ func StartCluster(t testing.TB, primaries, replicasEach int) *Cluster {
 	t.Helper()
 	c := &Cluster{t: t}
 	ports := make(map[*Server]int) // of the cluster's bus
-	for range primaries * (1 + replicasEach) {
-		bus := FreePort(t)
-		s := Start(t, Args("--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(bus),
-			"--cluster-node-timeout", "1000", "--cluster-require-full-coverage", "no",
-			"--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0"))
+	for i := range primaries * (1 + replicasEach) {
+		s, bus := startNode(t)
 		c.Nodes, ports[s] = append(c.Nodes, s), bus
-	}
-	for i, s := range c.Nodes {
 		c.must(s, "cluster", "set-config-epoch", i+1) // nodes of one epoch contest slots until their epochs differ
 	}
 	for i, s := range c.Nodes {
@@ -49,6 +44,34 @@ func StartCluster(t testing.TB, primaries, replicasEach int) *Cluster {
 			c.must(s, "cluster", "addslotsrange", i*clusterSlots/primaries, (i+1)*clusterSlots/primaries-1)
 		}
 	}
+	c.AwaitMet()
+	for i, s := range c.Nodes[primaries:] {
+		c.must(s, "cluster", "replicate", c.ID(c.Nodes[i%primaries]))
+	}
+	c.AwaitWhole()
+	return c
+}
+
+// startNode starts a node that is in no cluster yet, and returns it with the port of its bus.
+func startNode(t testing.TB) (s *Server, bus int) {
+	t.Helper()
+	bus = FreePort(t)
+	return Start(t, Args("--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(bus),
+		"--cluster-node-timeout", "1000", "--cluster-require-full-coverage", "no",
+		"--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0")), bus
+}
+
+// StartSpare starts a node that knows no other. The test adds it to the cluster, and gives it slots before AwaitWhole.
+func (c *Cluster) StartSpare() *Server {
+	c.t.Helper()
+	s, _ := startNode(c.t)
+	c.Nodes = append(c.Nodes, s)
+	return s
+}
+
+// AwaitMet waits until each node knows as many as there are.
+func (c *Cluster) AwaitMet() {
+	c.t.Helper()
 	await(c.t, "the nodes to meet", func() bool {
 		for _, s := range c.Nodes {
 			if !strings.Contains(c.text(s, "cluster", "info"), fmt.Sprintf("cluster_known_nodes:%d\r", len(c.Nodes))) {
@@ -57,11 +80,6 @@ func StartCluster(t testing.TB, primaries, replicasEach int) *Cluster {
 		}
 		return true
 	})
-	for i, s := range c.Nodes[primaries:] {
-		c.must(s, "cluster", "replicate", c.ID(c.Nodes[i%primaries]))
-	}
-	c.AwaitWhole()
-	return c
 }
 
 // Addrs are the addresses of all nodes, in the order of Nodes.
