@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -110,11 +111,12 @@ func (c *tiedConn) Read(p []byte) (int, error) {
 // clients. If that comes first, sending fails, and what the server has said is the error.
 func (c *tiedConn) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
-	if err != nil && c.plain && !c.answered.Load() {
+	if ended := err != nil && !errors.Is(err, os.ErrDeadlineExceeded); ended && c.plain && !c.answered.Load() {
 		text := make([]byte, 1024)
-		said, _ := c.Read(text) // the connection has ended: this does not wait
-		if line, _, ok := strings.Cut(string(text[:said]), "\r\n"); ok && line[0] == '-' {
-			err = &failure.DialError{Err: failure.ScriptError(line[1:])}
+		said, _ := c.Read(text) // does not wait, since the connection has ended
+		line, _, whole := strings.Cut(string(text[:said]), "\r\n")
+		if refusal, ok := strings.CutPrefix(line, "-"); ok && whole {
+			err = &failure.DialError{Err: failure.ScriptError(refusal)}
 		}
 	}
 	return n, err
