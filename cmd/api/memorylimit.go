@@ -50,9 +50,9 @@ const (
 	pace = time.Second
 	// The heap may grow so far beyond what was live at the last garbage collection. gRPC allocates some 8 KiB for a call, and
 	// with less the small heap of this service would be collected many times a second.
-	headroom, headroomGRPC = 32 << 20, 64 << 20
+	headroom, headroomGRPC = 20 << 20, 64 << 20
 	// leastPercent bounds the time that collections take in a large heap.
-	leastPercent = 25
+	leastPercent = 15
 	// smallHeap is the live heap that is assumed before the first collection.
 	smallHeap = 4 << 20
 )

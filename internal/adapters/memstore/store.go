@@ -162,7 +162,7 @@ func monotonicClock() func() domain.Instant {
 // Config of the store. The zero value is not valid: start from [DefaultConfig].
 type Config struct {
 	// MaxBuckets bounds the memory. A client has one bucket for each of its limits that is not full.
-	MaxBuckets int `envconfig:"MEMORY_MAX_BUCKETS" default:"1000000" desc:"most buckets kept in memory, each takes 144 bytes of resident memory, with a key of 25 characters; beyond it the fullest are evicted; and most permits of concurrency limits, 464 bytes each: beyond it takes of them fail"`
+	MaxBuckets int `envconfig:"MEMORY_MAX_BUCKETS" default:"1000000" desc:"most buckets kept in memory, each takes 167 bytes of resident memory, with a key of 25 characters; beyond it the fullest are evicted; and most permits of concurrency limits, 464 bytes each: beyond it takes of them fail"`
 	// MaxNameBytes bounds the memory of the keys of buckets, each with the name of its limit: beyond it buckets are evicted, too.
 	// Zero means no bound but that of a key, which is 4 KiB.
 	MaxNameBytes int `envconfig:"-"`
