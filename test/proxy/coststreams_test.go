@@ -121,7 +121,9 @@ func TestCosts_longStreamsAreReadInLittleMemory(t *testing.T) { // not parallel:
 	s.spends(t, "plain/long", 17*streams/2)
 	peak := s.memory(t, "VmHWM")
 	t.Logf("at most %d MB", peak>>20)
-	assert.Less(t, peak, int64(most))
+	if !harness.Race() { // the race detector's own memory is not the service's
+		assert.Less(t, peak, int64(most))
+	}
 }
 
 // A process that stops settles what it cuts off: with a permit and without, over HTTP/1.1 and HTTP/2.
