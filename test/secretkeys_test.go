@@ -323,8 +323,13 @@ func (l *leaks) commands(plain, proxy *harness.Process, policies string) {
 	listed := regexp.MustCompile("hmac:[0-9a-f]{64}").FindString(set)
 	require.NotEmpty(l.t, listed, set)
 	for _, args := range [][]string{
-		{"override", "get", raw}, {"override", "list"}, {"override", "export"}, {"inspect", raw}, {"inspect", "-json", raw},
-		{"reset", "-yes", listed}, {"override", "delete", listed}, // these repeat what they are given
+		{"override", "get", raw},
+		{"override", "list"},
+		{"override", "export"},
+		{"inspect", raw},
+		{"inspect", "-json", raw},
+		{"reset", "-yes", listed},
+		{"override", "delete", listed}, // these repeat what they are given
 	} {
 		run(harness.Settings{}, args...)
 	}

@@ -131,7 +131,7 @@ func TestService_residentMemoryOfAClient(t *testing.T) {
 		empty := status(t, pid, "VmRSS")
 		checksRoute.flood(c, clients)
 		full := status(t, pid, "VmRSS")
-		require.EqualValues(t, clients, c.Metric("velocity_memory_buckets", `store="memory"`))
+		require.Equal(t, clients, int(c.Metric("velocity_memory_buckets", `store="memory"`)))
 		c.Stop()
 		t.Logf("%d bytes of resident memory a client: %d MiB, %d MiB when empty", (full-empty)/clients, full>>20, empty>>20)
 		assert.LessOrEqual(t, (full-empty)/clients, 180)

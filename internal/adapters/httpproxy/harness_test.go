@@ -36,11 +36,6 @@ type limiterFunc = webtest.LimiterFunc
 // always answers every request alike.
 func always(d decision.Decision) limiterFunc { return webtest.Always(d) }
 
-func burst(t testing.TB) domain.Limit {
-	t.Helper()
-	return webtest.Burst(t)
-}
-
 // decided is a decision of a policy of one limit with so many tokens left.
 func decided(t testing.TB, left, cost domain.Tokens, allowed bool) decision.Decision {
 	t.Helper()
