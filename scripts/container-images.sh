@@ -85,7 +85,7 @@ build_base() {
   if [[ $(label $base) == "$(base_version)" ]]; then return; fi
   echo "making $base with debootstrap"
   debian_root "$temp/root" "$packages"
-  as_root rm -rf "$temp"/root/var/cache/apt/archives/*.deb
+  as_root rm -rf --one-file-system "$temp"/root/var/cache/apt/archives/*.deb
   as_root tar -C "$temp/root" -c . | docker import --change "LABEL stand-in=$(base_version)" \
     --change 'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' - $base >/dev/null
 }
@@ -134,5 +134,5 @@ if ! docker info >/dev/null 2>&1; then
   exit 1
 fi
 temp=$(mktemp -d)
-trap 'as_root rm -rf "$temp"' EXIT
+trap 'as_root rm -rf --one-file-system "$temp"' EXIT
 for image in $(images "$@"); do provide "$image"; done

@@ -120,7 +120,7 @@ main() {
     return 1
   fi
   container='' temp=$(mktemp -d)
-  trap 'as_root rm -rf "$temp"; if [[ -n $container ]]; then docker rm -f "$container" >/dev/null; fi' EXIT
+  trap 'as_root rm -rf --one-file-system "$temp"; if [[ -n $container ]]; then docker rm -f "$container" >/dev/null; fi' EXIT
   # What Go and apt need to reach their registries from here: by name, so that no value stands in a list of processes.
   GOPROXY=$(go env GOPROXY) GONOSUMDB=$(go env GONOSUMDB) GOSUMDB=$(go env GOSUMDB)
   export GOPROXY GONOSUMDB GOSUMDB

@@ -91,10 +91,12 @@ func endedPermits() *incident {
 		alert: "VelocityPermitsExpired",
 		prepare: func(t *testing.T, i *incident) *harness.Process {
 			var p *harness.Process
-			upstream := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+			upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 				if ended.Load() {
 					_, _ = p.Do(http.MethodDelete, p.Admin+"/v1/permits/default/all", "")
 				}
+				w.Header().Set("Content-Type", "application/json") // as Velocity itself answers at this path, which each answer is checked for
+				_, _ = w.Write([]byte(`{"message":"done"}`))
 			}))
 			t.Cleanup(upstream.Close)
 			i.begin = func(*testing.T, *harness.Process) { ended.Store(true) }
