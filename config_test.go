@@ -33,10 +33,10 @@ func TestNew_reportsEveryViolation(t *testing.T) {
 		cfg  velocity.Config
 	}{
 		{"there are no limits: set Limits or Policies", velocity.Config{}},
-		{`policy "default": Capacity: 0: must be`, velocity.Config{Limits: []velocity.Limit{velocity.PerSecond(5).Burst(0)}}},
+		{`policy "default": Burst: 0: must be`, velocity.Config{Limits: []velocity.Limit{velocity.PerSecond(5).Burst(0)}}},
 		{`policy "default": Refill and Per: 0s: the time must be`, velocity.Config{Limits: []velocity.Limit{{Capacity: 1, Refill: 1}}}},
 		{`policy "default": Limits: "default": there are two limits of this name: give them names with Named`, velocity.Config{Limits: append(limits, limits...)}},
-		{`policy "a": Capacity: 0: must be|policy "a": Refill and Per: 0: must refill|policy "a": Refill and Per: 0s: the time|policy "a": Failure: "bogus": must be|` +
+		{`policy "a": a limit is empty|policy "a": Failure: "bogus": must be|` +
 			`policy "A": Name: "A": must match|policy "A": Limits: "A": there are two|policy "A": Limits: 0: there must be|policy "A": there are two policies`, velocity.Config{Policies: []velocity.Policy{
 			{Name: "a", Limits: []velocity.Limit{{}}, Failure: "bogus"},
 			{Name: "A", Limits: append(limits, limits...)},
@@ -65,6 +65,12 @@ func TestNew_reportsEveryViolation(t *testing.T) {
 		{`policy "a": MaxWait: 1s: needs a limit with a rate`, velocity.Config{Policies: []velocity.Policy{
 			{Name: "a", Limits: []velocity.Limit{velocity.Concurrent(1)}, MaxWait: time.Second},
 		}}},
+		{`policy "default": PerSecond: 0: must be from 1 to 10^12`, velocity.Config{Limits: []velocity.Limit{velocity.PerSecond(0)}}},
+		{`policy "default": PerMinute: -1: must be from 1 to 10^12`, velocity.Config{Limits: []velocity.Limit{velocity.PerMinute(-1)}}},
+		{`policy "default": PerHour: 1/h: cannot be counted exactly`, velocity.Config{Limits: []velocity.Limit{velocity.PerHour(1).Burst(1e12)}}},
+		{`policy "default": Burst: -1: must be|policy "default": PerHour: 0: must refill`, velocity.Config{Limits: []velocity.Limit{velocity.PerHour(0).Burst(-1)}}},
+		{`policy "default": Capacity: 0: must be|policy "default": Refill and Per: 0: must refill`, velocity.Config{Limits: []velocity.Limit{{Per: time.Second}}}},
+		{`policy "default": a limit is empty`, velocity.Config{Limits: []velocity.Limit{{}}}},
 		{`policy "default": Cost: 11: must be from 1 to 10`, velocity.Config{Limits: []velocity.Limit{velocity.PerSecond(10).WithCost(11)}}},
 		{`policy "default": Cost: -1: must be from 1 to 10`, velocity.Config{Limits: []velocity.Limit{velocity.Quota(10, velocity.Day).WithCost(-1)}}},
 		{
@@ -74,7 +80,7 @@ func TestNew_reportsEveryViolation(t *testing.T) {
 			}},
 		},
 		{
-			`policy "default": limit "burst": Capacity: 0: must be|policy "default": limit "daily": Period: "d": write day|` +
+			`policy "default": limit "burst": Burst: 0: must be|policy "default": limit "daily": Period: "d": write day|` +
 				`policy "default": limit "odd": a limit has fields of one kind|policy "default": Limits: "burst": there are two`,
 			velocity.Config{Limits: []velocity.Limit{
 				velocity.PerSecond(5).Burst(0).Named("burst"), velocity.Quota(5, "d").Named("daily"),

@@ -42,6 +42,11 @@ func (f *failures) PermitExpired(policyName string) {
 	f.report("velocity: a permit ended while it was held", policyName, "none", ErrPermitEnded)
 }
 
+// DebtReached implements ports.HoldObserver.
+func (f *failures) DebtReached(policyName string) {
+	f.report("velocity: a request cost more than a limit can owe", policyName, "none", ErrDebt)
+}
+
 // StoreFailed implements ports.Observer.
 func (f *failures) StoreFailed(policyName string, mode policy.FailureMode, cause error) {
 	text := "velocity: the store failed, and the failure mode decided"

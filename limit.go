@@ -34,6 +34,8 @@ type Limit struct {
 	// Cost is what every request takes from this limit. It is at most Capacity or Quota. Zero means what the request costs.
 	// A concurrency limit cannot have it: a request holds one permit.
 	Cost int64
+
+	by string // the function that made the bucket, which errors name
 }
 
 // Period is the time in which a [Quota] counts: a calendar unit below, or a duration from 1s to 876000h, as [Every] returns
@@ -56,14 +58,18 @@ func Every(d time.Duration) Period { return Period(d.String()) }
 
 // PerSecond returns a limit of n tokens per second with capacity n. Up to 2n can pass in one second: the full bucket, and what is
 // refilled meanwhile. docs/policies.md#what-per-day-means shows how to choose a rate and a capacity.
-func PerSecond(n int64) Limit { return Limit{Capacity: n, Refill: n, Per: time.Second} }
+func PerSecond(n int64) Limit {
+	return Limit{Capacity: n, Refill: n, Per: time.Second, by: "PerSecond"}
+}
 
 // PerMinute returns a limit of n tokens per minute with capacity n. Up to 2n can pass in one minute, see [PerSecond].
-func PerMinute(n int64) Limit { return Limit{Capacity: n, Refill: n, Per: time.Minute} }
+func PerMinute(n int64) Limit {
+	return Limit{Capacity: n, Refill: n, Per: time.Minute, by: "PerMinute"}
+}
 
 // PerHour returns a limit of n tokens per hour with capacity n. Up to 2n can pass in one hour, see [PerSecond]. For n tokens
 // in each hour or day, use [Quota].
-func PerHour(n int64) Limit { return Limit{Capacity: n, Refill: n, Per: time.Hour} }
+func PerHour(n int64) Limit { return Limit{Capacity: n, Refill: n, Per: time.Hour, by: "PerHour"} }
 
 // Quota returns a limit of n tokens in each period, by the store's clock. All of them can be spent at once; at the period's
 // end they are there again.
@@ -122,19 +128,37 @@ func (l *Limit) compile(name string) (limit domain.Limit, err error) {
 	permits := l.Concurrent != 0 || l.Lease != 0
 	switch {
 	case bucket && quota || bucket && permits || quota && permits:
-		return limit, errors.New("a limit has fields of one kind: it is a bucket (Capacity, Refill, Per), a quota (Quota, Period, Zone, Anchor) " +
-			"or a concurrency limit (Concurrent, Lease)")
+		return limit, errors.New("a limit has fields of one kind: it is a bucket (Capacity, Refill, Per; Burst), " +
+			"a quota (Quota, Period, Zone, Anchor; In, From) or a concurrency limit (Concurrent, Lease; WithLease)")
+	case !bucket && !quota && !permits:
+		return limit, errors.New("a limit is empty: make it with PerSecond, PerMinute, PerHour, Quota or Concurrent")
 	case quota:
 		limit, err = l.compileQuota(name)
 	case permits:
 		limit, err = domain.NewConcurrency(name, domain.Tokens(l.Concurrent), cmp.Or(l.Lease, limitspec.DefaultLease))
 	default:
-		limit, err = domain.NewBucket(name, domain.Tokens(l.Capacity), domain.Tokens(l.Refill), l.Per)
+		limit, err = l.compileBucket(name)
 	}
 	if err == nil && l.Cost != 0 {
 		return limit.WithCost(domain.Tokens(l.Cost))
 	}
 	return limit, err
+}
+
+func (l *Limit) compileBucket(name string) (domain.Limit, error) {
+	capacity, refill := domain.Tokens(l.Capacity), domain.Tokens(l.Refill)
+	if l.by == "" {
+		return domain.NewBucket(name, capacity, refill, l.Per)
+	}
+	fields := map[string]string{"capacity": "Burst", "rate": l.by}
+	if capacity == refill {
+		fields["capacity"] = l.by
+		if refill < 1 || refill > domain.MaxTokens {
+			refill = 1 // the capacity is refused, once for both
+		}
+	}
+	limit, err := domain.NewBucket(name, capacity, refill, l.Per)
+	return limit, errors.Join(fieldErrors(err, fields)...)
 }
 
 func (l *Limit) compileQuota(name string) (domain.Limit, error) {

@@ -67,13 +67,13 @@ func (p *Permit) abort() {
 	}
 }
 
-// ReleaseCost is Release for a request whose cost is known only now: the difference to the cost of Acquire is charged as
-// [Limiter.Charge] does, or refunded. A limit with a cost of its own is left alone, and so is the quota of a period that has ended.
+// ReleaseCost is Release for a request whose cost is known only now: the difference to the cost of Acquire is charged,
+// below zero if need be, or refunded. A limit with a cost of its own is left alone, and so is the quota of a period that has ended.
 // If the permit has ended, it does nothing.
 //
-// Under a policy without a concurrency limit there is nothing to end, and the difference is settled before ReleaseCost returns. The
-// errors are then those of Charge and Refund. Otherwise the only error is one that wraps [ErrInvalid], if the cost is out of
-// range; the permit is then still held.
+// Under a policy without a concurrency limit there is nothing to end, and the difference is settled before ReleaseCost returns, also
+// if ctx has ended. The errors are then those of Refund. Otherwise the only error is one that wraps [ErrInvalid], if the cost is out of
+// range; the permit is then still held. What is more than a limit can owe is not charged, and [Config.OnFailure] gets [ErrDebt].
 func (p *Permit) ReleaseCost(ctx context.Context, actual int64) error {
 	if err := validCost(actual); err != nil {
 		return err
@@ -82,7 +82,7 @@ func (p *Permit) ReleaseCost(ctx context.Context, actual int64) error {
 	if p.ended.Swap(true) {
 		return nil
 	}
-	return p.settle(ctx, actual)
+	return p.settle(context.WithoutCancel(ctx), actual) // there is no second time
 }
 
 // Detach keeps the permit when Acquire's context ends: from then on only Release ends it. It reports false if it comes too late,

@@ -170,6 +170,19 @@ func TestReleaseCost_settlesTheDifference(t *testing.T) {
 	require.NoError(t, p.ReleaseCost(t.Context(), 50), "nothing was taken, and nothing is charged")
 }
 
+// A client that leaves when its answer is nearly complete pays for it.
+func TestReleaseCost_settlesAlsoIfTheContextHasEnded(t *testing.T) {
+	l := open(t, velocity.Config{Limits: []velocity.Limit{velocity.PerHour(100)}})
+	ctx, leave := context.WithCancel(t.Context())
+	p, err := l.Acquire(ctx, "alice", 10)
+	require.NoError(t, err)
+	leave()
+	require.NoError(t, p.ReleaseCost(ctx, 25))
+	r, err := l.Peek(t.Context(), "alice")
+	require.NoError(t, err)
+	assert.EqualValues(t, 75, r.Remaining)
+}
+
 // waits is a policy of ten a second, without a burst, in which a request may wait for half a second.
 func waits(t *testing.T, more ...velocity.Limit) *velocity.Limiter {
 	t.Helper()

@@ -2,11 +2,11 @@ package velocity
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
@@ -68,22 +68,17 @@ func (p *Permit) settle(ctx context.Context, actual int64) error {
 		p.limiter.shared.limiter.End(p.decision.Permit, domain.Tokens(actual))
 		return nil
 	}
-	more := actual - int64(p.decision.Cost)
-	if actual == int64(ports.Unsettled) || !p.Allowed || p.Fallback || more == 0 {
-		return nil // nothing was taken, or nothing is left to settle
+	if actual == int64(ports.Unsettled) {
+		return nil
 	}
-	var err error
-	if more > 0 {
-		_, err = p.limiter.ChargeTakenAt(ctx, p.key, more, p.TakenAt)
-	} else {
-		_, err = p.limiter.RefundTakenAt(ctx, p.key, -more, p.TakenAt)
+	d := p.decision // a copy: others may read it
+	settling, needed := d.Settle(policy.Request{Key: p.key}, domain.Tokens(actual))
+	if !needed {
+		return nil
 	}
+	_, err := p.limiter.ask(ctx, settling)
 	return err
 }
 
-// end settles, once, what no caller waits for. The limiter has reported the store's failures already.
-func (p *Permit) end(actual int64) {
-	if err := p.settle(context.Background(), actual); errors.Is(err, ErrDebt) {
-		p.limiter.shared.failures.report("velocity: a request's cost was not charged", p.limiter.policy, "none", err)
-	}
-}
+// end settles, once, what no caller waits for. The limiter reports the store's failures.
+func (p *Permit) end(actual int64) { _ = p.settle(context.Background(), actual) }

@@ -134,6 +134,7 @@ func TestSettle_failuresAreReported(t *testing.T) {
 	p.Release()
 	require.Len(t, failed, 1)
 	require.ErrorIs(t, failed[0], velocity.ErrDebt)
+	assert.EqualValues(t, -100*365*24, left(t, l), "as much is charged as the bucket can owe: what it refills in 100 years")
 
 	server := redistest.Start(t)
 	l = open(t, velocity.Config{Limits: tokens(false), Redis: []string{server.Addr}, OnFailure: report, TakeTimeout: patience})

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -265,4 +266,49 @@ func asProgram(snippet string) string {
 	}
 	return "package main\n\nimport \"context\"\n" + imports.String() +
 		"\nfunc main() { snippet(context.Background(), \"\") }\n\nfunc snippet(ctx context.Context, token string) {\n" + snippet + "}\n"
+}
+
+// A file that is mounted alone stays the old one in the container when an editor replaces it, so the examples mount folders for the
+// files that Velocity reads again.
+func TestExamples_mountFoldersForVelocity(t *testing.T) {
+	examples, err := filepath.Glob("../deploy/*/compose.yaml")
+	require.NoError(t, err)
+	mounts := 0
+	for _, path := range examples {
+		var file struct {
+			Services map[string]struct{ Volumes []string }
+		}
+		require.NoError(t, yaml.Unmarshal([]byte(read(t, path)), &file), path)
+		for _, volume := range file.Services["velocity"].Volumes {
+			mounts++
+			source, _, _ := strings.Cut(volume, ":")
+			assert.DirExists(t, filepath.Join(filepath.Dir(path), source))
+		}
+	}
+	assert.GreaterOrEqual(t, mounts, 2)
+}
+
+// Every metric that the page lists has a panel on the dashboard, but for those that only alerts need.
+func TestDashboard_showsTheMetrics(t *testing.T) {
+	forAlerts := []string{
+		"velocity_envoy_config_reloads_total", "velocity_envoy_config_stale", "velocity_policy_reloads_total", "velocity_policy_file_stale",
+		"velocity_shard_clock_skew_seconds", "velocity_token_key_loads_total", "velocity_shard_breaker_state", "velocity_shard_breaker_openings_total",
+		"velocity_shard_batch_groups",
+	}
+	page, err := os.ReadFile("operating.md")
+	require.NoError(t, err)
+	board, err := os.ReadFile("../deploy/grafana/dashboards/velocity.json")
+	require.NoError(t, err)
+	listed := 0
+	for row := range strings.Lines(string(page)) {
+		if !strings.HasPrefix(row, "| `velocity_") {
+			continue
+		}
+		names, _, _ := strings.Cut(row[2:], " | ")
+		for _, name := range regexp.MustCompile(`velocity_[a-z_]+`).FindAllString(names, -1) {
+			listed++
+			assert.NotEqual(t, slices.Contains(forAlerts, name), strings.Contains(string(board), name), name)
+		}
+	}
+	assert.Greater(t, listed, 30)
 }

@@ -18,7 +18,7 @@ sed -E "s/ -out [^\" ]+//" "$results/report.json" >docs/benchmarks.json
   cat <<'EOF'
 # Benchmarks
 
-Velocity and other limiters, measured in one run on one machine. `make bench` repeats the run: it starts what it needs, and
+For whoever compares limiters, or plans machines: Velocity and others, measured in one run on one machine. `make bench` repeats the run: it starts what it needs, and
 takes some twenty minutes on two cores. `make bench-docs` then writes this page. Absolute figures hold for this machine;
 compare the ratios. Four comparisons come first, then every figure. Targets that were not reached are listed with those that were.
 

@@ -20,10 +20,10 @@ images() {
 redis_recipe() {
   cat <<END
 FROM $base
-# As in the official image, any peer is answered.
+# As in the official image, any peer is answered, and there is redis-sentinel.
 RUN install -d -o redis -g redis /data && \
     printf '#!/bin/sh\nexec /usr/bin/redis-server --protected-mode no "\$@"\n' >/usr/local/bin/redis-server && \
-    chmod +x /usr/local/bin/redis-server
+    chmod +x /usr/local/bin/redis-server && ln -s /usr/bin/redis-server /usr/local/bin/redis-sentinel
 WORKDIR /data
 VOLUME /data
 CMD ["redis-server"]

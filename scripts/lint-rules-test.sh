@@ -41,7 +41,7 @@ clock() {
 # A breach is a package of its own where that is possible, and imports an empty package below the layer in question: an
 # import cycle, or a package that does not compile, would hide it.
 adapters=(internal/adapters/*/)
-for layer in internal/ports internal/ports/porttest internal/app internal/cli internal/settings cmd/api "${adapters[@]%/}"; do
+for layer in internal/ports internal/ports/porttest internal/app internal/cli internal/settings test/invariant cmd/api "${adapters[@]%/}"; do
   mkdir -p "$copy/$layer/layer"
   echo "package layer" >"$copy/$layer/layer/layer.go"
 done
@@ -97,6 +97,7 @@ breach internal/app/breach "$module/internal/cli/layer" settings-and-cli-stay-in
 breach test/breach "$module/cmd/api/layer" main-is-not-imported test
 breach cmd/api/breach "$module/internal/ports/porttest/layer" test-support-stays-in-tests
 breach cmd/api/breach github.com/stretchr/testify/require test-support-stays-in-tests
+breach internal/adapters/redisstore/breach "$module/test/invariant/layer" test-support-stays-in-tests
 
 for call in Now Since Until Sleep After Tick; do
   clock internal/domain/breach "$call"

@@ -77,11 +77,11 @@ func TestAdminClients_printJSON(t *testing.T) {
 func TestAdminClients_sayWhatIsWrong(t *testing.T) {
 	p := harness.Start(t, harness.Settings{"VELOCITY_ADMIN_TOKEN": "secret"})
 	for args, want := range map[string]string{
-		"inspect -policy other alice":        "velocity: -policy: \"other\": there is no policy of this name: there are default\n",
-		"reset -yes -policy other alice":     "velocity: -policy: \"other\": there is no policy of this name: there are default\n",
+		"inspect -policy other alice":        "velocity: -policy: \"other\": there is no policy of this name: the service has default\n",
+		"reset -yes -policy other alice":     "velocity: -policy: \"other\": there is no policy of this name: the service has default\n",
 		"top -n 1000":                        "velocity: n: must be from 1 to 100\n",
-		"top -policy nonsense":               "velocity: -policy: \"nonsense\": there is no policy of this name: there are default\n",
-		"top -json -policy nonsense":         "velocity: -policy: \"nonsense\": there is no policy of this name: there are default\n",
+		"top -policy nonsense":               "velocity: -policy: \"nonsense\": there is no policy of this name: the service has default\n",
+		"top -json -policy nonsense":         "velocity: -policy: \"nonsense\": there is no policy of this name: the service has default\n",
 		"inspect [2001:db8::9]":              "velocity: key: \"[2001:db8::9]\": must be the address without brackets\n",
 		"reset -yes [2001:db8::9]":           "velocity: key: \"[2001:db8::9]\": must be the address without brackets\n",
 		"inspect -source header:x-y -json a": "velocity: source: \"header:x-y\": must be one of the policy's keys: ip\n",

@@ -220,7 +220,7 @@ func TestEnvoy_anUnknownKindOfLimitStopsTheStart(t *testing.T) {
 // The rules in deploy/envoy, with the descriptors that its bootstrap sends for a login: five logins pass in a minute, and a
 // denied one takes no token.
 func TestEnvoy_theExamplesRulesLimitLogins(t *testing.T) {
-	_, e := startEnvoyService(t, harness.Settings{"VELOCITY_ENVOY_CONFIG": "../deploy/envoy/ratelimit.yaml"})
+	_, e := startEnvoyService(t, harness.Settings{"VELOCITY_ENVOY_CONFIG": "../deploy/envoy/config/ratelimit.yaml"})
 	const client, login = "remote_address=192.0.2.1", "header_match=login, remote_address=192.0.2.1"
 	passed := 0
 	for range 20 {

@@ -24,7 +24,7 @@ type llm struct{ *harness.Process }
 func startLLM(t *testing.T, flags ...string) llm {
 	t.Helper()
 	return llm{harness.Start(t, harness.Settings{
-		"VELOCITY_POLICY_FILE": "../deploy/llm/policies.yaml", "VELOCITY_KEY_SECRET": "change-me-change-me",
+		"VELOCITY_POLICY_FILE": "../deploy/llm/config/policies.yaml", "VELOCITY_KEY_SECRET": "change-me-change-me",
 		"VELOCITY_UPSTREAM_URL": harness.StartLLM(t, "..", flags...), "REDIS_ADDR": redistest.Start(t).Addr,
 		"VELOCITY_TAKE_TIMEOUT": "5s", // a slow machine must not look like an outage
 	})}

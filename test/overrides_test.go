@@ -64,7 +64,7 @@ func overridesOfTheCommands(t *testing.T, p *harness.Process) {
 	for args, want := range map[string]string{
 		"set -limit name:other,cost:1 x":              "other",
 		"set -limit name:burst,quota:1/d x":           "period",
-		"set -exempt -policy nothing x":               "there is no policy of this name: there are default, shared/tenant",
+		"set -exempt -policy nothing x":               "there is no policy of this name: the service has default, shared/tenant",
 		"get nothing":                                 "this client has no override",
 		"set -exempt -expires 2020-01-01T00:00:00Z x": "expires_at: has passed",
 	} {

@@ -125,7 +125,7 @@ func TestSecretKeys_noValueLeavesTheProcess(t *testing.T) {
 	monitor := startMonitor(t, redisServer.Addr)
 	l := &leaks{t: t}
 	total := 10_000
-	if testing.Short() || harness.Race() {
+	if testing.Short() {
 		total = 1_500
 	}
 

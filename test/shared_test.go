@@ -98,9 +98,9 @@ func TestShared_quotaShadowRefundInspectAndReset(t *testing.T) {
 
 	assert.Regexp(t, `acme under shared/tenant, by header:x-tenant, in redis\n\n.*\ntenant +1/h +0`, adminCommand(t, p.Process, 0, "inspect", "-policy", "shared/tenant", "acme"))
 	assert.Contains(t, adminCommand(t, p.Process, 1, "inspect", "-policy", "shared/none", "acme"),
-		`-policy: "shared/none": there is no policy of this name: there are read, write, trial, shared/tenant, shared/yearly`)
+		`-policy: "shared/none": there is no policy of this name: the service has read, write, trial, shared/tenant, shared/yearly`)
 	assert.Contains(t, adminCommand(t, p.Process, 1, "inspect", "-policy", "write", "acme"), "has no limits of its own, only shared ones: name one, as in shared/yearly")
-	assert.Contains(t, adminCommand(t, p.Process, 1, "top", "-policy", "shared/tenant"), "there is no policy of this name: there are read, write, trial\n")
+	assert.Contains(t, adminCommand(t, p.Process, 1, "top", "-policy", "shared/tenant"), "there is no policy of this name: the service has read, write, trial\n")
 	adminCommand(t, p.Process, 0, "reset", "-policy", "shared/tenant", "-yes", "acme")
 	assert.InDelta(t, 6, p.tokens("tenant", "acme"), 0)
 	assert.InDelta(t, 3, p.tokens("yearly", "acme"), 0)

@@ -1,6 +1,7 @@
 package test
 
 import (
+	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -104,4 +105,35 @@ func TestShutdown_aSecondSignalEndsAtOnce(t *testing.T) {
 	p.Signal(syscall.SIGTERM)
 	assert.Equal(t, -1, p.Wait(), "ended by the signal")
 	assert.Less(t, time.Since(began), 3*time.Second)
+}
+
+// Everything that a stop waits for is stuck: an upstream that never answers, with a permit and a cost, a Redis that is paused, and a collector
+// of traces.
+func TestShutdown_isBoundedWhateverIsStuck(t *testing.T) {
+	stuck, err := net.Listen("tcp", "127.0.0.1:0") // it accepts, and says nothing
+	require.NoError(t, err)
+	defer func() { _ = stuck.Close() }()
+	server := redistest.Start(t)
+	p := harness.Start(t, harness.Settings{
+		"REDIS_ADDR": server.Addr, "VELOCITY_UPSTREAM_URL": "http://" + stuck.Addr().String(), "VELOCITY_UPSTREAM_TIMEOUT": "1m",
+		"OTEL_EXPORTER_OTLP_ENDPOINT": "http://" + stuck.Addr().String(), "VELOCITY_HTTP_DRAIN_PERIOD": "3s",
+		"VELOCITY_POLICY_FILE": harness.WriteFile(t, "policies.yaml", `
+policies:
+  - name: default
+    cost: { estimate: 10, actual: usage }
+    limits: [ { name: parallel, concurrent: 2, lease: 60s }, { name: tokens, rate: 1/h, capacity: 100 } ]
+`),
+	})
+	for range 2 {
+		go func() { _, _ = p.Do(http.MethodGet, p.URL+"/", "") }() // it is cut off
+	}
+	require.Eventually(t, func() bool { return p.Metric("velocity_permits_held", `policy="default"`) == 2 }, harness.Timeout, harness.Interval)
+	server.Pause()
+	began := time.Now()
+	p.Signal(syscall.SIGTERM)
+	require.Eventually(t, p.HasExited, 2*harness.Timeout, harness.Interval)
+	took := time.Since(began)
+	assert.Greater(t, took, 3*time.Second+6*time.Second-100*time.Millisecond, "the drain period, and the time for requests in flight")
+	assert.Less(t, took, 3*time.Second+8*time.Second+500*time.Millisecond, "as docs/operating.md says, and a margin for this machine")
+	assert.Len(t, p.LogLines("Stopping: requests in flight are finished"), 1, "what was logged is written")
 }

@@ -60,6 +60,11 @@ func (o observers) PermitExpired(policyName string) {
 	o.ofHolds(func(each ports.HoldObserver) { each.PermitExpired(policyName) })
 }
 
+// DebtReached implements ports.HoldObserver.
+func (o observers) DebtReached(policyName string) {
+	o.ofHolds(func(each ports.HoldObserver) { each.DebtReached(policyName) })
+}
+
 func (o observers) ofHolds(call func(ports.HoldObserver)) {
 	for _, each := range o {
 		if holds, ok := each.(ports.HoldObserver); ok {

@@ -20,9 +20,15 @@ import (
 	"github.com/velocity-limiter/velocity/internal/settings"
 )
 
-// shutdownTimeout is how long requests in flight may take at the end; then they are cut off. Container platforms kill
-// the process after 10 or 30 seconds.
-const shutdownTimeout = 9 * time.Second
+// The process ends within stopTimeout after the drain period, whatever does not answer: container platforms kill it after 10 or
+// 30 seconds, and the drain period is a second by default.
+const (
+	stopTimeout = 8 * time.Second
+	// requestsTimeout is how long requests in flight may take of it; then they are cut off.
+	requestsTimeout = 6 * time.Second
+	// closeTimeout is when permits, stores and traces are not waited for any more. The log takes the rest.
+	closeTimeout = stopTimeout - telemetry.CloseTimeout
+)
 
 // service holds what Wire composes.
 type service struct {
@@ -36,6 +42,10 @@ type service struct {
 	Policies  *policies
 	Files     *reloader
 	Log       *zap.Logger
+
+	// stopping is when it began to stop, and the drain period; zero before.
+	stopping time.Time     `wire:"-"`
+	drain    time.Duration `wire:"-"`
 }
 
 // serve runs the service until ctx ends, and returns the exit code. Logs go to standard output. An error that keeps the
@@ -65,7 +75,7 @@ func serve(ctx context.Context, cfg settings.Config, s command.Streams) int {
 	case err != nil:
 		return fail(command.ExitUsage, err) // no port is open yet: only a setting can be wrong
 	}
-	defer cleanup()
+	defer svc.close(cleanup)
 	if err := svc.run(ctx, cfg, hangups); err != nil {
 		log.Error("Stopped by a failure", zap.Error(err))
 		return fail(command.ExitFailed, err)
@@ -101,6 +111,7 @@ func (s *service) run(ctx context.Context, cfg settings.Config, hangups <-chan o
 			err = errors.New("a server stopped by itself")
 		}
 	}
+	s.stopping, s.drain = time.Now(), cfg.HTTP.DrainPeriod
 	return errors.Join(err, s.shutdown(context.WithoutCancel(ctx)))
 }
 
@@ -121,11 +132,30 @@ func (s *service) listen() (api, admin net.Listener, err error) {
 // shutdown stops the data plane and the gRPC server first, at the same time. The admin plane reports that the service is
 // draining until both have finished.
 func (s *service) shutdown(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, shutdownTimeout)
+	ctx, cancel := context.WithDeadline(ctx, s.stopping.Add(s.drain+requestsTimeout))
 	defer cancel()
 	grpc := make(chan error, 1)
 	go func() { grpc <- s.GRPC.shutdown(ctx) }()
 	return errors.Join(s.API.Shutdown(ctx), <-grpc, s.Admin.Shutdown(ctx))
+}
+
+// close calls cleanup, which ends permits, closes stores and sends traces. It does not wait for longer than the process has left.
+func (s *service) close(cleanup func()) {
+	if s.stopping.IsZero() { // it has not run
+		s.stopping = time.Now()
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		cleanup()
+	}()
+	left := time.NewTimer(time.Until(s.stopping.Add(s.drain + closeTimeout)))
+	defer left.Stop()
+	select {
+	case <-done:
+	case <-left.C:
+		s.Log.Warn("Stopped before everything was closed: permits may stay held until their leases end, and traces may be lost")
+	}
 }
 
 func (s *service) logStart(cfg settings.Config, api, admin net.Addr) {

@@ -125,7 +125,7 @@ func logUnfit(log *zap.Logger) func(policyName, client string, reason error) {
 }
 
 // endTimeout is how long the process waits at its end for permits to be released. Those left end with their leases.
-const endTimeout = 2 * time.Second
+const endTimeout = time.Second
 
 func provideLimiter(
 	waiting settings.Waiting, s *store, local localStore, overrides ports.OverrideStore, policies ports.PolicySource,

@@ -50,11 +50,13 @@ func TestDecideMany_allocatesAKeyForEachGroup(t *testing.T) {
 		policy.Override{Keys: []string{"big-*"}, Limits: []domain.Limit{mustLimit(t, "tenant", "1/h", 8)}})
 	require.NoError(t, err)
 	sharing.Use(tenant)
+	global := policy.Policy{Key: full.Key, Limits: full.Limits[:2], LimitKeys: map[string]clientkey.Key{"all": full.LimitKeys["all"]}}
 	for name, c := range map[string]struct {
 		policy policy.Policy
 		most   float64
 	}{
-		"a group and a shared limit": {sharing, 2}, "one group with rules": {single, 1}, "three groups": {full, 3}, "a key of two sources": {list, 3}, // the key, and the client's name twice
+		"a group, and one for all clients": {global, 1},
+		"a group and a shared limit":       {sharing, 2}, "one group with rules": {single, 1}, "three groups, one for all clients": {full, 2}, "a key of two sources": {list, 3}, // the key, and the client's name twice
 		"a secret key": {secretly, 2}, // the HMAC, and the key that ends with it
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -2,6 +2,7 @@ package app_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -41,15 +42,26 @@ func (nopObserver) StoreFailed(_ string, _ policy.FailureMode, _ error) {}
 // hotPath returns the call of a caller that reuses its slots, as the inbound adapters do.
 func hotPath(tb testing.TB, q *quickStore) func() {
 	tb.Helper()
+	return hotPathOf(tb, q, false)
+}
+
+// hotPathOf is hotPath with a limit that all clients share, too.
+func hotPathOf(tb testing.TB, q *quickStore, shared bool) func() {
+	tb.Helper()
 	limit, err := domain.NewBucket("burst", 10, 1, time.Hour)
 	require.NoError(tb, err)
 	q.bucket = limit.Full(fakeNow)
 	if q.verdict == domain.Denied {
 		q.bucket.Amount = 0
 	}
-	policies, err := app.NewSinglePolicy(policy.Policy{
+	p := policy.Policy{
 		Name: policy.DefaultName, Key: clientkey.Key{byHeader}, Limits: []domain.Limit{limit}, OnStoreFailure: policy.FailOpen,
-	})
+	}
+	if shared {
+		p.Limits = append(p.Limits, mustLimit(tb, "all", "1/h", 10))
+		p.LimitKeys = map[string]clientkey.Key{"all": {{Kind: clientkey.SourceGlobal}}}
+	}
+	policies, err := app.NewSinglePolicy(p)
 	require.NoError(tb, err)
 	start := time.Now()
 	cache, err := denialcache.New(denialcache.Config{MaxEntries: 1024, MaxAge: time.Minute}, q,
@@ -64,13 +76,15 @@ func hotPath(tb testing.TB, q *quickStore) func() {
 
 func BenchmarkDecideMany(b *testing.B) {
 	for name, verdict := range map[string]domain.Verdict{"allowed": domain.Allowed, "known denied": domain.Denied} {
-		b.Run(name, func(b *testing.B) {
-			decide := hotPath(b, &quickStore{verdict: verdict})
-			decide()
-			b.ReportAllocs()
-			for b.Loop() {
+		for _, shared := range []bool{false, true} {
+			b.Run(fmt.Sprintf("%s/shared=%v", name, shared), func(b *testing.B) {
+				decide := hotPathOf(b, &quickStore{verdict: verdict}, shared)
 				decide()
-			}
-		})
+				b.ReportAllocs()
+				for b.Loop() {
+					decide()
+				}
+			})
+		}
 	}
 }

@@ -13,7 +13,7 @@ func (b *batchState) completeDecision(q *resolved) {
 	d := &q.answer.Decision
 	d.Limits = slices.Grow(d.Limits[:0], len(q.policy.Limits))[:len(q.policy.Limits)]
 	d.Outcome = decision.OutcomeAllowed
-	fallback := false
+	fallback, local := false, true
 	for i := q.first; i < q.end; i++ {
 		positions, limits := q.groups[i-q.first].Positions, b.takes[i].Limits
 		result, state, passes := &b.results[i], b.states[i], b.passes(i)
@@ -38,6 +38,7 @@ func (b *batchState) completeDecision(q *resolved) {
 			}
 		}
 		fallback = fallback || state == takeFailedOpen || state == takeFailedClosed || state == takeLocal
+		local = local && state == takeLocal
 		switch {
 		case passes:
 		case state != takeFailedClosed:
@@ -55,8 +56,8 @@ func (b *batchState) completeDecision(q *resolved) {
 	if d.Outcome != decision.OutcomeAllowed || q.undone {
 		d.Wait = 0
 	}
-	if d.Outcome == decision.OutcomeAllowed && !fallback && !q.undone && q.req.Op == domain.OpTake && d.Cost > 0 {
-		d.Taken, d.RefundOn = true, q.policy.RefundOn
+	if d.Outcome == decision.OutcomeAllowed && (!fallback || local) && !q.undone && q.req.Op == domain.OpTake && d.Cost > 0 {
+		d.Taken, d.Local, d.RefundOn = true, local, q.policy.RefundOn
 	}
 }
 

@@ -150,17 +150,73 @@ func TestSettle_changesTheLimitsThatCountTokens(t *testing.T) {
 	}
 }
 
-func TestSettle_notWhatTheStoreDidNotTake(t *testing.T) {
-	for _, mode := range []policy.FailureMode{policy.FailOpen, policy.FailLocal} {
+// A request that costs more than its limits can owe drives them as low as they go, with a permit and without one, and is counted.
+func TestSettle_beyondTheLargestDebt(t *testing.T) {
+	const most = 100 * 365 * 24 // tokens that 1/h refills in 100 years
+	s := fixtureOf(t, settled(t))
+	req := of("a", "t", 1)
+	req.PolicyCost = true
+	d := s.must(t, req)
+	settling, _ := d.Settle(req, domain.MaxCost)
+	s.must(t, settling)
+	assert.Equal(t, int64(-most), s.store.levels()["default:h:x-client-id=a tokens"])
+	assert.Equal(t, int64(domain.MaxCost), s.store.levels()["default:h:x-tenant=t tenant-hourly"], "a quota can owe more")
+	assert.Equal(t, 1, s.observer.count("debt"))
+
+	s = fixtureOf(t, parallel(t, policy.FailOpen))
+	released, err := s.Release(t.Context(), s.must(t, holding(10)).Permit, domain.MaxCost)
+	require.NoError(t, err)
+	assert.True(t, released)
+	peek := s.must(t, holding(0))
+	assert.Equal(t, []domain.Tokens{-most, 2, -most}, []domain.Tokens{peek.Limits[0].Remaining, peek.Limits[1].Remaining, peek.Limits[2].Remaining})
+	assert.Equal(t, 2, s.observer.count("debt"))
+}
+
+// What the store of this process took while the shared one failed is settled and given back there, also once the shared one is back.
+func TestSettle_whereItWasTaken(t *testing.T) {
+	for actual, left := range map[domain.Tokens]int64{25: 15, 4: 36, domain.MaxCost: -100 * 365 * 24} {
 		p := settled(t)
-		p.OnStoreFailure = mode
+		p.OnStoreFailure = policy.FailLocal
 		s := fixtureOf(t, p)
 		s.store.fail = failing(ports.ErrUnavailable)
 		req := of("a", "t", 1)
 		req.PolicyCost = true
 		d := s.must(t, req)
+		require.True(t, d.Taken && d.Local)
+		s.store.fail = nil
+		settling, needed := d.Settle(req, actual)
+		require.True(t, needed)
+		assert.Equal(t, decision.StoreFallback, s.must(t, settling).Store)
+		assert.Equal(t, left, s.local.levels()["default:h:x-client-id=a tokens"])
+		assert.Equal(t, int64(actual), s.local.levels()["default:h:x-tenant=t tenant-hourly"])
+		assert.Empty(t, s.store.levels(), "the shared store has taken nothing")
+		assert.Equal(t, actual == domain.MaxCost, s.observer.count("debt") == 1)
+		s.must(t, d.Refund(req))
+		assert.Zero(t, s.local.levels()["default:h:x-tenant=t tenant-hourly"], "a refund, too")
+		assert.Empty(t, s.store.levels())
+	}
+}
+
+func TestSettle_notWhatTheStoreDidNotTake(t *testing.T) {
+	tenant := func(req *ports.TakeRequest) bool { return strings.Contains(string(req.Key), "tenant") }
+	for mode, fails := range map[policy.FailureMode]func(*ports.TakeRequest) bool{
+		policy.FailOpen:  func(*ports.TakeRequest) bool { return true },
+		policy.FailLocal: tenant, // which was taken here, and the rest there
+	} {
+		p := settled(t)
+		p.OnStoreFailure = mode
+		s := fixtureOf(t, p)
+		s.store.fail = func(req *ports.TakeRequest) error {
+			if fails(req) {
+				return ports.ErrUnavailable
+			}
+			return nil
+		}
+		req := of("a", "t", 1)
+		req.PolicyCost = true
+		d := s.must(t, req)
 		require.True(t, d.Allowed())
-		assert.False(t, d.Taken)
+		assert.False(t, d.Taken || d.Local)
 		_, needed := d.Settle(req, 25)
 		assert.False(t, needed, mode)
 	}

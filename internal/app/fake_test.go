@@ -172,6 +172,7 @@ func (o *fakeObserver) Waiting(_ string, change int)               { o.add("wait
 func (o *fakeObserver) Waited(_ string, outcome ports.WaitOutcome) { o.add(string(outcome), 1) }
 func (o *fakeObserver) PermitsHeld(_ string, change int)           { o.add("held", change) }
 func (o *fakeObserver) PermitExpired(string)                       { o.add("expired", 1) }
+func (o *fakeObserver) DebtReached(string)                         { o.add("debt", 1) }
 
 func (o *fakeObserver) Decided(_ *policy.Request, d *decision.Decision) {
 	o.mu.Lock()

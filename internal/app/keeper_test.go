@@ -289,6 +289,19 @@ func TestKeeper_releasesAtOnce(t *testing.T) {
 	})
 }
 
+// A permit that is granted while Close waits for another's release is released, too.
+func TestKeeper_addsNothingWhileItCloses(t *testing.T) {
+	whileHanging(t, domain.OpRelease, func(t *testing.T, s *fixture) {
+		s.must(t, held("slow", 1))
+		go func() { assert.NoError(t, s.Close(t.Context())) }()
+		synctest.Wait()
+		s.must(t, held("fast", 1))
+		time.Sleep(time.Millisecond)
+		synctest.Wait()
+		assert.Equal(t, domain.Tokens(2), s.free(t, "fast"))
+	})
+}
+
 // A renewal that is not answered delays no release: the holder's next request finds the permit free.
 func TestKeeper_releasesDuringARenewal(t *testing.T) {
 	whileHanging(t, domain.OpRenew, func(t *testing.T, s *fixture) {

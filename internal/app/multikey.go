@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"time"
 
 	"github.com/velocity-limiter/velocity/internal/domain"
 	"github.com/velocity-limiter/velocity/internal/domain/policy"
@@ -14,26 +15,48 @@ import (
 // is denied, a second call refunds the takes that are known to have been carried out. A refund is never sent again: one that
 // is lost denies too much, one that ran twice would admit too much.
 
-// skipKnownDenied marks the takes that the denial cache denies, and those that need not be asked because of them. A client
-// that is over one limit then costs the shards of its other limits nothing.
-func (r *RateLimiter) skipKnownDenied(b *batchState, atomic bool) {
-	if r.denials == nil {
-		return
-	}
-	for j := range b.resolved {
-		if op := b.resolved[j].req.Op; op != domain.OpTake && op != domain.OpPeek {
-			return // it may give back the tokens that a later take needs
+// askForSeveral asks the store about every take in the state takeAsked, unless one of its request is known to be denied.
+func (r *RateLimiter) askForSeveral(ctx context.Context, b *batchState, atomic bool) {
+	take := r.store.TakeMany
+	if r.denials != nil && !slices.ContainsFunc(b.resolved, mayGiveBack) { // what is given back may be what a later take needs
+		now := r.denials.Now()
+		r.skipKnownDenied(b, atomic, now)
+		take = func(ctx context.Context, reqs []ports.TakeRequest, results []ports.TakeResult) {
+			r.denials.TakeUnknown(ctx, reqs, results, now)
 		}
 	}
+	if !slices.ContainsFunc(b.states, func(s takeState) bool { return s != takeAsked }) {
+		take(ctx, b.takes, b.results)
+		return
+	}
+	var index []int
+	var reqs []ports.TakeRequest
+	for i := range b.takes {
+		if b.states[i] == takeAsked {
+			index, reqs = append(index, i), append(reqs, b.takes[i])
+		}
+	}
+	if len(reqs) == 0 {
+		return
+	}
+	results := make([]ports.TakeResult, len(reqs))
+	take(ctx, reqs, results)
+	for k, i := range index {
+		b.results[i] = results[k]
+	}
+}
+
+func mayGiveBack(q resolved) bool { return q.req.Op != domain.OpTake && q.req.Op != domain.OpPeek }
+
+// skipKnownDenied marks the takes that the denial cache denies at now, and those that need not be asked because of them. A client
+// that is over one limit then costs the shards of its other limits nothing.
+func (r *RateLimiter) skipKnownDenied(b *batchState, atomic bool, now time.Duration) {
 	denied := false
 	for j := range b.resolved {
 		q := &b.resolved[j]
-		if q.end-q.first < 2 && !atomic {
-			continue // the store looks into the denial cache itself
-		}
 		known := false
 		for i := q.first; i < q.end && !known; i++ {
-			if known = r.denials.KnownDenied(&b.takes[i], &b.results[i]); known {
+			if known = r.denials.KnownDenied(&b.takes[i], &b.results[i], now); known {
 				b.skip(q)
 				b.states[i] = takeKnownDenied
 			}
@@ -53,29 +76,6 @@ func (b *batchState) skip(q *resolved) {
 		if b.states[i] == takeAsked && q.req.Op == domain.OpTake {
 			b.states[i] = takeSkipped
 		}
-	}
-}
-
-// askForTheRest asks the store about every take in the state takeAsked.
-func (r *RateLimiter) askForTheRest(ctx context.Context, b *batchState) {
-	if !slices.ContainsFunc(b.states, func(s takeState) bool { return s != takeAsked }) {
-		r.store.TakeMany(ctx, b.takes, b.results)
-		return
-	}
-	var index []int
-	var reqs []ports.TakeRequest
-	for i := range b.takes {
-		if b.states[i] == takeAsked {
-			index, reqs = append(index, i), append(reqs, b.takes[i])
-		}
-	}
-	if len(reqs) == 0 {
-		return
-	}
-	results := make([]ports.TakeResult, len(reqs))
-	r.store.TakeMany(ctx, reqs, results)
-	for k, i := range index {
-		b.results[i] = results[k]
 	}
 }
 

@@ -119,17 +119,20 @@ func noOverrides(policyName string) error {
 // Override implements ports.Overrides. It reads this process's copy, also while the store fails.
 func (r *RateLimiter) Override(_ context.Context, id ports.ClientID) (ports.Override, error) {
 	c, err := r.overriddenClient(id)
-	if err != nil {
-		return ports.Override{}, err
+	if err == nil {
+		if e, _ := r.table.Get(c.key); e.Key != "" && e.InForce(domain.InstantOf(r.now())) {
+			return r.shownUnder(c.policy, &e), nil
+		}
+		err = ports.ErrNoOverride
+		if !r.overrides.OverridesStatus().Known {
+			err = errUnknownOverrides
+		}
 	}
-	e, _ := r.table.Get(c.key)
-	switch {
-	case e.Key != "" && e.InForce(domain.InstantOf(r.now())):
-		return r.shownUnder(c.policy, &e), nil
-	case !r.overrides.OverridesStatus().Known:
-		return ports.Override{}, errUnknownOverrides
+	if old := r.underOldKey(id.Policy, &c, id.Key, err); old != "" {
+		e, _ := r.table.Get(old)
+		return r.shownUnderOldKey(&c, &e), nil
 	}
-	return ports.Override{}, ports.ErrNoOverride
+	return ports.Override{}, err
 }
 
 var errUnknownOverrides = fmt.Errorf("%w: the overrides are not known yet", ports.ErrUnavailable)
@@ -202,29 +205,35 @@ func (r *RateLimiter) EndOverride(ctx context.Context, id ports.ClientID) (befor
 	if err == nil {
 		was, _, err = r.overrides.ChangeOverride(ctx, c.key, nil)
 	}
-	if errors.Is(err, ports.ErrNoOverride) || errors.Is(err, domain.ErrInvalidRequest) || errors.Is(err, ports.ErrUnknownPolicy) {
-		if old := r.underOldKey(id.Policy, c.policy, id.Key, c.client); old != "" {
-			was, _, err = r.overrides.ChangeOverride(ctx, old, nil)
-		}
+	if old := r.underOldKey(id.Policy, &c, id.Key, err); old != "" {
+		was, _, err = r.overrides.ChangeOverride(ctx, old, nil)
 	}
 	if err != nil {
 		return ports.Override{Key: c.client}, err
 	}
-	before = r.shownUnder(c.policy, &was)
-	before.Key = cmp.Or(c.client, before.Key) // an old key may not have been a secret
-	return before, nil
+	return r.shownUnderOldKey(&c, &was), nil
 }
 
-// underOldKey returns the key of an override in force that was set for one of the clients while the policy had another key, or "". p is
-// nil for a policy that is gone.
-func (r *RateLimiter) underOldKey(owner string, p *policy.Policy, clients ...string) clientkey.BucketKey {
+// shownUnderOldKey is shownUnder for an override that may have been set while the policy had another key, which was no secret.
+func (r *RateLimiter) shownUnderOldKey(c *overridden, e *override.Entry) ports.Override {
+	o := r.shownUnder(c.policy, e)
+	o.Key = cmp.Or(c.client, o.Key)
+	return o
+}
+
+// underOldKey returns the key of an override in force that was set for a client while the policy had another key, or before the policy
+// was gone, or "". key is what the operator calls the client, c what overriddenClient made of it, and err why there is no override.
+func (r *RateLimiter) underOldKey(owner string, c *overridden, key string, err error) clientkey.BucketKey {
 	const most = 8 // policies change their key rarely
-	for _, client := range clients {
+	if !errors.Is(err, ports.ErrNoOverride) && !errors.Is(err, domain.ErrInvalidRequest) && !errors.Is(err, ports.ErrUnknownPolicy) {
+		return ""
+	}
+	for _, client := range [...]string{key, c.client} {
 		if r.table == nil || client == "" {
 			continue
 		}
 		for _, e := range r.table.Page(owner, client, "", most, domain.InstantOf(r.now())) {
-			if e.Client == client && (p == nil || keyChanged(p, &e)) {
+			if e.Client == client && (c.policy == nil || keyChanged(c.policy, &e)) {
 				return e.Key
 			}
 		}

@@ -256,7 +256,7 @@ func TestUnfitOverrides_countsThoseThatThePoliciesOfTodayIgnore(t *testing.T) {
 	assert.Equal(t, map[string]int{"api": 0, "web": 0, "shared/tenant": 0}, l.UnfitOverrides())
 }
 
-// Overrides of a policy that is gone are listed and can be ended: they take space, and apply again if the policy comes back.
+// Overrides of a policy that is gone are listed, shown and can be ended: they take space, and apply again if the policy comes back.
 func TestOverrides_ofAPolicyThatIsGone(t *testing.T) {
 	s := newFixture(t, byHeader, policy.FailOpen)
 	f := s.overriding()
@@ -272,10 +272,15 @@ func TestOverrides_ofAPolicyThatIsGone(t *testing.T) {
 	assert.EqualValues(t, 5, page[1].Limits[0].Capacity)
 	for i := range page {
 		require.ErrorContains(t, page[i].Unfit, "there is no policy of this name any more")
+		found, err := s.Override(t.Context(), id("gone", page[i].Key))
+		require.NoError(t, err)
+		assert.Equal(t, page[i], found)
 		before, err := s.EndOverride(t.Context(), id("gone", page[i].Key))
 		require.NoError(t, err)
 		assert.Equal(t, page[i], before)
 	}
+	_, err = s.Override(t.Context(), id("gone", "a"))
+	require.ErrorIs(t, err, ports.ErrUnknownPolicy)
 	_, err = s.EndOverride(t.Context(), id("gone", "a"))
 	require.ErrorIs(t, err, ports.ErrUnknownPolicy)
 	_, _, err = s.ListOverrides(t.Context(), "gone", "", 10)

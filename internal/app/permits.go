@@ -99,19 +99,33 @@ func (r *RateLimiter) release(ctx context.Context, calls []permitCall) {
 			if g.holds {
 				continue
 			}
-			req := ports.TakeRequest{Op: domain.OpCharge, Key: g.key, Limits: g.limits, Cost: c.difference, TakenAt: g.taken}
-			if c.difference < 0 {
-				req.Op, req.Cost = domain.OpRefund, -c.difference
-			}
-			rest.add(g.place, j, req)
+			rest.add(g.place, j, ports.TakeRequest{
+				Op: domain.OpSettle, Key: g.key, Limits: g.limits, Cost: c.difference, TakenAt: g.taken,
+			})
 		}
 	}
 	// The permits have ended, so this is done even if the caller has gone, and once: a second call could settle twice.
-	rest.send(context.WithoutCancel(ctx), r, func(j int, result *ports.TakeResult) {
+	rest.send(context.WithoutCancel(ctx), r, func(j int, req *ports.TakeRequest, result *ports.TakeResult) {
 		if result.Err != nil {
 			r.observer.StoreFailed(calls[j].permit.policy, "", result.Err)
 		}
+		if debtReached(req, result) {
+			r.holds.DebtReached(calls[j].permit.policy)
+		}
 	})
+}
+
+// debtReached reports whether what settles a cost left a limit that cannot owe more.
+func debtReached(req *ports.TakeRequest, result *ports.TakeResult) bool {
+	if req.Cost <= 0 || result.Err != nil || req.Op != domain.OpSettle && (req.Op != domain.OpRelease || result.Verdict != domain.Allowed) {
+		return false
+	}
+	for i := range req.Limits {
+		if l := &req.Limits[i]; l.Kind() != domain.KindConcurrency && l.OwesMost(result.States[i]) {
+			return true
+		}
+	}
+	return false
 }
 
 // askAll releases or renews permits, all in one call of each store.
@@ -135,7 +149,7 @@ func (r *RateLimiter) askAll(ctx context.Context, op domain.Op, calls []permitCa
 		}
 	}
 	asked := make([]bool, len(calls))
-	b.send(ctx, r, func(j int, result *ports.TakeResult) {
+	b.send(ctx, r, func(j int, req *ports.TakeRequest, result *ports.TakeResult) {
 		c, allowed := &calls[j], result.Verdict == domain.Allowed
 		switch {
 		case result.Err != nil:
@@ -145,6 +159,9 @@ func (r *RateLimiter) askAll(ctx context.Context, op domain.Op, calls []permitCa
 		default:
 			c.held = c.held || allowed
 			c.first = c.first || !asked[j] && allowed
+			if debtReached(req, result) {
+				r.holds.DebtReached(c.permit.policy)
+			}
 		}
 		asked[j] = true
 	})
@@ -170,7 +187,9 @@ func (b *permitBatch) add(where place, j int, req ports.TakeRequest) {
 }
 
 // send sends the requests, and hands each result to use, those of the shared store first.
-func (b *permitBatch) send(ctx context.Context, r *RateLimiter, use func(j int, result *ports.TakeResult)) {
+func (b *permitBatch) send(
+	ctx context.Context, r *RateLimiter, use func(j int, req *ports.TakeRequest, result *ports.TakeResult),
+) {
 	for _, to := range []struct {
 		list  *permitList
 		store ports.BucketStore
@@ -181,7 +200,7 @@ func (b *permitBatch) send(ctx context.Context, r *RateLimiter, use func(j int, 
 		results := make([]ports.TakeResult, len(to.list.reqs))
 		to.store.TakeMany(ctx, to.list.reqs, results)
 		for k, j := range to.list.index {
-			use(j, &results[k])
+			use(j, &to.list.reqs[k], &results[k])
 		}
 	}
 }

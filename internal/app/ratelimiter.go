@@ -49,7 +49,10 @@ var (
 
 // knownDenials is a store that can say that a take would be denied without trying it, as the Cache of package denialcache does.
 type knownDenials interface {
-	KnownDenied(req *ports.TakeRequest, result *ports.TakeResult) bool
+	Now() time.Duration
+	KnownDenied(req *ports.TakeRequest, result *ports.TakeResult, now time.Duration) bool
+	// TakeUnknown is TakeMany for takes and peeks that KnownDenied did not answer at now.
+	TakeUnknown(ctx context.Context, reqs []ports.TakeRequest, results []ports.TakeResult, now time.Duration)
 }
 
 // NewRateLimiter returns a limiter that takes from store. The store local must be another one, in this process: it decides
@@ -89,6 +92,7 @@ func (noHolds) Waiting(string, int)              {}
 func (noHolds) Waited(string, ports.WaitOutcome) {}
 func (noHolds) PermitsHeld(string, int)          {}
 func (noHolds) PermitExpired(string)             {}
+func (noHolds) DebtReached(string)               {}
 
 // Allow takes one token for a user under the default policy. If the store fails, it returns what the policy's failure mode
 // says and no error; the observer gets the cause. An error means that there is no decision: userID is empty, or ctx was
@@ -154,10 +158,10 @@ func (r *RateLimiter) decide(ctx context.Context, b *batchState, reqs []policy.R
 	}
 	b.growResults(len(b.takes))
 	several := b.multiKey || atomic // several takes pass together or not at all
-	if several {
-		r.skipKnownDenied(b, atomic)
-		r.askForTheRest(ctx, b)
-	} else {
+	switch local := r.askLocal(ctx, b); {
+	case several || local:
+		r.askForSeveral(ctx, b, atomic)
+	default:
 		r.store.TakeMany(ctx, b.takes, b.results)
 	}
 	for j := range b.resolved {
@@ -179,10 +183,29 @@ func (r *RateLimiter) decide(ctx context.Context, b *batchState, reqs []policy.R
 	}
 }
 
+// askLocal has the store of this process carry out the requests with Local, and reports whether there are any. If that fails, which it
+// does for takes that are invalid alone, the request has the error.
+func (r *RateLimiter) askLocal(ctx context.Context, b *batchState) (asked bool) {
+	for j := range b.resolved {
+		q := &b.resolved[j]
+		for i := q.first; i < q.end && q.req.Local; i++ {
+			asked = true
+			if b.results[i] = ports.Take(context.WithoutCancel(ctx), r.local, b.takes[i]); b.results[i].Err != nil {
+				b.states[i], q.answer.Err = takeError, b.results[i].Err
+			} else {
+				b.states[i] = takeLocal
+			}
+		}
+	}
+	return asked
+}
+
 // checkResults looks for takes of a request that the store did not decide, and decides those that it only peeked at.
 func (r *RateLimiter) checkResults(ctx context.Context, b *batchState, q *resolved) {
 	for i := q.first; i < q.end; i++ {
 		switch {
+		case debtReached(&b.takes[i], &b.results[i]):
+			r.holds.DebtReached(q.policy.Name)
 		case b.states[i] != takeAsked:
 		case b.results[i].Err != nil:
 			r.lost(&b.takes[i], b.results[i].Err)

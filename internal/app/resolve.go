@@ -182,9 +182,12 @@ func (r *RateLimiter) addTakes(b *batchState, q *resolved, c *policyClient, cost
 	for i := range q.groups {
 		g := &q.groups[i]
 		op, limits, key := q.req.Op, g.Limits, clientkey.BucketKey("")
-		if g.ByPolicyKey {
+		switch {
+		case g.FixedKey != "":
+			key = g.FixedKey
+		case g.ByPolicyKey:
 			key = c.bucket(q.policy)
-		} else {
+		default:
 			parts, missing, err := b.partsOf(g, c)
 			if err != nil {
 				return false, err

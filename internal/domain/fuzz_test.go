@@ -59,7 +59,7 @@ func FuzzApply(f *testing.F) {
 	f.Add(int64(10_000_000_000), int64(7), int64(time.Second), uint8(0), int64(7), int64(-5), int64(t0), int64(3), int64(t0+1_999))
 	f.Fuzz(func(t *testing.T, capacity, refill, per int64, op uint8, cost, credits, at, p, now int64) {
 		l, err := domain.NewBucket("burst", domain.Tokens(capacity), domain.Tokens(refill), time.Duration(per))
-		if err != nil || domain.Op(op) > domain.OpRelease || domain.Op(op).CheckCost(domain.Tokens(cost)) != nil ||
+		if err != nil || domain.Op(op) > domain.OpSettle || domain.Op(op).CheckCost(domain.Tokens(cost)) != nil ||
 			credits < -top || credits > top || p < 1 || p > top || at < 0 || at >= 1<<53 || now < 0 || now >= 1<<53 {
 			return
 		}
@@ -77,7 +77,7 @@ func FuzzApply_quota(f *testing.F) {
 	f.Add(int64(1), int64(4_000_000), int64(1), uint8(5), int64(domain.MaxCost), int64(-1), int64(t0), int64(t0-5_000_000), int64(t0+1))
 	f.Add(int64(domain.MaxTokens), int64(4_000_000), int64(3), uint8(3), int64(domain.MaxCost), top, int64(1<<53-1), int64(1), int64(0))
 	f.Fuzz(func(t *testing.T, size, length, own int64, op uint8, cost, used, at, takenAt, now int64) {
-		if length < 4_000_000 || length > domain.MaxFill.Microseconds() || domain.Op(op) > domain.OpRelease ||
+		if length < 4_000_000 || length > domain.MaxFill.Microseconds() || domain.Op(op) > domain.OpSettle ||
 			domain.Op(op).CheckCost(domain.Tokens(cost)) != nil || at < 0 || at >= 1<<53 || takenAt < 0 || now < 0 || now >= 1<<53 {
 			return
 		}

@@ -73,14 +73,14 @@ func (u uneven) String() string { return "uneven " + (time.Duration(u.length) * 
 func drawOp(t *rapid.T) domain.Operation {
 	op := rapid.SampledFrom([]domain.Op{
 		domain.OpTake, domain.OpTake, domain.OpTake, domain.OpTake, domain.OpPeek, domain.OpRefund, domain.OpCharge, domain.OpUndo, domain.OpReset,
-		domain.OpRelease,
+		domain.OpRelease, domain.OpSettle,
 	}).Draw(t, "op")
 	least := int64(0)
 	if op == domain.OpRefund || op == domain.OpCharge || op == domain.OpUndo {
 		least = 1
 	}
 	most := int64(domain.MaxCost)
-	if op == domain.OpRelease {
+	if op == domain.OpRelease || op == domain.OpSettle {
 		least = -most
 	}
 	cost := rapid.OneOf(rapid.Int64Range(max(least, -12), 12), rapid.Int64Range(least, most)).Draw(t, "cost")

@@ -1,6 +1,7 @@
 package domain
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -159,6 +160,14 @@ func (l Limit) Equal(other Limit) bool {
 	return l.rule == other.rule || l.rule.equal(other.rule)
 }
 
+// EqualLimits reports whether two lists have equal limits in the same order.
+func EqualLimits(a, b []Limit) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	return len(a) == 0 || &a[0] == &b[0] || slices.EqualFunc(a, b, Limit.Equal) // mostly the same slice
+}
+
 // Full returns the state of a client that has spent nothing.
 func (l *Limit) Full(now Instant) State { return l.rule.full(now) }
 
@@ -180,6 +189,10 @@ func (l *Limit) CanPayWithin(s State, request Tokens, maxWait time.Duration) boo
 	cost := l.CostOf(request)
 	return cost == 0 || l.rule.canPay(s, cost, maxWait)
 }
+
+// OwesMost reports whether a state, which is current, cannot go further below zero by a single token: a part of what was settled may
+// not have been charged.
+func (l *Limit) OwesMost(s State) bool { return !l.rule.canCharge(s, 1) }
 
 // Remaining is how many whole tokens can be spent, rounded down; below zero after a charge. s is current.
 func (l *Limit) Remaining(s State) Tokens { return l.rule.remaining(s) }

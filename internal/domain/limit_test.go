@@ -3,6 +3,7 @@ package domain_test
 import (
 	"errors"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -182,6 +183,11 @@ func TestEqual(t *testing.T) {
 	for _, period := range []string{"24h0m0s", "1440m", "86400s"} {
 		assert.True(t, make24h("").Equal(quota(period, "")), "%s is 24h", period)
 	}
+	assert.True(t, domain.EqualLimits(nil, []domain.Limit{}))
+	assert.True(t, domain.EqualLimits(different, different))
+	assert.True(t, domain.EqualLimits(different[1:], slices.Clone(different[1:])))
+	assert.False(t, domain.EqualLimits(different[1:3], different[1:2]))
+	assert.False(t, domain.EqualLimits(different[1:3], different[2:4]))
 	q := make24h("")
 	larger, err := domain.NewQuota("l", 11, q.Quota().Periods())
 	require.NoError(t, err)

@@ -165,7 +165,7 @@ func (g modelGroup) apply(op domain.Operation, now domain.Instant) (verdict doma
 	if op.Op == domain.OpPeek || op.Op == domain.OpTake && op.Cost == 0 {
 		return domain.Allowed, after, false
 	}
-	ahead := write
+	ahead, settling := write, op.Op == domain.OpRelease || op.Op == domain.OpSettle
 	for i, m := range after {
 		cost, settled := op.Cost, (op.Op == domain.OpUndo || m.cost == 0) && m.counts(op.TakenAt, now)
 		if m.cost > 0 {
@@ -183,12 +183,12 @@ func (g modelGroup) apply(op domain.Operation, now domain.Instant) (verdict doma
 		case !settled: // it stays as it is
 		case op.Op == domain.OpCharge && rest.Cmp(least) < 0:
 			return domain.DebtExceeded, g.seenAt(now), ahead
-		case op.Op == domain.OpRelease && cost == 0: // nothing is left to settle
-		case op.Op == domain.OpRelease && rest.Cmp(least) < 0:
+		case settling && cost == 0: // nothing is left to settle
+		case settling && rest.Cmp(least) < 0:
 			after[i], write = m.with(least, now), true
-		case op.Op == domain.OpCharge, op.Op == domain.OpRelease && cost > 0:
+		case op.Op == domain.OpCharge, settling && cost > 0:
 			after[i], write = m.add(-cost, now), true
-		case op.Op == domain.OpRelease:
+		case settling:
 			after[i] = m.add(-cost, now)
 			write = write || m.level.Cmp(m.capacity) < 0
 		default:

@@ -32,11 +32,13 @@ const (
 	OpRenew
 	// OpList is OpPeek, and lists the permits.
 	OpList
+	// OpSettle settles a cost as OpRelease does, for a take that holds no permit: it is never refused.
+	OpSettle
 )
 
 // String returns the operation's name.
 func (o Op) String() string {
-	names := [...]string{"take", "peek", "refund", "charge", "reset", "undo", "release", "renew", "list"}
+	names := [...]string{"take", "peek", "refund", "charge", "reset", "undo", "release", "renew", "list", "settle"}
 	if int(o) < len(names) {
 		return names[o]
 	}
@@ -44,13 +46,13 @@ func (o Op) String() string {
 }
 
 // CheckCost refuses a cost that is out of range for the operation: above [MaxCost], below 0, or 0 for a refund, a charge or an
-// undo. That of a release may be negative, down to -MaxCost. Operations that only read or reset have none, and accept any.
+// undo. That of a release or a settling may be negative, down to -MaxCost. Operations that only read or reset have none, and accept any.
 func (o Op) CheckCost(cost Tokens) error {
 	least := Tokens(0)
 	switch o {
 	case OpRefund, OpCharge, OpUndo:
 		least = 1
-	case OpRelease:
+	case OpRelease, OpSettle:
 		least = -MaxCost
 	case OpPeek, OpReset, OpRenew, OpList:
 		return nil
@@ -96,7 +98,7 @@ type Operation struct {
 	Op Op
 	// Cost in tokens; see [Op.CheckCost].
 	Cost Tokens
-	// TakenAt is when the tokens of a refund, a charge, an undo or a release were taken, by this store's clock; 0 means now.
+	// TakenAt is when the tokens of a refund, a charge, an undo, a release or a settling were taken, by this store's clock; 0 means now.
 	// What was taken before a quota's current period changes nothing in it. Other operations ignore it.
 	TakenAt Instant
 	// MaxWait is how long a take may wait; see [Limit.CanPayWithin]. Other operations ignore it.
@@ -145,6 +147,8 @@ func Apply(op Operation, limits []Limit, states []State, permits []*Permits, now
 		if !held {
 			return Denied, ahead
 		}
+		return Allowed, op.settle(limits, states, now) || ahead
+	case OpSettle:
 		return Allowed, op.settle(limits, states, now) || ahead
 	case OpRenew:
 		if !held {
@@ -204,7 +208,7 @@ func (o *Operation) renew(limits []Limit, states []State, permits []*Permits, no
 	}
 }
 
-// changedBy reports whether a refund, a charge, an undo or a release of tokens taken at takenAt changes the limit's state.
+// changedBy reports whether a refund, a charge, an undo, a release or a settling of tokens taken at takenAt changes the limit's state.
 func (l *Limit) changedBy(op Op, takenAt, now Instant) bool {
 	return (l.cost == 0 || op == OpUndo) && l.rule.counts(takenAt, now)
 }
@@ -238,8 +242,8 @@ func (o *Operation) refund(limits []Limit, states []State, now Instant) (changed
 	return changed
 }
 
-// settle charges or refunds the cost of a release, and reports whether a state changed. A limit that cannot be charged so much
-// gets its largest debt: the permit ends all the same.
+// settle charges or refunds the cost of a release or a settling, and reports whether a state changed. A limit that cannot be
+// charged so much gets its largest debt: the tokens are spent, and a refusal would leave them free.
 func (o *Operation) settle(limits []Limit, states []State, now Instant) (changed bool) {
 	if o.Cost <= 0 {
 		refund := *o

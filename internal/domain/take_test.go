@@ -187,7 +187,7 @@ func TestReset_makesFull(t *testing.T) {
 }
 
 func TestApply_anUnknownOperationIsAProgrammersMistake(t *testing.T) {
-	assert.PanicsWithValue(t, "domain: unknown op(9)", func() { newGroup().apply(9, 1, t0) })
+	assert.PanicsWithValue(t, "domain: unknown op(10)", func() { newGroup().apply(10, 1, t0) })
 }
 
 func TestOp_checkCost(t *testing.T) {
@@ -212,6 +212,8 @@ func TestOp_checkCost(t *testing.T) {
 		{domain.OpRelease, -domain.MaxCost - 1, false},
 		{domain.OpRelease, domain.MaxCost, true},
 		{domain.OpRelease, domain.MaxCost + 1, false},
+		{domain.OpSettle, -domain.MaxCost, true},
+		{domain.OpSettle, domain.MaxCost + 1, false},
 		{domain.OpRenew, -1, true}, // it has no cost
 		{domain.OpList, -1, true},
 	}
@@ -226,6 +228,7 @@ func TestOp_needsPermit(t *testing.T) {
 	for op, want := range map[domain.Op][2]bool{ // without a cost, and with one
 		domain.OpTake: {false, true}, domain.OpUndo: {true, true}, domain.OpRelease: {true, true}, domain.OpRenew: {true, true},
 		domain.OpPeek: {}, domain.OpRefund: {}, domain.OpCharge: {}, domain.OpReset: {}, domain.OpList: {},
+		domain.OpSettle: {},
 	} {
 		assert.Equal(t, want, [2]bool{op.NeedsPermit(0), op.NeedsPermit(1)}, op)
 	}
@@ -233,7 +236,7 @@ func TestOp_needsPermit(t *testing.T) {
 
 // The numbers are part of the script's input.
 func TestOp_names(t *testing.T) {
-	for i, want := range []string{"take", "peek", "refund", "charge", "reset", "undo", "release", "renew", "list", "op(9)"} {
+	for i, want := range []string{"take", "peek", "refund", "charge", "reset", "undo", "release", "renew", "list", "settle", "op(10)"} {
 		assert.Equal(t, want, domain.Op(i).String())
 	}
 }

@@ -4,6 +4,8 @@ package filewatch
 
 import (
 	"context"
+	"crypto/sha256"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -12,9 +14,19 @@ import (
 	"go.uber.org/zap"
 )
 
+const (
+	// freshTime is the age up to which the time of a change does not tell a file from a later one: a file system may count in
+	// steps of up to two seconds, and who writes twice within one step may write as many bytes.
+	freshTime = 2 * time.Second
+	// maxCompared is how much of a fresh file is compared.
+	maxCompared = 16 << 20
+)
+
 // State is what [Look] saw of a file. The zero value differs from every file that is there.
 type State struct {
-	info os.FileInfo // nil if the file is missing, or cannot be looked at
+	path string
+	info os.FileInfo        // nil if the file is missing, or cannot be looked at
+	sum  *[sha256.Size]byte // of the content; nil if the file was not fresh
 }
 
 // Look returns the state of a file. Call it before reading the file, so that a change in between is noticed next time.
@@ -23,15 +35,48 @@ func Look(path string) State {
 	if err != nil {
 		return State{}
 	}
-	return State{info}
+	s := State{path: path, info: info}
+	if time.Since(info.ModTime()) < freshTime {
+		s.sum = s.read()
+	}
+	return s
 }
 
-// Same reports whether a file has not changed between two looks at it.
-func (s State) Same(other State) bool {
-	if s.info == nil || other.info == nil {
-		return s.info == nil && other.info == nil
+// read returns the sum of the file's content as it is now, or nil if it has none that can be read.
+func (s State) read() *[sha256.Size]byte {
+	if !s.info.Mode().IsRegular() {
+		return nil
 	}
-	return os.SameFile(s.info, other.info) && s.info.Size() == other.info.Size() && s.info.ModTime().Equal(other.info.ModTime())
+	file, err := os.Open(s.path)
+	if err != nil {
+		return nil
+	}
+	defer func() { _ = file.Close() }() // it was only read
+	hash := sha256.New()
+	if _, err := io.Copy(hash, io.LimitReader(file, maxCompared)); err != nil {
+		return nil
+	}
+	sum := [sha256.Size]byte(hash.Sum(nil))
+	return &sum
+}
+
+// Same reports whether a file has not changed between an earlier look at it and this one. A file that was fresh at the earlier
+// look must have the same content.
+func (s State) Same(earlier State) bool {
+	if s.info == nil || earlier.info == nil {
+		return s.info == nil && earlier.info == nil
+	}
+	if !os.SameFile(s.info, earlier.info) || s.info.Size() != earlier.info.Size() || !s.info.ModTime().Equal(earlier.info.ModTime()) {
+		return false
+	}
+	if earlier.sum == nil {
+		return true
+	}
+	now := s.sum
+	if now == nil {
+		now = s.read()
+	}
+	return now != nil && *now == *earlier.sum
 }
 
 const (

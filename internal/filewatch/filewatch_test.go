@@ -45,6 +45,27 @@ func TestState_sameAsLongAsNothingChanges(t *testing.T) {
 	assert.False(t, old.Same(filewatch.Look(path)), "another file of the same size and time")
 }
 
+// The second text has the size of the first, and is written within the same step of the file system's clock.
+func TestState_aRewriteOfTheSameSizeAndTimeIsAChange(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	step := time.Now().Add(-time.Second)
+	writeAt := func(text string) {
+		write(t, path, text)
+		require.NoError(t, os.Chtimes(path, time.Time{}, step))
+	}
+	writeAt("one")
+	first := filewatch.Look(path)
+	assert.True(t, filewatch.Look(path).Same(first))
+	writeAt("two")
+	second := filewatch.Look(path)
+	assert.False(t, second.Same(first))
+	time.Sleep(time.Until(step.Add(2100 * time.Millisecond))) // the file is not fresh any more
+	later := filewatch.Look(path)
+	assert.False(t, later.Same(first))
+	assert.True(t, later.Same(second))
+	assert.True(t, filewatch.Look(path).Same(later))
+}
+
 func TestWatch_callsAtOnceAfterAChangeAndAgainIfAsked(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
 	write(t, path, "one")

@@ -53,7 +53,7 @@ func (r *TakeRequest) Check() error {
 		return invalidTake("the key is empty")
 	case len(r.Limits) == 0 || len(r.Limits) > policy.MaxLimits:
 		return invalidTake("the number of limits is out of range")
-	case r.Op > domain.OpList:
+	case r.Op > domain.OpSettle:
 		return invalidTake("unknown operation")
 	case r.TakenAt < 0:
 		return invalidTake("the time of the take is negative")

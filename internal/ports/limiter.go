@@ -88,7 +88,7 @@ type Observer interface {
 	StoreFailed(policyName string, mode policy.FailureMode, cause error)
 }
 
-// HoldObserver is an Observer that learns what requests with Hold do, too.
+// HoldObserver is an Observer that also learns what requests with Hold do, and what could not be settled.
 type HoldObserver interface {
 	Observer
 	// Waiting is called when the number of requests that wait in this process changes by change.
@@ -99,6 +99,9 @@ type HoldObserver interface {
 	PermitsHeld(policyName string, change int)
 	// PermitExpired is called when such a permit has ended although it is in use.
 	PermitExpired(policyName string)
+	// DebtReached is called when a request cost more than its limits of one key can owe. They now owe the most that they can, and
+	// what is beyond is not charged.
+	DebtReached(policyName string)
 }
 
 // CostObserver learns what requests cost whose policies say where answers report their cost; see policy.Cost. It is as an Observer.

@@ -32,8 +32,8 @@ type File struct {
 	unconfirmed bool            // it could not be used then; it may still be being written
 }
 
-// Open reads the file that a setting names. A missing or an empty file is an error, which names the setting and never shows what
-// is in the file. Call [Follow] to follow its changes.
+// Open reads the file that a setting names. A missing or an empty file is an error, and so is what is no regular file, such as a
+// folder or a pipe. The error names the setting and never shows what is in the file. Call [Follow] to follow its changes.
 func Open(setting, path string) (*File, error) {
 	f := &File{setting: setting, path: path, use: func(secret.Secret) error { return nil }, seen: filewatch.Look(path)}
 	s, err := read(path)
@@ -97,6 +97,10 @@ func (f *File) follow(log *zap.Logger) (again bool) {
 
 // read returns what a file holds, without a newline at its end.
 func read(path string) (secret.Secret, error) {
+	// Opening a named pipe would wait for somebody who writes to it.
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return "", fmt.Errorf("%s: %w", path, errNotRegular)
+	}
 	file, err := os.Open(path)
 	if err != nil {
 		return "", err
@@ -117,6 +121,7 @@ func read(path string) (secret.Secret, error) {
 }
 
 var (
-	errEmpty   = errors.New("the file is empty")
-	errTooLong = fmt.Errorf("the file has more than %d bytes", maxSize)
+	errNotRegular = errors.New("it is a folder, a pipe or a device, not a file")
+	errEmpty      = errors.New("the file is empty")
+	errTooLong    = fmt.Errorf("the file has more than %d bytes", maxSize)
 )

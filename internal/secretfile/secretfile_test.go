@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -73,8 +74,23 @@ func TestOpen_refusesWhatIsNoSecret(t *testing.T) {
 	}
 	_, err := secretfile.Open("X_FILE", filepath.Join(dir, "nothing"))
 	require.ErrorIs(t, err, os.ErrNotExist)
-	_, err = secretfile.Open("X_FILE", dir)
-	assert.ErrorContains(t, err, "X_FILE: ")
+}
+
+// Opening a pipe would wait for somebody who writes to it.
+func TestOpen_refusesWhatIsNoRegularFile(t *testing.T) {
+	dir := t.TempDir()
+	pipe, link := filepath.Join(dir, "pipe"), filepath.Join(dir, "link")
+	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
+	require.NoError(t, os.Symlink(pipe, link))
+	for _, path := range []string{dir, pipe, link, os.DevNull} {
+		_, err := secretfile.Open("X_FILE", path)
+		assert.EqualError(t, err, "X_FILE: "+path+": it is a folder, a pipe or a device, not a file")
+	}
+	file := filepath.Join(dir, "file")
+	write(t, file, "hunter2")
+	require.NoError(t, os.Symlink(file, link+"2"))
+	_, err := secretfile.Open("X_FILE", link+"2")
+	assert.NoError(t, err)
 }
 
 func TestFollow_everyKindOfChange(t *testing.T) {

@@ -1,8 +1,10 @@
 package settings
 
 import (
+	"cmp"
 	"os"
 
+	"github.com/velocity-limiter/velocity/internal/adapters/httpproxy"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
@@ -31,6 +33,7 @@ const (
 	connBytes     = 32 << 10
 	topBytes      = 1400 << 10 // for each policy
 	overrideBytes = 500        // for each, beside its texts
+	bodySlack     = 2          // a body's memory doubles while it arrives
 	// fixedBytes is what the process takes without clients: the runtime, the log's queue of 8 MiB, policies, metrics.
 	fixedBytes = 24 << 20
 	// bucketsPerPermit is how many buckets there are for each permit that the memory store may hold.
@@ -42,6 +45,7 @@ const (
 	bucketsShare   = 40
 	connsShare     = 15
 	upstreamShare  = 8
+	bodiesShare    = 8
 	denialsShare   = 8
 	tokensShare    = 8
 	overridesShare = 5
@@ -83,6 +87,8 @@ func (c *Config) FitMemory(limit int64) []Fitted {
 	fit(prefix+"HTTP_MAX_CONNS", &c.HTTP.MaxConns, share(connsShare, connBytes))
 	if c.Upstream.Enabled() {
 		fit(prefix+"UPSTREAM_MAX_CONNS", &c.Upstream.MaxConns, share(upstreamShare, connBytes))
+		c.Upstream.BodyBytes = cmp.Or(c.Upstream.BodyBytes, httpproxy.DefaultBodyBytes)
+		fit("bytes of bodies that are read before they are forwarded", &c.Upstream.BodyBytes, share(bodiesShare, bodySlack))
 	}
 	if c.Store.UsesRedis(&c.Redis) {
 		fit(prefix+"SHORTCUT_MAX_ENTRIES", &c.DenialCache.MaxEntries, share(denialsShare, denialBytes))

@@ -6,6 +6,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/velocity-limiter/velocity/internal/adapters/httpproxy"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
@@ -25,7 +26,8 @@ func TestFitMemory_lowersDefaults(t *testing.T) {
 	before := map[string]int{
 		"VELOCITY_MEMORY_MAX_BUCKETS": cfg.Memory.MaxBuckets, "VELOCITY_HTTP_MAX_CONNS": cfg.HTTP.MaxConns,
 		"VELOCITY_UPSTREAM_MAX_CONNS": cfg.Upstream.MaxConns, "VELOCITY_SHORTCUT_MAX_ENTRIES": cfg.DenialCache.MaxEntries,
-		"bytes of verified tokens": tokenBytes, "policies whose busiest clients are listed": topPolicies,
+		"bytes of bodies that are read before they are forwarded": httpproxy.DefaultBodyBytes,
+		"bytes of verified tokens":                                tokenBytes, "policies whose busiest clients are listed": topPolicies,
 		"overrides at run time": ports.DefaultOverrideBounds.Live, "bytes of overrides at run time": ports.DefaultOverrideBounds.Bytes,
 	}
 	found := cfg.FitMemory(57 * testMiB)
@@ -43,7 +45,8 @@ func TestFitMemory_lowersDefaults(t *testing.T) {
 	require.NoError(t, cfg.HTTP.Validate())
 	all := cfg.Memory.MaxBuckets*bucketBytes + int(float64(cfg.Memory.MaxNameBytes)*nameSlack) + cfg.Memory.MaxPermits*permitBytes +
 		(cfg.HTTP.MaxConns+cfg.Upstream.MaxConns)*connBytes + cfg.DenialCache.MaxEntries*denialBytes + cfg.Sizes.TokenBytes +
-		cfg.Sizes.TopPolicies*topBytes + cfg.Sizes.Overrides.Entries*overrideBytes + cfg.Sizes.Overrides.Bytes
+		cfg.Sizes.TopPolicies*topBytes + cfg.Sizes.Overrides.Entries*overrideBytes + cfg.Sizes.Overrides.Bytes +
+		cfg.Upstream.BodyBytes*bodySlack
 	assert.Less(t, all+fixedBytes, 57*testMiB, "all of it together")
 }
 

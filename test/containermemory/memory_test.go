@@ -3,8 +3,10 @@
 package containermemory
 
 import (
+	"bytes"
 	"flag"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -14,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -34,11 +37,9 @@ var image = flag.String("image", "", "image to test, whose entry point is the se
 
 func TestMain(m *testing.M) { os.Exit(withImage(m)) }
 
+// withImage builds the service, and makes an image of it if none is given.
 func withImage(m *testing.M) int {
-	if flag.Parse(); *image != "" {
-		return m.Run()
-	}
-	*image = fmt.Sprintf("velocity-memory-test:%d", os.Getpid())
+	flag.Parse()
 	dir, err := os.MkdirTemp("", "velocity-test-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -46,16 +47,19 @@ func withImage(m *testing.M) int {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	harness.Binary = filepath.Join(dir, "velocity")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", harness.Binary, "../../cmd/api")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	load := exec.Command("sh", "-c", `tar -C "$1" -c velocity | docker import --change 'ENTRYPOINT ["/velocity"]' - "$2"`, "sh", dir, *image)
-	for _, cmd := range []*exec.Cmd{build, load} {
-		if out, err := cmd.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "%v: %v\n%s", cmd, err, out)
+	steps := []*exec.Cmd{exec.Command("go", "build", "-o", harness.Binary, "../../cmd/api")}
+	if *image == "" {
+		*image = fmt.Sprintf("velocity-memory-test:%d", os.Getpid())
+		defer func() { _ = exec.Command("docker", "image", "rm", *image).Run() }()
+		steps[0].Env = append(os.Environ(), "CGO_ENABLED=0")
+		steps = append(steps, exec.Command("sh", "-c", `tar -C "$1" -c velocity | docker import --change 'ENTRYPOINT ["/velocity"]' - "$2"`, "sh", dir, *image))
+	}
+	for _, step := range steps {
+		if out, err := step.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "%v: %v\n%s", step, err, out)
 			return 1
 		}
 	}
-	defer func() { _ = exec.Command("docker", "image", "rm", *image).Run() }()
 	return m.Run()
 }
 
@@ -77,7 +81,10 @@ func start(t *testing.T, mib int, vars harness.Settings) *container {
 		}
 		size := strconv.Itoa(mib) + "m"
 		cmd.Path = docker
-		cmd.Args = []string{"docker", "run", "--name", c.name, "--network", "host", "--read-only", "--memory", size, "--memory-swap", size}
+		cmd.Args = []string{
+			"docker", "run", "--name", c.name, "--log-driver", "none", "--network", "host", "--read-only", "--memory", size, "--memory-swap", size,
+		}
+		cmd.Stdout = &withoutDecisions{to: cmd.Stdout}
 		for _, entry := range cmd.Env {
 			cmd.Args = append(cmd.Args, "--env", entry)
 		}
@@ -86,6 +93,28 @@ func start(t *testing.T, mib int, vars harness.Settings) *container {
 		return cmd.Start()
 	})
 	return c
+}
+
+// withoutDecisions passes a log on without the lines of decisions: a flood has millions.
+type withoutDecisions struct {
+	to   io.Writer
+	rest []byte // of the last line, which is not complete
+}
+
+func (w *withoutDecisions) Write(b []byte) (int, error) {
+	w.rest = append(w.rest, b...)
+	for {
+		line, rest, complete := bytes.Cut(w.rest, []byte("\n"))
+		if !complete {
+			return len(b), nil
+		}
+		if !bytes.Contains(line, []byte(`"msg":"Decision: `)) {
+			if _, err := fmt.Fprintf(w.to, "%s\n", line); err != nil {
+				return 0, err
+			}
+		}
+		w.rest = rest
+	}
 }
 
 // inspect returns what Docker says of the container, by a template.
@@ -194,10 +223,11 @@ func flood(t *testing.T, mib int, store string) {
 				if r.name == checksRoute.name {
 					count = *checks
 				}
+				start := time.Now()
 				r.flood(c, count)
 				c.requireAlive()
-				t.Logf("%d MiB, %s, %s %s: %d new clients, peak resident memory %d MiB, %d at the start",
-					mib, store, service.name, r.name, count, c.peak(), before)
+				t.Logf("%d MiB, %s, %s %s: %d new clients in %v, peak resident memory %d MiB, %d at the start",
+					mib, store, service.name, r.name, count, time.Since(start).Round(time.Second), c.peak(), before)
 			}
 			for _, client := range spent {
 				require.Equal(t, http.StatusTooManyRequests, c.ask(client), "%s has used up its limit", client)

@@ -106,6 +106,9 @@ func (c *Checker) Replay(records []Record) {
 		c.replay(r)
 		c.recent = append(c.recent[max(0, len(c.recent)-maxRecent+1):], r)
 	}
+	if q, ok := c.rule.(*quotaRule); ok && !c.Ordered {
+		q.forget(c.at)
+	}
 }
 
 const maxRecent = 8
@@ -317,7 +320,7 @@ func (c *Checker) Report() Report {
 	c.report.Gained = c.tokens(c.gained)
 	c.report.DoubleDebited = c.tokens(c.doubleDebited)
 	if q, ok := c.rule.(*quotaRule); ok {
-		c.report.Periods = int64(len(q.granting))
+		c.report.Periods = q.periods()
 	}
 	return c.report
 }

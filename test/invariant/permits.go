@@ -3,6 +3,7 @@ package invariant
 import (
 	"cmp"
 	"errors"
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -128,6 +129,7 @@ func (c *PermitChecker) Replay(records []PermitRecord) {
 		c.replay(records[:n])
 		records = records[n:]
 	}
+	maps.DeleteFunc(c.permits, func(_ string, p *permit) bool { return c.hasEnded(p, c.latest) }) // those that no release ended
 }
 
 // replay checks the records of one time.
@@ -218,9 +220,14 @@ func (c *PermitChecker) apply(r PermitRecord, possible int) {
 	case Allowed:
 		c.allowed(r, p)
 	}
-	if c.permits[r.ID] = p; !p.endLost && !p.mayBeHeld(r.NowUS) && (!c.Ordered || p.expires == never) {
+	if c.permits[r.ID] = p; c.hasEnded(p, r.NowUS) {
 		delete(c.permits, r.ID)
 	}
+}
+
+// hasEnded reports whether a permit need not be kept: it is not held, and will not be.
+func (c *PermitChecker) hasEnded(p *permit, now int64) bool {
+	return !p.endLost && !p.mayBeHeld(now) && (!c.Ordered || p.expires == never)
 }
 
 func (c *PermitChecker) lost(r PermitRecord, p *permit) {

@@ -21,6 +21,7 @@ func NewQuotaChecker(q Quota) (*Checker, error) {
 type quotaRule struct {
 	Quota
 	granting map[int64]int64 // by period, what it could still grant when it was left
+	past     int64           // periods that are no longer in granting
 }
 
 func (q *quotaRule) unitsPerToken() int64 { return 1 }
@@ -47,5 +48,17 @@ func (q *quotaRule) granted(level, from, to int64) int64 {
 	q.granting[q.Start(to)] = q.Size
 	return q.Size
 }
+
+// forget forgets the periods before that of a time, to which the clock does not come back.
+func (q *quotaRule) forget(us int64) {
+	for start := range q.granting {
+		if start < q.Start(us) {
+			delete(q.granting, start)
+			q.past++
+		}
+	}
+}
+
+func (q *quotaRule) periods() int64 { return q.past + int64(len(q.granting)) }
 
 func (q *quotaRule) counts(takenUS, nowUS int64) bool { return takenUS >= q.Start(nowUS) }

@@ -64,7 +64,7 @@ var mutations = append(refusals(),
 	},
 	mutation{
 		"the queue has no bound", "internal/adapters/redisstore/batch/batcher.go",
-		"if b.queued+len(it.groups) > maxQueued {", "if b.queued+len(it.groups) > 1<<40 {", batch, "TestBatcher",
+		"if b.queue.groups+len(it.groups) > maxQueued {", "if b.queue.groups+len(it.groups) > 1<<40 {", batch, "TestBatcher",
 	},
 	mutation{
 		"overload of this process disables limiting", "internal/app/failurepolicy.go",
@@ -81,15 +81,19 @@ var mutations = append(refusals(),
 	},
 	mutation{
 		"what was used of a quota counts in the next period", "internal/adapters/redisstore/script/general.lua",
-		"        elseif at < start_us then\n", "        elseif false then\n", script, "TestDifferential",
+		"      elseif at < limit.start_us then\n", "      elseif false then\n", script, "TestDifferential",
 	},
 	mutation{
-		"a quota that the script was sent wrong periods of is decided", "internal/adapters/redisstore/script/take.lua",
-		"        kind.wrong, refused = true, {}\n", "", script, "TestQuota_groupsOfAWrongPeriod",
+		"a quota that the script was sent wrong periods of is decided", "internal/adapters/redisstore/script/kinds.lua",
+		"        kind.wrong, refused = true, refused or {}\n", "", script, "TestQuota_groupsOfAWrongPeriod",
 	},
 	mutation{
 		"a group of a wrong period is not sent again", "internal/adapters/redisstore/batch/ask.go",
 		"; len(again) > 0; {\n", "; len(again) > script.MaxGroups; {\n", redisstore, "TestQuota_periodsAreThose",
+	},
+	mutation{
+		"a request whose slot is moving is not sent again", "internal/adapters/redisstore/batch/moves.go",
+		"if slots = moving(slots, results); len(slots) == 0 {", "if true {", batch, "TestMoves",
 	},
 	mutation{
 		"an expiry has no margin", "internal/adapters/redisstore/script/take.lua",
@@ -109,11 +113,11 @@ var mutations = append(refusals(),
 	},
 	mutation{
 		"the denial cache ignores refunds", "internal/app/denialcache/cache.go",
-		"		c.generation(req.Key).Add(1)\n		return\n", "		return\n", denialcache, "TestCache",
+		"		s.generation.Add(1)\n		return\n", "		return\n", denialcache, "TestCache",
 	},
 	mutation{
 		"the denial cache has no maximum age", "internal/app/denialcache/cache.go",
-		"now-d.sent > c.maxAge", "now < d.sent", denialcache, "TestCache",
+		"maxAge: cfg.MaxAge", "maxAge: 1000 * cfg.MaxAge", denialcache, "TestCache",
 	},
 	mutation{
 		"the first address of X-Forwarded-For counts", "internal/web/clientid/clientid.go",
@@ -123,7 +127,7 @@ var mutations = append(refusals(),
 	// Latency, jitter, bandwidth, lost packets, SIGSTOP, DEBUG SLEEP, CLIENT PAUSE: the budget.
 	mutation{
 		"a batch has no deadline", "internal/adapters/redisstore/batch/batcher.go",
-		"x.items[0].since.Add(b.budget)", "x.items[0].since.Add(1000 * b.budget)", batch, "TestBatcher_theBudget",
+		"x.oldest.Add(b.budget)", "x.oldest.Add(1000 * b.budget)", batch, "TestBatcher_theBudget",
 	},
 	mutation{
 		"a decision may wait for a minute", "internal/adapters/redisstore/store.go",
@@ -140,12 +144,12 @@ var mutations = append(refusals(),
 	},
 	mutation{
 		"a group of a cancelled request is sent", "internal/adapters/redisstore/batch/batcher.go",
-		"		b.queue, effect = slices.Delete(b.queue, i, i+1), failure.NotRun\n", "		effect = failure.NotRun\n",
+		"	if b.queue.remove(it) {\n", "	if it.queued {\n",
 		batch, "TestBatcher_aCancelledCall",
 	},
 	mutation{
-		"cancelled requests fill the queue", "internal/adapters/redisstore/batch/batcher.go",
-		"failure.NotRun\n		b.queued -= len(it.groups)\n", "failure.NotRun\n", batch, "TestBatcher_callersThatLeave",
+		"cancelled requests fill the queue", "internal/adapters/redisstore/batch/queue.go",
+		"	q.groups -= len(it.groups)\n", "", batch, "TestBatcher_callersThatLeave",
 	},
 	mutation{
 		"a probe writes nothing", "internal/adapters/redisstore/batch/probe.go",
@@ -189,7 +193,7 @@ var mutations = append(refusals(),
 	},
 	mutation{
 		"probes are far apart", "internal/adapters/redisstore/batch/probe.go",
-		"probeMost   = 400 * time.Millisecond", "probeMost   = 4 * time.Second", batch, "TestBreaker_probesUntil",
+		"probeMost  = 400 * time.Millisecond", "probeMost  = 4 * time.Second", batch, "TestBreaker_probesUntil",
 	},
 	mutation{
 		"a cancelled request counts for the breaker", "internal/adapters/redisstore/failure/classify.go",
@@ -266,8 +270,8 @@ var mutations = append(refusals(),
 		batch, "TestBreaker_oneGroupsFault",
 	},
 	mutation{
-		"a reset leaves a key of another type as it is", "internal/adapters/redisstore/script/general.lua",
-		"          call('PEXPIREAT', key, 0)", "          --", redisstore, "TestBucketStore_oneRedis",
+		"a reset leaves a key of another type as it is", "internal/adapters/redisstore/script/levels.lua",
+		"      call('PEXPIREAT', key, 0)", "      --", redisstore, "TestBucketStore_oneRedis",
 	},
 
 	// Clusters and Sentinel.
@@ -287,6 +291,14 @@ var mutations = append(refusals(),
 	mutation{
 		"a redirect counts as the reply of the node it names", "internal/adapters/redisstore/cluster/pipeline.go",
 		"c.refused, err = err, nil", "c.refused = err", redisstore + "/cluster", "TestOnceCmd",
+	},
+	mutation{
+		"a set is read that a release has emptied", "internal/adapters/redisstore/script/permits.lua",
+		"last = call('ZCARD', limit.set) == 1", "last = false", redisstore, "TestCluster/a_key_may_empty",
+	},
+	mutation{
+		"a group whose key was emptied while its slot moves is not asked for again", "internal/adapters/redisstore/script/script.go",
+		" || redis.HasErrorPrefix(err, failure.EmptiedWhileMoving)", "", redisstore, "TestCluster/a_key_may_empty",
 	},
 	mutation{
 		"a new primary behind Sentinel is not reported", "internal/adapters/redisstore/conn/dial.go",

@@ -19,6 +19,7 @@ import (
 
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/redistest"
 	"github.com/velocity-limiter/velocity/test/harness"
+	"github.com/velocity-limiter/velocity/test/measure"
 )
 
 // soon is the time in which a permit is free again that has ended.
@@ -307,6 +308,73 @@ policies:
 			_ = res.Body.Close()
 			return strings.Contains(res.Header.Get("RateLimit"), ";r=4")
 		}, harness.Timeout, harness.Interval, key)
+	}
+}
+
+// A slot is free at another node once the answer is complete, its client has left, or it is released. How soon is checked on an
+// idle machine only.
+func TestPermit_isFreeAtAnotherNode(t *testing.T) {
+	const token = "token-of-the-decision-api"
+	times := 200
+	if !measure.Exact() {
+		t.Parallel()
+		times = 5
+	}
+	begun, answer := make(chan struct{}), make(chan struct{})
+	settings := protocols[0].upstreamSettings(t, func(_ http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/at-once" {
+			return
+		}
+		begun <- struct{}{}
+		select {
+		case <-answer:
+		case <-r.Context().Done():
+		}
+	})
+	settings["VELOCITY_REDIS_ADDRS"], settings["VELOCITY_TAKE_TIMEOUT"], settings["VELOCITY_API_TOKEN"] = redistest.Start(t).Addr, "5s", token
+	node, other := start(t, protocols[0], settings, onePermit(t)), start(t, protocols[0], settings, onePermit(t))
+	call := func(path, body string) map[string]any {
+		res := node.MustDo(http.MethodPost, node.URL+path, body, "Authorization: Bearer "+token)
+		require.Equal(t, http.StatusOK, res.Status, res.Body)
+		return res.JSON(t)
+	}
+	for name, hold := range map[string]func() (end func()){
+		"its answer is complete": func() func() {
+			var asked sync.WaitGroup
+			asked.Go(func() {
+				if res, err := node.ask(t.Context(), node.client, "a", "/held"); assert.NoError(t, err) {
+					assert.NoError(t, res.Body.Close())
+				}
+			})
+			<-begun
+			return func() { answer <- struct{}{}; asked.Wait() }
+		},
+		"its client has left": func() func() {
+			conn := node.dial(t)
+			_, err := io.WriteString(conn, "GET /held HTTP/1.1\r\nHost: x\r\nX-Client: a\r\n\r\n")
+			require.NoError(t, err)
+			<-begun
+			return func() { require.NoError(t, conn.Close()) }
+		},
+		"it is released": func() func() {
+			permit := call("/v1/check", `{"policy": "one", "key": "a"}`)["permit"]
+			return func() { require.Equal(t, true, call("/v1/release", fmt.Sprintf(`{"permit": %q}`, permit))["released"]) }
+		},
+	} {
+		var took []time.Duration
+		for range times {
+			end := hold()
+			require.Equal(t, http.StatusTooManyRequests, other.status(t, "a"), name)
+			began := time.Now()
+			end()
+			other.untilFree(t, "a")
+			took = append(took, time.Since(began))
+		}
+		median, p99 := measure.Quantile(took, 0.5), measure.Quantile(took, 0.99)
+		t.Logf("%s: free after %v in the median, p99 %v, at most %v", name, median, p99, took[times-1])
+		if measure.Exact() {
+			assert.Less(t, p99, soon, name)
+		}
 	}
 }
 

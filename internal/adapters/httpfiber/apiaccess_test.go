@@ -1,11 +1,15 @@
 package httpfiber_test
 
 import (
+	"bufio"
 	"fmt"
+	"io"
+	"net/http"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/velocity-limiter/velocity/internal/domain/decision"
 	"github.com/velocity-limiter/velocity/internal/domain/policy"
@@ -67,6 +71,47 @@ func TestDecisionAPI_token(t *testing.T) {
 		}
 	}
 	assert.Equal(t, 200, call(t, "GET", "http://"+addr+"/api/resource", "").status, "the resource needs no token")
+}
+
+// A large body is not read, nor is there memory for it, before its caller is known.
+func TestDecisionAPI_aLargeBodyNeedsATokenFirst(t *testing.T) {
+	const large, right = 1 << 20, "Authorization: Bearer s3cret-token\r\n"
+	cfg := testConfig()
+	cfg.APIToken = "s3cret-token"
+	addr := start(t, cfg, always(decided(t, 9, 1, true)))
+	body := `{"checks":[]}` + strings.Repeat(" ", large-len(`{"checks":[]}`))
+	length := fmt.Sprintf("Content-Length: %d\r\n\r\n", large)
+	chunked := func(size int) string {
+		return fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", size, body[:size])
+	}
+	for _, path := range []string{"/v1/checks", "/v1/release", "/v1/./%72enew?a=b"} {
+		for name, c := range map[string]struct {
+			rest   string
+			status int
+		}{
+			"no token":              {length, 401}, // no body follows
+			"wrong token":           {"Authorization: Bearer s3cret-tokem\r\n" + length, 401},
+			"two":                   {right + right + length, 401},
+			"no token, asked first": {"Expect: 100-continue\r\n" + length, 401},
+			"asked first":           {right + "Expect: 100-continue\r\n" + length, 100},
+			"no token, chunked":     {chunked(64<<10 + 1), 413},
+			"no token, small":       {chunked(64 << 10), 401},
+		} {
+			conn := dial(t, addr)
+			go func() { // the server may answer, and close, before all is sent
+				_, _ = io.WriteString(conn, "POST "+path+" HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"+c.rest)
+			}()
+			res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			require.NoError(t, err, "%s %s", path, name)
+			assert.Equal(t, c.status, res.StatusCode, "%s %s", path, name)
+			if c.status == 401 {
+				assert.Equal(t, "Bearer", res.Header.Get("WWW-Authenticate"))
+				read(t, res).problem(t)
+			}
+		}
+	}
+	got := call(t, "POST", "http://"+addr+"/v1/checks", body, "Content-Type", "application/json", "Authorization", "Bearer s3cret-token")
+	assert.Equal(t, 200, got.status)
 }
 
 func TestDecisionAPI_protectedWithoutToken(t *testing.T) {

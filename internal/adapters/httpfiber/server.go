@@ -10,6 +10,8 @@ import (
 
 	"github.com/gofiber/fiber/v2"
 	"github.com/gofiber/fiber/v2/middleware/adaptor"
+	"github.com/gofiber/fiber/v2/utils"
+	"github.com/valyala/fasthttp"
 	"go.uber.org/zap"
 
 	"github.com/velocity-limiter/velocity/internal/adapters/httpfiber/decider"
@@ -18,10 +20,12 @@ import (
 	"github.com/velocity-limiter/velocity/internal/adapters/httpfiber/httpserver"
 	"github.com/velocity-limiter/velocity/internal/adapters/httpfiber/reply"
 	"github.com/velocity-limiter/velocity/internal/ports"
+	"github.com/velocity-limiter/velocity/internal/web/bearer"
 	"github.com/velocity-limiter/velocity/internal/web/cleanpath"
 	"github.com/velocity-limiter/velocity/internal/web/clientid"
 	"github.com/velocity-limiter/velocity/internal/web/dataplane"
 	"github.com/velocity-limiter/velocity/internal/web/keyvalue"
+	"github.com/velocity-limiter/velocity/internal/web/problem"
 )
 
 // Config configures the data plane.
@@ -70,7 +74,7 @@ func DecisionAPI(
 	s.Trace(tracer)
 	bodies := make(map[string]int)
 	for _, route := range s.http.App.GetRoutes(true) {
-		bodies[route.Path] = bodyLimit(route.Path)
+		bodies[route.Path] = maxBody(route.Path)
 	}
 	handle := s.http.App.Server().Handler
 	return adaptor.FiberHandler(func(c *fiber.Ctx) error {
@@ -102,7 +106,7 @@ func newServer(cfg Config, log *zap.Logger) (*Server, clientid.Proxies, error) {
 	paths := cfg.Paths()
 	return &Server{cfg: cfg, http: httpserver.New(log, httpserver.Limits{
 		Read: cfg.ReadTimeout, Write: cfg.WriteTimeout, Idle: cfg.IdleTimeout, Conns: cfg.MaxConns,
-		Body: bodyLimit, Paths: &paths, TLS: tlsConfig, CORS: pages,
+		Body: bodyLimit(cfg.Tokens()), Paths: &paths, TLS: tlsConfig, CORS: pages,
 	})}, proxies, nil
 }
 
@@ -123,8 +127,22 @@ func resource(c *fiber.Ctx) error {
 	return nil
 }
 
-// bodyLimit returns the largest body of a POST to a request target, whose path may not be in its normal form.
-func bodyLimit(target string) int {
+// bodyLimit returns the largest body of a POST by its header. Large ones are read only of callers with a token. While none is set,
+// the decision API knows callers by their address, which it learns after the body.
+func bodyLimit(tokens *bearer.Tokens) func(h *fasthttp.RequestHeader) (most int, larger error) {
+	return func(h *fasthttp.RequestHeader) (most int, larger error) {
+		most = maxBody(utils.UnsafeString(h.RequestURI()))
+		if most > httpserver.MaxBody && tokens.Set() {
+			if _, err := tokens.Check(h.PeekAll(fasthttp.HeaderAuthorization)); err != nil {
+				return httpserver.MaxBody, err
+			}
+		}
+		return most, problem.ErrTooLarge
+	}
+}
+
+// maxBody returns the largest body of a POST to a request target, whose path may not be in its normal form.
+func maxBody(target string) int {
 	if target != "" && target[0] != '/' { // http://host/path
 		_, target, _ = strings.Cut(target, "://")
 		target = target[max(strings.IndexByte(target, '/'), 0):]

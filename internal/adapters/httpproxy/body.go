@@ -20,18 +20,19 @@ import (
 //
 // The Transport may read it after the exchange has ended, so it has memory of its own. A nil clientBody is no body.
 type clientBody struct {
-	from     io.Reader
-	in       *http.Request
-	control  *http.ResponseController
-	timeout  time.Duration
-	write    time.Duration
-	trailer  http.Header // of the request that the upstream gets; nil if it has none
-	giveUp   context.CancelCauseFunc
-	patience time.Duration // for the upstream to take a piece
-	memory   *atomic.Int64 // that all bodies hold which are read ahead
-	isAhead  bool          // readAhead has read
-	ahead    []byte        // what of that is yet to be forwarded
-	held     int64         // of memory, by this body
+	from       io.Reader
+	in         *http.Request
+	control    *http.ResponseController
+	timeout    time.Duration
+	write      time.Duration
+	trailer    http.Header // of the request that the upstream gets; nil if it has none
+	giveUp     context.CancelCauseFunc
+	patience   time.Duration // for the upstream to take a piece
+	memory     *atomic.Int64 // that all bodies hold which are read ahead
+	mostMemory int64         // that memory may be
+	isAhead    bool          // readAhead has read
+	ahead      []byte        // what of that is yet to be forwarded
+	held       int64         // of memory, by this body
 
 	mu      sync.Mutex
 	untaken *time.Timer // ends the request when the upstream has not taken a piece in time; nil before the first piece
@@ -48,7 +49,8 @@ type clientBody struct {
 func newClientBody(x *exchange) *clientBody {
 	return &clientBody{
 		from: x.in.Body, in: x.in, control: x.control, timeout: x.proxy.read, write: x.proxy.write, memory: &x.proxy.aheadMemory,
-		patient: strings.HasPrefix(x.in.Header.Get("Content-Type"), "application/grpc"),
+		mostMemory: x.proxy.mostAhead,
+		patient:    strings.HasPrefix(x.in.Header.Get("Content-Type"), "application/grpc"),
 	}
 }
 

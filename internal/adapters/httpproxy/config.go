@@ -20,7 +20,13 @@ type Config struct {
 	Timeout     time.Duration `envconfig:"UPSTREAM_TIMEOUT" default:"30s" desc:"time for the upstream to begin its answer, from the end of the request"`
 	MaxConns    int           `envconfig:"UPSTREAM_MAX_CONNS" default:"1024" desc:"most connections to the upstream, and requests to it, at once; further requests wait"`
 	IdleTimeout time.Duration `envconfig:"UPSTREAM_IDLE_TIMEOUT" default:"60s" desc:"how long an unused connection to the upstream is kept"`
+	// BodyBytes bounds the bodies that are held before they are forwarded, all together. A body beyond it is as one that is too large to
+	// have an estimate. 0 means DefaultBodyBytes.
+	BodyBytes int `envconfig:"-"`
 }
+
+// DefaultBodyBytes is what Config.BodyBytes is if it is not set.
+const DefaultBodyBytes = 256 << 20
 
 // Enabled reports whether there is an upstream.
 func (c Config) Enabled() bool { return c.URL != "" }

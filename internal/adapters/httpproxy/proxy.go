@@ -1,6 +1,7 @@
 package httpproxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -12,7 +13,6 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 
 	"github.com/velocity-limiter/velocity/internal/domain/decision"
 	"github.com/velocity-limiter/velocity/internal/ports"
@@ -23,12 +23,7 @@ import (
 	"github.com/velocity-limiter/velocity/internal/web/dataplane"
 	"github.com/velocity-limiter/velocity/internal/web/keyvalue"
 	"github.com/velocity-limiter/velocity/internal/web/problem"
-)
-
-// Of an upstream or a store that fails, so many requests are logged in that time, lest an outage fill a disk. The metrics count all.
-const (
-	failureLines    = 10
-	failureInterval = 10 * time.Second
+	"github.com/velocity-limiter/velocity/internal/web/sampledlog"
 )
 
 // proxy decides requests and forwards those that may pass.
@@ -59,6 +54,7 @@ type proxy struct {
 	running   atomic.Int64 // the number of exchanges that have not ended
 	// aheadMemory is what bodies hold that were read before they are forwarded, in bytes.
 	aheadMemory atomic.Int64
+	mostAhead   int64           // that aheadMemory may be
 	tunnels     context.Context // ends when WebSockets have to
 	// endTunnels ends tunnels.
 	endTunnels context.CancelFunc
@@ -79,14 +75,12 @@ func newProxy(
 	if err != nil {
 		return nil, err
 	}
-	sampled := zap.WrapCore(func(core zapcore.Core) zapcore.Core {
-		return zapcore.NewSamplerWithOptions(core, failureInterval, failureLines, 0)
-	})
 	p := &proxy{
 		limiter: limiter, permits: permits, clients: clientid.NewFinder(proxies, logger), paths: cfg.Paths(), api: api,
-		tokens: cfg.Tokens(), upstream: server, log: logger, failures: logger.WithOptions(sampled),
+		tokens: cfg.Tokens(), upstream: server, log: logger, failures: sampledlog.New(logger),
 		headers: cfg.Headers(), replaced: replacedNames(cfg.Headers()), cors: pages,
 		host: to.Host, proto: schemeHTTP, read: cfg.ReadTimeout, write: cfg.WriteTimeout,
+		mostAhead: int64(cmp.Or(to.BodyBytes, DefaultBodyBytes)),
 	}
 	if cfg.TLSCertFile != "" {
 		p.proto = schemeHTTPS

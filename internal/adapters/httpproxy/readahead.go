@@ -8,12 +8,8 @@ import (
 	"github.com/velocity-limiter/velocity/internal/domain/policy"
 )
 
-const (
-	// aheadMemory bounds the bodies that are held before they are forwarded, all together. A body beyond it is as one that is too large.
-	aheadMemory = 256 << 20
-	// firstAhead is the memory that a body gets before it arrives: its Content-Length is only what the client says.
-	firstAhead = 16 << 10
-)
+// firstAhead is the memory that a body gets before it arrives: its Content-Length is only what the client says.
+const firstAhead = 16 << 10
 
 // readAhead reads the body before it is forwarded, if it is at most policy.MaxCostBody, and returns it. It returns nil if the body is
 // larger, or cannot be read to its end; see failure. What was read is forwarded all the same, before the rest. It reads once, and
@@ -51,7 +47,7 @@ func (b *clientBody) readAhead() []byte {
 
 // hold reports whether so much memory is free for the body, and takes it.
 func (b *clientBody) hold(n int64) bool {
-	if b.memory.Add(n) > aheadMemory {
+	if b.memory.Add(n) > b.mostMemory {
 		b.memory.Add(-n)
 		return false
 	}

@@ -221,12 +221,17 @@ func TestReadAhead_aClientThatFails(t *testing.T) {
 
 // TestReadAhead_allBodiesTogetherHaveABound: beyond it a body is not read, but forwarded as it comes.
 func TestReadAhead_allBodiesTogetherHaveABound(t *testing.T) {
-	const most = 255 // chunked bodies, each of which may become a mebibyte
+	// The number of chunked bodies, each of which may become a mebibyte.
+	t.Run("usual", func(t *testing.T) { testBodyBytes(t, 0, 255) })
+	t.Run("in a small container", func(t *testing.T) { testBodyBytes(t, 3<<20, 2) })
+}
+
+func testBodyBytes(t *testing.T, room, most int) {
 	l := &reading{allowed: true}
 	var reading atomic.Int32
 	limiter := l.limiter(t)
 	cfg := proxyConfig(startUpstream(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) }))
-	cfg.MaxConns, cfg.ReadTimeout = 2*most, time.Minute
+	cfg.MaxConns, cfg.ReadTimeout, cfg.Upstream.BodyBytes = 2*most+2, time.Minute, room
 	addr := start(t, cfg, limiterFunc(func(req policy.Request) (decision.Decision, error) {
 		reading.Add(1)
 		return limiter(req)
@@ -237,7 +242,7 @@ func TestReadAhead_allBodiesTogetherHaveABound(t *testing.T) {
 		_, err := io.WriteString(conns[i], "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n")
 		require.NoError(t, err)
 	}
-	require.Eventually(t, func() bool { return reading.Load() == most }, patience, tick)
+	require.Eventually(t, func() bool { return int(reading.Load()) == most }, patience, tick)
 	send := func(body string) (decidedBy string) {
 		req, err := http.NewRequest(http.MethodPost, "http://"+addr+"/", io.MultiReader(strings.NewReader(body)))
 		require.NoError(t, err)

@@ -46,10 +46,12 @@ func (l *settlements) Decide(_ context.Context, req policy.Request) (decision.De
 		time.Sleep(l.takes)
 	}
 	switch req.Op {
-	case domain.OpCharge:
-		l.note(fmt.Sprint("charge ", req.Cost))
-	case domain.OpRefund:
-		l.note(fmt.Sprint("refund ", req.Cost))
+	case domain.OpSettle:
+		if req.Cost > 0 {
+			l.note(fmt.Sprint("charge ", req.Cost))
+		} else {
+			l.note(fmt.Sprint("refund ", -req.Cost))
+		}
 	case domain.OpUndo:
 		l.note(fmt.Sprint("undo ", req.Cost))
 	default:

@@ -86,6 +86,22 @@ func BenchmarkMillionClients(b *testing.B) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/clients, "ns/client")
 }
 
+// BenchmarkPermits_full takes a permit for a new client while the store holds as many permits as it may.
+func BenchmarkPermits_full(b *testing.B) {
+	const most = 256 << 10 // 1,024 in each stripe
+	store, err := memstore.New(memstore.Config{MaxBuckets: most})
+	require.NoError(b, err)
+	b.Cleanup(func() { require.NoError(b, store.Close()) })
+	parallel := mustConcurrency(b, "parallel", 1, time.Hour)
+	for i := range most {
+		require.Equal(b, domain.Allowed, mustHold(b, store, numbered("holder", i), "p", parallel))
+	}
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		require.ErrorIs(b, hold(b, store, numbered("new", i), "p", parallel).Err, ports.ErrOverloaded)
+	}
+}
+
 // BenchmarkPermits takes one permit for each of 100,000 new clients and reports what each occupies of the live heap, its key
 // included. Then it releases them all, and reports what stays.
 func BenchmarkPermits(b *testing.B) {

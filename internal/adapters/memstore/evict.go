@@ -7,7 +7,7 @@ import (
 )
 
 // sampleSize is how many buckets an eviction examines. If a tenth of all buckets are fuller than the rest, one eviction in
-// 29 takes one of the rest.
+// 29 takes one of the rest. A take that finds no room for its permit looks for expired ones of as many clients.
 const sampleSize = 32
 
 // reserveLocked counts a new bucket, and makes sure that there is a free slot for it, and space for its name.
@@ -124,7 +124,7 @@ func (s *Store) sweepStripes(from, count int) {
 		now := s.now()
 		st.sweepLocked(now)
 		st.shrinkLocked()
-		st.permits.sweep(now)
+		st.permits.sweep(now, len(st.permits.sets))
 		st.mu.Unlock()
 	}
 }

@@ -59,7 +59,13 @@ func (p *permits) reserve(req *ports.TakeRequest, now domain.Instant) (reserved 
 	if p.total.Add(reserved) <= p.max {
 		return reserved, false
 	}
-	if p.sweep(now); p.total.Load() <= p.max {
+	for i := range req.Limits {
+		name := permitsName{req.Key, req.Limits[i].Name()}
+		if set := p.sets[name]; set != nil {
+			p.removeExpired(name, set, now)
+		}
+	}
+	if p.sweep(now, sampleSize); p.total.Load() <= p.max {
 		return reserved, false
 	}
 	p.total.Add(-reserved)
@@ -126,18 +132,27 @@ func list(sets []*domain.Permits, result *ports.TakeResult) {
 	}
 }
 
-// sweep removes the permits that have expired.
-func (p *permits) sweep(now domain.Instant) {
+// sweep removes the permits that have expired, of at most so many limits of clients. It begins with any of them: a range over a
+// map does.
+func (p *permits) sweep(now domain.Instant, most int) {
 	for name, set := range p.sets {
-		before := set.Len()
-		set.Expire(now)
-		p.total.Add(int64(set.Len() - before))
-		if set.Len() == 0 {
-			delete(p.sets, name)
+		if most--; most < 0 {
+			return
 		}
+		p.removeExpired(name, set, now)
 	}
 	if len(p.sets) == 0 {
 		p.sets = nil // a map does not shrink
+	}
+}
+
+// removeExpired removes the permits of a set that have expired, and the set if none is left.
+func (p *permits) removeExpired(name permitsName, set *domain.Permits, now domain.Instant) {
+	before := set.Len()
+	set.Expire(now)
+	p.total.Add(int64(set.Len() - before))
+	if set.Len() == 0 {
+		delete(p.sets, name)
 	}
 }
 

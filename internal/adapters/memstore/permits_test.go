@@ -87,6 +87,38 @@ func TestTakeMany_boundsThePermits(t *testing.T) {
 	assert.Equal(t, 3, store.Stats().Permits)
 }
 
+// A store that is full is not searched as a whole for each take.
+func TestTakeMany_looksForFewExpiredPermits(t *testing.T) {
+	const most = 1000
+	store, clock := newStore(t, most)
+	short := mustConcurrency(t, "parallel", 1, time.Second)
+	for i := range most {
+		require.Equal(t, domain.Allowed, mustHold(t, store, numbered("holder", i), "p", short))
+	}
+	clock.Advance(time.Second)
+	require.Equal(t, domain.Allowed, mustHold(t, store, "new", "p", short))
+	assert.Less(t, store.Stats().Permits, most)
+	assert.Greater(t, store.Stats().Permits, most*9/10)
+	assert.Equal(t, store.Stats().Permits, store.PermitSets())
+	store.Sweep()
+	assert.Equal(t, 1, store.Stats().Permits)
+}
+
+func TestTakeMany_removesTheExpiredPermitsOfItsClientFirst(t *testing.T) {
+	const most = 1000
+	store, clock := newStore(t, most)
+	short, long := mustConcurrency(t, "parallel", 1, time.Second), mustConcurrency(t, "parallel", 1, time.Hour)
+	require.Equal(t, domain.Allowed, mustHold(t, store, "one", "p", short))
+	for i := range most - 1 {
+		require.Equal(t, domain.Allowed, mustHold(t, store, numbered("holder", i), "p", long))
+	}
+	for range 20 {
+		clock.Advance(time.Second)
+		require.Equal(t, domain.Allowed, mustHold(t, store, "one", "q", short))
+	}
+	assert.Equal(t, most, store.Stats().Permits)
+}
+
 // Every way in which permits come and go leaves the count right.
 func TestStats_countsPermits(t *testing.T) {
 	store, clock := newStore(t, 100)

@@ -15,7 +15,7 @@
 // Permits of concurrency limits are kept apart, and no eviction takes them. They are at most Config.MaxBuckets, too: beyond,
 // a take that would pass fails with an error that wraps ports.ErrOverloaded, until permits are released or expire. A client's
 // first permit takes 464 bytes of live heap, with a key of 25 characters. Permits that have expired leave at the next operation
-// on their limit, and within 16 s in any case.
+// on their limit, and within 16 s in any case; a take that finds no room looks for some of them.
 //
 // Buckets, quotas and permits are lost when the process ends. Processes share nothing: two of them allow a client twice its limit.
 package memstore

@@ -127,7 +127,7 @@ func TestTakeMany_agreesWithAPlainMap(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	ops := []domain.Op{
 		domain.OpTake, domain.OpTake, domain.OpTake, domain.OpPeek, domain.OpRefund, domain.OpCharge, domain.OpUndo, domain.OpReset,
-		domain.OpRelease, domain.OpRelease, domain.OpRenew, domain.OpList,
+		domain.OpRelease, domain.OpRelease, domain.OpRenew, domain.OpList, domain.OpSettle,
 	}
 	for step := range 60_000 {
 		clients := 1000

@@ -43,6 +43,7 @@ func TestCluster(t *testing.T) {
 		{"redirects are followed, and nothing is debited twice", redirectsAreFollowed},
 		{"slots move under load", slotsMoveUnderLoad},
 		{"permits survive a move", permitsSurviveAMove},
+		{"a key may empty while its slot moves", keysEmptyWhileTheirSlotMoves},
 		{"only a node without the script is sent it", scriptIsSentWhereUnknown},
 		{"a replica takes over from a primary that lives", plannedFailover},
 		{"a replica takes over from a primary that died", primaryDies},
@@ -383,46 +384,4 @@ func TestCluster_aLostOrGarbledAnswerIsNeverAskedForAgain(t *testing.T) {
 		require.NoError(t, client.ConfigSet(t.Context(), "cluster-announce-port", port).Err()) // so that no client goes past the proxy
 		return clusterConfig(addrs...)
 	}, tampering, impossible)
-}
-
-// A node that has only some of a client's keys refuses to decide, since it would find too few permits held.
-func permitsSurviveAMove(t *testing.T, c *redistest.Cluster) {
-	s := newStore(t, clusterConfig(c.Addrs()...))
-	held, l := concurrency(t, "held", 2, time.Hour), limit(t, "burst", "1/h", 10)
-	nodes := primaries(t, c)
-	from, to := nodes[0], nodes[1]
-	alone, mixed := clientAt(c, from, "permits-", 0), clientAt(c, from, "permits-", 1)
-	for _, each := range []struct {
-		name   string
-		limits []domain.Limit
-	}{{alone, []domain.Limit{held}}, {mixed, []domain.Limit{l, held}}} {
-		k := key(each.name)
-		slot := cluster.Slot(string(k))
-		again := func(when string) {
-			t.Helper()
-			r := ports.Take(t.Context(), s, withPermit("third", take(each.name, 1, each.limits...)))
-			require.NoError(t, r.Err, when)
-			assert.Equal(t, domain.Denied, r.Verdict, when)
-		}
-		for _, id := range []string{"first", "second"} {
-			require.NoError(t, ports.Take(t.Context(), s, withPermit(id, take(each.name, 1, each.limits...))).Err)
-		}
-		c.OpenSlot(slot, to)
-		again("all keys are where they were")
-		if len(each.limits) > 1 {
-			c.MoveKey(script.RedisKey(k), from, to)
-			r := ports.Take(t.Context(), s, withPermit("third", take(each.name, 1, each.limits...)))
-			require.ErrorIs(t, r.Err, ports.ErrUnavailable, "the Hash has moved, the permits have not")
-			require.ErrorContains(t, r.Err, "TRYAGAIN")
-			require.ErrorContains(t, r.Err, "not carried out")
-		}
-		c.MoveKeys(slot, from, to)
-		again("all keys have moved")
-		c.CloseSlot(slot, to)
-		again("the slot has moved")
-		release := withPermit("first", take(each.name, 0, each.limits...))
-		release.Op = domain.OpRelease
-		assert.Equal(t, domain.Allowed, ports.Take(t.Context(), s, release).Verdict)
-		c.AwaitWhole() // the slots stay there: nodes that have just given a slot may not agree when they get it back
-	}
 }

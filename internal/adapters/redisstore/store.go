@@ -7,10 +7,10 @@
 //
 // A request that may have reached a server is never sent again: a lost answer may hide a debit, and a second request
 // would be a second debit. Such a failure is reported at once, wrapping ports.ErrUnavailable, and the caller's failure
-// policy decides. There are three exceptions, in which nothing has run: a server that does not know the script is sent its
-// source, redirects of a Cluster's nodes are followed, and a group is sent again if the server's clock was in another
-// period of its quota than was assumed. A client of the caller's may be set to retry; the commands that decide tell go-redis
-// not to.
+// policy decides. There are four exceptions, in which nothing has run: a server that does not know the script is sent its
+// source, redirects of a Cluster's nodes are followed, a request is sent again while its slot moves from one node to another
+// and neither has all of its keys, and a group is sent again if the server's clock was in another period of its quota than was
+// assumed. A client of the caller's may be set to retry; the commands that decide tell go-redis not to.
 //
 // A server that is down delays only its own clients, and at most by the budget. The package keeps no state of its own: a
 // bucket that Redis forgets (a restart without persistence, an eviction) is full again.
@@ -69,9 +69,6 @@ var errClosed = fmt.Errorf("%w: %w: %w", ports.ErrUnavailable, ports.ErrNotRun, 
 // are under way there end as usual. Calls after Close fail.
 func (s *Store) Close() error { return s.manager.Close() }
 
-// onlySlot is the slots of a call with one request.
-var onlySlot = []int{0}
-
 // TakeMany implements ports.BucketStore. It asks the shards concurrently, each for at most script.MaxGroups groups at a time,
 // so that equal keys keep their order. Each batch has the whole budget, so a call of many groups may take several budgets.
 func (s *Store) TakeMany(ctx context.Context, reqs []ports.TakeRequest, results []ports.TakeResult) {
@@ -82,12 +79,8 @@ func (s *Store) TakeMany(ctx context.Context, reqs []ports.TakeRequest, results 
 		return
 	}
 	topology := s.manager.topology
-	if len(reqs) == 1 {
-		if err := reqs[0].Check(); err != nil {
-			batch.Fail(&results[0], err)
-			return
-		}
-		topology.BatcherFor(string(reqs[0].Key)).Do(ctx, reqs, onlySlot, results)
+	if only := onlyServer(topology, reqs); only != nil {
+		only.Do(ctx, reqs, firstSlots[:len(reqs)], results)
 		return
 	}
 	parts := splitByServer(topology, reqs, results)
@@ -100,6 +93,33 @@ func (s *Store) TakeMany(ctx context.Context, reqs []ports.TakeRequest, results 
 	}
 	parts[0].batcher.Do(ctx, reqs, parts[0].slots, results) // in this goroutine, which would only wait
 	wg.Wait()
+}
+
+// firstSlots are the slots of a call whose requests all go to one server.
+var firstSlots = func() (slots [script.MaxGroups]int) {
+	for i := range slots {
+		slots[i] = i
+	}
+	return slots
+}()
+
+// onlyServer returns the server of all requests, or nil if there are several, one of the requests cannot be carried out, or there are
+// more than firstSlots.
+func onlyServer(topology topology, reqs []ports.TakeRequest) (only *batch.Batcher) {
+	if len(reqs) > len(firstSlots) {
+		return nil
+	}
+	for i := range reqs {
+		if reqs[i].Check() != nil {
+			return nil
+		}
+		b := topology.BatcherFor(string(reqs[i].Key))
+		if i > 0 && b != only {
+			return nil
+		}
+		only = b
+	}
+	return only
 }
 
 // part is the requests of one call to one server.

@@ -46,11 +46,14 @@ func NewLogger(cfg Config, out io.Writer) (*Logger, error) {
 	return &Logger{Logger: zap.New(core), buffer: buffer, writer: writer}, nil
 }
 
-// Close writes what is buffered. It waits for the output for a second at most, so that an output that blocks does not
+// CloseTimeout is how long Close waits at most, for an output that takes no more.
+const CloseTimeout = 500 * time.Millisecond
+
+// Close writes what is buffered. It waits for the output for CloseTimeout at most, so that an output that blocks does not
 // keep the process from ending. Lines logged afterwards are lost.
 func (l *Logger) Close() error {
 	err := l.buffer.Stop()
-	if writeErr := l.writer.close(time.Second); writeErr != nil {
+	if writeErr := l.writer.close(CloseTimeout); writeErr != nil {
 		err = writeErr
 	}
 	return err

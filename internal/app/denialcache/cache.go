@@ -39,11 +39,19 @@ type Cache struct {
 	clock   func() time.Duration
 	maxAge  time.Duration
 	entries *otter.Cache[clientkey.BucketKey, *denial]
-	// generations holds a counter per hash of a key. An operation that may give tokens back increments it; denials of an
-	// earlier generation are void, including those whose reply has not arrived yet.
-	generations [1 << 12]atomic.Uint64
-	hits        atomic.Uint64
-	calls       sync.Pool // of *call
+	slots   [1 << 12]slot // by the hash of a key
+	hits    atomic.Uint64
+	calls   sync.Pool // of *call
+}
+
+// slot is what is known of all keys of one hash. Reading it costs much less than looking for an entry.
+type slot struct {
+	// generation counts operations that may have given tokens back. Denials of an earlier generation are void, including those
+	// whose reply has not arrived yet.
+	generation atomic.Uint64
+	// deniedUntil is the time by clock after which every entry is too old. Of two that are set at the same moment, the one that
+	// lasts longer may end with the other.
+	deniedUntil atomic.Int64
 }
 
 var _ ports.BucketStore = (*Cache)(nil)
@@ -88,59 +96,87 @@ func (c *Cache) Len() int { return c.entries.EstimatedSize() }
 
 // Clear makes every denial void. Call it after a failover: the new primary may have lost what the old one had counted.
 func (c *Cache) Clear() {
-	for i := range c.generations {
-		c.generations[i].Add(1)
+	for i := range c.slots {
+		c.slots[i].generation.Add(1)
 	}
 	c.entries.InvalidateAll()
 }
 
-// KnownDenied reports whether the store is known to deny a take, and fills in result if it is. It asks no store and takes
+// Now is the time by the cache's clock.
+func (c *Cache) Now() time.Duration { return c.clock() }
+
+// KnownDenied reports whether the store is known to deny a take at now, and fills in result if it is. It asks no store and takes
 // nothing. A caller that takes from several buckets can so ask about all of them before it touches the first.
-func (c *Cache) KnownDenied(req *ports.TakeRequest, result *ports.TakeResult) bool {
-	return c.answer(req, result, c.clock())
+func (c *Cache) KnownDenied(req *ports.TakeRequest, result *ports.TakeResult, now time.Duration) bool {
+	return c.answer(c.slot(req.Key), req, result, now)
 }
 
 // TakeMany implements ports.BucketStore. Requests that the cache cannot answer go to the store in one call, in their
 // order.
 func (c *Cache) TakeMany(ctx context.Context, reqs []ports.TakeRequest, results []ports.TakeResult) {
 	now := c.clock()
-	if len(reqs) == 1 {
-		if !c.answer(&reqs[0], &results[0], now) {
-			generation := c.beforeSend(&reqs[0])
-			c.store.TakeMany(ctx, reqs, results)
-			c.learn(&reqs[0], &results[0], generation, now)
-		}
-		return
-	}
-	q := c.calls.Get().(*call)
-	defer q.putBack(&c.calls)
+	var rest *call // the requests for the store, once the cache has answered one
 	for i := range reqs {
-		if !c.answer(&reqs[i], &results[i], now) {
-			q.index, q.reqs = append(q.index, i), append(q.reqs, reqs[i])
-			q.results = append(q.results, ports.TakeResult{States: results[i].States[:0]}) // reuses the slot's memory
-			c.beforeSend(&reqs[i])
+		s := c.slot(reqs[i].Key)
+		if c.answer(s, &reqs[i], &results[i], now) {
+			if rest == nil {
+				rest = c.calls.Get().(*call)
+				for j := range i {
+					rest.add(j, reqs, results)
+				}
+			}
+			continue
+		}
+		if mayGiveBack(reqs[i].Op) {
+			s.generation.Add(1) // before the requests after this one are looked up
+		}
+		if rest != nil {
+			rest.add(i, reqs, results)
 		}
 	}
-	if len(q.reqs) == 0 {
+	if rest == nil {
+		c.ask(ctx, reqs, results, now)
 		return
 	}
-	// The generations are read after the loop: a refund later in this call makes an earlier denial of its key void.
-	for j := range q.reqs {
-		q.generations = append(q.generations, c.generation(q.reqs[j].Key).Load())
+	if len(rest.reqs) > 0 {
+		c.ask(ctx, rest.reqs, rest.results, now)
+		for j, i := range rest.index {
+			results[i] = rest.results[j]
+		}
 	}
-	c.store.TakeMany(ctx, q.reqs, q.results)
-	for j, i := range q.index {
-		c.learn(&q.reqs[j], &q.results[j], q.generations[j], now)
-		results[i] = q.results[j]
+	rest.putBack(&c.calls)
+}
+
+// TakeUnknown is TakeMany for takes and peeks that KnownDenied did not answer at now. It does not look for denials again.
+func (c *Cache) TakeUnknown(ctx context.Context, reqs []ports.TakeRequest, results []ports.TakeResult, now time.Duration) {
+	c.ask(ctx, reqs, results, now)
+}
+
+// ask asks the store, and learns from its denials. A request that may give back makes those of its key void, also those of this call:
+// see learn.
+func (c *Cache) ask(ctx context.Context, reqs []ports.TakeRequest, results []ports.TakeResult, now time.Duration) {
+	var few [4]uint64
+	generations := few[:0]
+	for i := range reqs {
+		generations = append(generations, c.slot(reqs[i].Key).generation.Load())
+	}
+	c.store.TakeMany(ctx, reqs, results)
+	for i := range reqs {
+		c.learn(&reqs[i], &results[i], generations[i], now)
 	}
 }
 
-// call is the scratch memory of one call for several takes. Later calls reuse it.
+// call is the requests of one call that the cache has not answered. Later calls reuse its memory.
 type call struct {
-	index       []int // of each request in the caller's slice
-	reqs        []ports.TakeRequest
-	results     []ports.TakeResult
-	generations []uint64
+	index   []int // of each request in the caller's slice
+	reqs    []ports.TakeRequest
+	results []ports.TakeResult
+}
+
+// add adds reqs[i], and the memory of its slot of results.
+func (q *call) add(i int, reqs []ports.TakeRequest, results []ports.TakeResult) {
+	q.index, q.reqs = append(q.index, i), append(q.reqs, reqs[i])
+	q.results = append(q.results, ports.TakeResult{States: results[i].States[:0]})
 }
 
 // maxKept bounds the memory that an idle call holds.
@@ -152,17 +188,8 @@ func (q *call) putBack(pool *sync.Pool) {
 	}
 	clear(q.reqs)
 	clear(q.results)
-	q.index, q.reqs, q.results, q.generations = q.index[:0], q.reqs[:0], q.results[:0], q.generations[:0]
+	q.index, q.reqs, q.results = q.index[:0], q.reqs[:0], q.results[:0]
 	pool.Put(q)
-}
-
-// beforeSend must be called before an operation is sent. It returns the generation that the reply will belong to.
-func (c *Cache) beforeSend(req *ports.TakeRequest) uint64 {
-	g := c.generation(req.Key)
-	if mayGiveBack(req.Op) {
-		return g.Add(1)
-	}
-	return g.Load()
 }
 
 func mayGiveBack(op domain.Op) bool {
@@ -176,8 +203,9 @@ func mayGiveBack(op domain.Op) bool {
 
 // learn updates the entry of a key from the store's reply.
 func (c *Cache) learn(req *ports.TakeRequest, result *ports.TakeResult, generation uint64, sent time.Duration) {
+	s := c.slot(req.Key)
 	if mayGiveBack(req.Op) {
-		c.generation(req.Key).Add(1)
+		s.generation.Add(1)
 		return
 	}
 	if req.Op != domain.OpTake || result.Err != nil {
@@ -186,9 +214,15 @@ func (c *Cache) learn(req *ports.TakeRequest, result *ports.TakeResult, generati
 	if result.Verdict == domain.Allowed || canPay(req.Limits, result.States, req) {
 		// A cheaper take passed, so a remembered bucket now has too many tokens and its waits are too short: replace it. A denial
 		// for want of a permit alone is not remembered: the permit may be released at any time, by anyone.
+		if s.expired(sent) {
+			return
+		}
 		if old, ok := c.entries.GetIfPresent(req.Key); !ok || old.storeNow > result.Now {
 			return
 		}
+	}
+	if until := int64(sent + c.maxAge); until > s.deniedUntil.Load() {
+		s.deniedUntil.Store(until)
 	}
 	c.entries.Set(req.Key, &denial{
 		limits:     req.Limits,
@@ -201,12 +235,12 @@ func (c *Cache) learn(req *ports.TakeRequest, result *ports.TakeResult, generati
 }
 
 // answer denies a take that the store would deny. It reports false, and leaves result alone, if that is not certain.
-func (c *Cache) answer(req *ports.TakeRequest, result *ports.TakeResult, now time.Duration) bool {
-	if req.Op != domain.OpTake || req.Cost < 1 || req.Cost > domain.MaxCost {
+func (c *Cache) answer(s *slot, req *ports.TakeRequest, result *ports.TakeResult, now time.Duration) bool {
+	if req.Op != domain.OpTake || req.Cost < 1 || req.Cost > domain.MaxCost || s.expired(now) {
 		return false
 	}
 	d, ok := c.entries.GetIfPresent(req.Key)
-	if !ok || now-d.sent > c.maxAge || d.generation != c.generation(req.Key).Load() || !sameLimits(d.limits, req.Limits) {
+	if !ok || now-d.sent > c.maxAge || d.generation != s.generation.Load() || !domain.EqualLimits(d.limits, req.Limits) {
 		return false
 	}
 	if d.couldPay(req, now) {
@@ -258,13 +292,12 @@ func payable(l *domain.Limit, s domain.State, req *ports.TakeRequest) bool {
 	return l.Kind() == domain.KindConcurrency || l.CanPayWithin(s, req.Cost, req.MaxWait)
 }
 
-func (c *Cache) generation(key clientkey.BucketKey) *atomic.Uint64 {
-	return &c.generations[xxhash.Sum64String(string(key))%uint64(len(c.generations))]
+func (c *Cache) slot(key clientkey.BucketKey) *slot {
+	return &c.slots[xxhash.Sum64String(string(key))%uint64(len(c.slots))]
 }
 
-func sameLimits(a, b []domain.Limit) bool {
-	return len(a) == len(b) && (&a[0] == &b[0] || slices.EqualFunc(a, b, domain.Limit.Equal))
-}
+// expired reports whether no entry of the slot's keys can be young enough at now.
+func (s *slot) expired(now time.Duration) bool { return int64(now) > s.deniedUntil.Load() }
 
 // Config sizes a [Cache]. The names of its settings start with SHORTCUT, an earlier name of the cache.
 type Config struct {

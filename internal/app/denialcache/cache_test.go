@@ -360,6 +360,36 @@ func TestCache_forgetsWhatMayHaveChanged(t *testing.T) {
 	}
 }
 
+func TestCache_remembersEachDenialForItsWholeAge(t *testing.T) {
+	remote := newRemoteStore()
+	c := newCache(t, remote)
+	defer c.Close()
+	req := deniedAt(t, remote, c, []domain.Limit{mustLimit(t, "burst", "1/h", 10)})
+	for range 3 {
+		remote.now += time.Second
+		require.Equal(t, decision.StoreShortcut, ports.Take(t.Context(), c, req).Store)
+		remote.now += time.Microsecond
+		require.Equal(t, decision.StoreRedis, ports.Take(t.Context(), c, req).Store, "it is too old; the store denies again")
+	}
+}
+
+// Keys share slots: denials of others, which are younger, make none older than its age count.
+func TestCache_youngerDenialsOfOthersKeepNone(t *testing.T) {
+	remote := newRemoteStore()
+	c, err := denialcache.New(denialcache.Config{MaxEntries: 100_000, MaxAge: time.Second}, remote, remote.clock)
+	require.NoError(t, err)
+	defer c.Close()
+	req := deniedAt(t, remote, c, []domain.Limit{mustLimit(t, "burst", "1/h", 10)})
+	remote.now += 900 * time.Millisecond
+	for i := range 20_000 { // some five for each slot
+		other := ports.TakeRequest{Key: clientkey.BucketKey(fmt.Sprintf("p:ip=other-%d", i)), Limits: req.Limits, Cost: 11}
+		require.Equal(t, domain.Denied, ports.Take(t.Context(), c, other).Verdict)
+	}
+	require.Equal(t, decision.StoreShortcut, ports.Take(t.Context(), c, req).Store)
+	remote.now += 101 * time.Millisecond
+	assert.Equal(t, decision.StoreRedis, ports.Take(t.Context(), c, req).Store)
+}
+
 func TestCache_refundDuringADenialVoidsIt(t *testing.T) {
 	remote := newRemoteStore()
 	c := newCache(t, remote)
@@ -383,7 +413,7 @@ func TestCache_answersItsPartOfALargerCall(t *testing.T) {
 	fresh := denied
 	reqs := make([]ports.TakeRequest, 9)
 	for i := range reqs {
-		if reqs[i] = denied; i%3 == 1 {
+		if reqs[i] = denied; i%3 == 0 { // also the first
 			fresh.Key = clientkey.BucketKey(fmt.Sprintf("p:ip=fresh-%d", i))
 			reqs[i] = fresh
 		}
@@ -394,7 +424,7 @@ func TestCache_answersItsPartOfALargerCall(t *testing.T) {
 	assert.Equal(t, 3, remote.asked-asked)
 	for i, r := range results {
 		require.NoError(t, r.Err)
-		if i%3 == 1 {
+		if i%3 == 0 {
 			assert.Equal(t, domain.Allowed, r.Verdict, "slot %d", i)
 		} else {
 			assert.Equal(t, decision.StoreShortcut, r.Store, "slot %d", i)

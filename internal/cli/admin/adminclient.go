@@ -207,5 +207,5 @@ func (c *adminClient) checkPolicy(ctx context.Context, name string, sharedToo bo
 	if len(names) > maxNamesInError {
 		names = append(names[:maxNamesInError], "...")
 	}
-	return fmt.Errorf("-policy: %q: there is no policy of this name: there are %s", name, strings.Join(names, ", "))
+	return fmt.Errorf("-policy: %q: there is no policy of this name: the service has %s", name, strings.Join(names, ", "))
 }

@@ -209,10 +209,10 @@ func TestOverride_saysWhatIsWrong(t *testing.T) {
 		assert.Equal(t, want, overrideCommand(t, 2, "", strings.Fields(args)...), args)
 	}
 	for args, want := range map[string]string{
-		"get -policy other alice":                         "velocity: -policy: \"other\": there is no policy of this name: there are search, default, shared/tenant\n",
-		"set -exempt -policy other alice":                 "velocity: -policy: \"other\": there is no policy of this name: there are search, default, shared/tenant\n",
-		"list -policy other":                              "velocity: -policy: \"other\": there is no policy of this name: there are search, default, shared/tenant\n",
-		"export -policy other":                            "velocity: -policy: \"other\": there is no policy of this name: there are search, default, shared/tenant\n",
+		"get -policy other alice":                         "velocity: -policy: \"other\": there is no policy of this name: the service has search, default, shared/tenant\n",
+		"set -exempt -policy other alice":                 "velocity: -policy: \"other\": there is no policy of this name: the service has search, default, shared/tenant\n",
+		"list -policy other":                              "velocity: -policy: \"other\": there is no policy of this name: the service has search, default, shared/tenant\n",
+		"export -policy other":                            "velocity: -policy: \"other\": there is no policy of this name: the service has search, default, shared/tenant\n",
 		"get alice":                                       "velocity: this client has no override\n",
 		"set -exempt -expires 2020-01-31T00:00:00Z alice": "velocity: expires_at: has passed\n",
 		"apply /no/such/file":                             "velocity: open /no/such/file: no such file or directory\n",

@@ -338,7 +338,8 @@ func waitText(p *policy.Policy) string {
 	case p.Mode == policy.ModeShadow:
 		return "max_wait has no effect in shadow mode"
 	default:
-		return "requests wait for up to " + command.ShortDuration(p.MaxWait) + " for tokens that are yet to come, instead of being denied"
+		return "requests wait for up to " + command.ShortDuration(p.MaxWait) +
+			" for tokens that are yet to come, instead of being denied, but not in forward-auth and the built-in /api/resource"
 	}
 }
 

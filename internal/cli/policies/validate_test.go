@@ -113,7 +113,7 @@ edge             domain edge [remote_address]  descriptor    edge               
 later            /**                           ip            later                   1/s                    2         1     after 2s    3 in 1s
                                                ip            later for 192.0.2.7     1 at once, lease 1m    1         1     on release  1 at once
 
-api: requests wait for up to 1.5s for tokens that are yet to come, instead of being denied
+api: requests wait for up to 1.5s for tokens that are yet to come, instead of being denied, but not in forward-auth and the built-in /api/resource
 edge: max_wait has no effect on requests of Envoy
 later: max_wait has no effect in shadow mode; shadow mode, no request is denied
 hint: forward-auth answers 501 under api, later: it cannot tell when a request ends, as concurrency limits need: docs/policies.md#concurrency

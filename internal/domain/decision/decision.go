@@ -71,9 +71,11 @@ type Decision struct {
 	ClientIsAddress bool
 	// Cost of the request, in tokens.
 	Cost domain.Tokens
-	// Taken reports that the store took the cost: it can be given back, or settled. It is false if nothing was taken, or if a
-	// failure policy decided about a limit.
+	// Taken reports that the store took the cost, or that the store of this process did all of it, by the failure mode local: it can be
+	// given back, or settled. It is false if nothing was taken, or if the store failed for some of the limits or let the request pass.
 	Taken bool
+	// Local says that the store of this process took the cost.
+	Local bool
 	// RefundOn are the statuses of the upstream's answer after which the adapter returns the tokens, by sending the
 	// result of [Decision.Refund]. Empty if Taken is false.
 	RefundOn policy.StatusSet
@@ -119,7 +121,7 @@ func (d *Decision) Allowed() bool {
 // decided, even if the policies have been reloaded since. The values that req looks up must still be available.
 func (d *Decision) Refund(req policy.Request) policy.Request {
 	req.Op, req.Cost, req.PolicyCost, req.Estimated = domain.OpUndo, d.Cost, false, false
-	req.CallerPolicy, req.TakenAt, req.Permit = d.AppliedPolicy, d.At, d.PermitID
+	req.CallerPolicy, req.TakenAt, req.Permit, req.Local = d.AppliedPolicy, d.At, d.PermitID, d.Local
 	return req
 }
 
@@ -138,11 +140,9 @@ func (d *Decision) Settle(req policy.Request, actual domain.Tokens) (settling po
 	if d.Permit != "" {
 		return req, false
 	}
-	req.Op, req.Cost = domain.OpCharge, actual-taken
-	if actual < taken {
-		req.Op, req.Cost = domain.OpRefund, taken-actual
-	}
-	req.PolicyCost, req.Estimated, req.CallerPolicy, req.TakenAt, req.Body = false, false, d.AppliedPolicy, d.At, nil
+	req.Op, req.Cost = domain.OpSettle, actual-taken
+	req.PolicyCost, req.Estimated, req.Body = false, false, nil
+	req.CallerPolicy, req.TakenAt, req.Local = d.AppliedPolicy, d.At, d.Local
 	return req, true
 }
 

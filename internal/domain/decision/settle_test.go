@@ -13,17 +13,12 @@ import (
 
 func TestSettle_chargesOrRefundsTheDifference(t *testing.T) {
 	applied := &policy.Policy{Name: "llm"}
-	for _, c := range []struct {
-		actual, cost domain.Tokens
-		op           domain.Op
-	}{
-		{4000, 3000, domain.OpCharge}, {1001, 1, domain.OpCharge}, {999, 1, domain.OpRefund}, {0, 1000, domain.OpRefund},
-	} {
+	for _, c := range []struct{ actual, more domain.Tokens }{{4000, 3000}, {1001, 1}, {999, -1}, {0, -1000}} {
 		d := decision.Decision{Cost: 1000, Taken: true, At: 77, AppliedPolicy: applied}
 		req := policy.Request{Key: "alice", PolicyCost: true, Estimated: true, Body: func() ([]byte, error) { return nil, nil }}
 		settling, needed := d.Settle(req, c.actual)
 		require.True(t, needed)
-		assert.Equal(t, policy.Request{Op: c.op, Cost: c.cost, Key: "alice", CallerPolicy: applied, TakenAt: 77}, settling)
+		assert.Equal(t, policy.Request{Op: domain.OpSettle, Cost: c.more, Key: "alice", CallerPolicy: applied, TakenAt: 77}, settling)
 		assert.Equal(t, c.actual, d.Cost)
 		undo := d.Refund(req)
 		assert.Equal(t, domain.OpUndo, undo.Op)

@@ -1,7 +1,6 @@
 package override
 
 import (
-	"cmp"
 	"hash/maphash"
 	"maps"
 	"slices"
@@ -21,35 +20,13 @@ type Table struct {
 	owners atomic.Pointer[map[string]bool] // that have overrides; copied to be changed
 
 	mu       sync.Mutex // guards what follows, and changes of the above
-	taken    int        // slots that are not empty
+	taken    int        // slots that are not free
 	stats    Stats
 	expiring int // how many have an ExpiresAt
 	owned    map[string]*owner
 
 	rules rulesCache
 }
-
-// slots is a hash table with linear probing. Its size is a power of two, and a quarter of it at least is empty. A slot that is not empty
-// never becomes empty again, so readers need no lock; to grow, all records are copied into another table.
-type slots []atomic.Pointer[Record]
-
-// removed is in the slots from which a record was removed.
-var removed = new(Record)
-
-const leastSlots = 64
-
-// of returns the slot of a key, or the first one that is empty.
-func (s slots) of(hash uint64, key clientkey.BucketKey) *atomic.Pointer[Record] {
-	for i := hash; ; i++ {
-		slot := &s[i&uint64(len(s)-1)]
-		if r := slot.Load(); r == nil || r.tag == tag(hash) && r.key == key {
-			return slot
-		}
-	}
-}
-
-// tag is a part of the hash that does not choose the slot. Most keys that differ need not be compared.
-func tag(hash uint64) uint32 { return uint32(hash >> 32) } //nolint:gosec // a part of it
 
 // Stats describe a table.
 type Stats struct {
@@ -59,17 +36,6 @@ type Stats struct {
 	Entries, Live int
 	// Bytes is the size of the entries as they are stored.
 	Bytes int
-}
-
-// Record is one entry as a table holds it. It is immutable.
-type Record struct {
-	key        clientkey.BucketKey
-	version    domain.Instant
-	expiresAt  domain.Instant
-	effect     *effect // nil if the override has ended
-	text       string  // the client, unless the key implies it, and the note
-	clientSize uint32
-	tag        uint32
 }
 
 // owner is a policy, or a shared limit, that has overrides. Table.mu guards it, but for its name.
@@ -90,8 +56,7 @@ type effect struct {
 // NewTable returns an empty table.
 func NewTable() *Table {
 	t := &Table{seed: maphash.MakeSeed(), owned: make(map[string]*owner)}
-	empty := make(slots, leastSlots)
-	t.slots.Store(&empty)
+	t.slots.Store(newSlots(leastSlots))
 	return t
 }
 
@@ -120,23 +85,14 @@ func (t *Table) Find(key clientkey.BucketKey) *Record {
 }
 
 func (t *Table) record(key clientkey.BucketKey) *Record {
-	return t.slots.Load().of(t.hash(key), key).Load()
+	s := t.slots.Load()
+	if i := s.find(t.hash(key), key); i >= 0 {
+		return &s.records[i]
+	}
+	return nil
 }
 
 func (t *Table) hash(key clientkey.BucketKey) uint64 { return maphash.String(t.seed, string(key)) }
-
-// ExpiresAt is when the override ends; 0: never.
-func (r *Record) ExpiresAt() domain.Instant { return r.expiresAt }
-
-// Entry returns the entry.
-func (r *Record) Entry() Entry {
-	e := Entry{Key: r.key, Version: r.version, Ended: r.effect == nil}
-	if !e.Ended {
-		e.Value = Value{Effect: r.effect.text, ExpiresAt: r.expiresAt, Client: r.text[:r.clientSize], Note: r.text[r.clientSize:]}
-		e.Client = cmp.Or(e.Client, implied(r.key))
-	}
-	return e
-}
 
 // Get returns the newest entry of a key, which may say that the override has ended. It reports false if there is none.
 func (t *Table) Get(key clientkey.BucketKey) (Entry, bool) {
@@ -158,7 +114,7 @@ func (t *Table) Merge(entries ...Entry) (newer int) {
 				continue
 			}
 		}
-		t.putLocked(old, e)
+		t.putLocked(e.Key, old, e)
 		newer++
 	}
 	return newer
@@ -170,37 +126,29 @@ func (t *Table) Drop(entries ...Entry) {
 	defer t.mu.Unlock()
 	for i := range entries {
 		if old := t.record(entries[i].Key); old != nil && old.Entry() == entries[i] {
-			t.putLocked(old, nil)
+			t.putLocked(entries[i].Key, old, nil)
 		}
+	}
+	if n := len(t.slots.Load().records); n > leastSlots && t.stats.Entries*4 < n {
+		t.rebuildLocked()
 	}
 }
 
-// putLocked replaces a record, or nil, by that of an entry, or by nothing.
-func (t *Table) putLocked(old *Record, e *Entry) {
-	key := clientkey.BucketKey("")
-	if old != nil {
-		key = old.key
-	} else {
-		key = clientkey.BucketKey(strings.Clone(string(e.Key)))
-	}
-	hash := t.hash(key)
-	slot := t.slots.Load().of(hash, key)
-	if e == nil {
-		slot.Store(removed)
-	} else {
-		if slot.Load() == nil {
-			t.growLocked()
-			slot = t.slots.Load().of(hash, key)
-			t.taken++
-		}
-		r := t.newRecordLocked(key, e)
-		r.tag = tag(hash)
-		slot.Store(r)
-	}
+// putLocked replaces the record of a key, or nil, by that of an entry, or by nothing.
+func (t *Table) putLocked(key clientkey.BucketKey, old *Record, e *Entry) {
 	if e != nil {
+		t.growLocked()
+	}
+	s, hash := t.slots.Load(), t.hash(key)
+	at := s.find(hash, key)
+	if e != nil {
+		r := newRecord(e, t.effectLocked(e))
+		s.add(hash, &r)
+		t.taken++
 		t.countLocked(e, 1)
 	}
 	if old != nil {
+		s.remove(at)
 		was := old.Entry()
 		t.countLocked(&was, -1)
 		if old.effect != nil {
@@ -209,43 +157,26 @@ func (t *Table) putLocked(old *Record, e *Entry) {
 	}
 }
 
-// growLocked makes sure that one more slot can be taken.
+// growLocked makes sure that one more slot can be taken, and that a fifth of them is free.
 func (t *Table) growLocked() {
-	old := *t.slots.Load()
-	if (t.taken+1)*4 <= len(old)*3 {
-		return
+	if (t.taken+1)*5 > len(t.slots.Load().records)*4 {
+		t.rebuildLocked()
 	}
-	size := leastSlots
-	for size*2 < (t.stats.Entries+1)*3 { // a third of it is empty then, at least
-		size *= 2
-	}
-	grown := make(slots, size)
-	t.taken = 0
-	for i := range old {
-		if r := old[i].Load(); r != nil && r != removed {
-			grown.of(t.hash(r.key), r.key).Store(r)
-			t.taken++
-		}
-	}
-	t.slots.Store(&grown)
 }
 
-func (t *Table) newRecordLocked(key clientkey.BucketKey, e *Entry) *Record {
-	r := &Record{key: key, version: e.Version, expiresAt: e.ExpiresAt}
-	if e.Ended {
-		return r
-	}
-	client := e.Client
-	if client == implied(key) {
-		client = ""
-	}
-	r.text, r.clientSize = strings.Clone(client+e.Note), uint32(len(client))
-	r.effect = t.effectLocked(e)
-	return r
+// rebuildLocked copies the records into slots of which a third is free.
+func (t *Table) rebuildLocked() {
+	rebuilt := newSlots(max(leastSlots, t.stats.Entries*3/2))
+	t.slots.Load().all(func(r *Record) { rebuilt.add(t.hash(r.key()), r) })
+	t.taken = t.stats.Entries
+	t.slots.Store(rebuilt)
 }
 
-// effectLocked returns what an entry does, for one more record.
+// effectLocked returns what an entry does, for one more record; nil if it has ended.
 func (t *Table) effectLocked(e *Entry) *effect {
+	if e.Ended {
+		return nil
+	}
 	name := e.Owner()
 	o := t.owned[name]
 	if o == nil {
@@ -308,33 +239,36 @@ func (t *Table) InForce(now domain.Instant) int {
 	t.mu.Lock()
 	live, expiring := t.stats.Live, t.expiring
 	t.mu.Unlock()
-	if expiring > 0 {
-		t.all(func(r *Record) {
-			if r.effect != nil && r.expiresAt != 0 && r.expiresAt <= now {
-				live--
-			}
-		})
+	if expiring == 0 {
+		return live
 	}
-	return max(live, 0)
-}
-
-// all calls f for each record. Those that change meanwhile may be left out.
-func (t *Table) all(f func(*Record)) {
-	all := *t.slots.Load()
-	for i := range all {
-		if r := all[i].Load(); r != nil && r != removed {
-			f(r)
+	inForce := 0
+	t.all(func(r *Record) {
+		if r.effect != nil && (!r.expires || r.ExpiresAt() > now) {
+			inForce++
 		}
+	})
+	return inForce
+}
+
+// all calls f for each record that there was at one moment.
+func (t *Table) all(f func(*Record)) {
+	t.mu.Lock()
+	records := make([]*Record, 0, t.stats.Entries)
+	t.slots.Load().all(func(r *Record) { records = append(records, r) })
+	t.mu.Unlock()
+	for _, r := range records {
+		f(r)
 	}
 }
 
-// All calls f for each entry. Those that change meanwhile may be left out.
+// All calls f for each entry that there was at one moment.
 func (t *Table) All(f func(Entry)) { t.all(func(r *Record) { f(r.Entry()) }) }
 
 // Due returns the ends of the overrides that have expired, to be merged, and the entries that need not be kept, to be dropped.
 func (t *Table) Due(now domain.Instant) (ends, forgotten []Entry) {
 	t.all(func(r *Record) {
-		if r.effect != nil && r.expiresAt == 0 {
+		if r.effect != nil && !r.expires {
 			return
 		}
 		switch e := r.Entry(); {

@@ -5,7 +5,9 @@ import (
 	"maps"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -77,7 +79,9 @@ func TestEntry_order(t *testing.T) {
 func TestTable_mergesInAnyOrder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		entries := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) override.Entry {
-			e := entry(fmt.Sprint(rapid.IntRange(0, 200).Draw(t, "client")), domain.Instant(rapid.IntRange(0, 5).Draw(t, "version")), "")
+			n := rapid.IntRange(0, 200).Draw(t, "client")
+			client := fmt.Sprint(n) + strings.Repeat("x", n%30) // a record holds short keys and long ones differently
+			e := entry(client, domain.Instant(rapid.IntRange(0, 5).Draw(t, "version")), "")
 			if e.Ended = rapid.Bool().Draw(t, "ended"); e.Ended {
 				e.Value = override.Value{}
 			} else {
@@ -144,6 +148,54 @@ func TestTable_dropsOnlyWhatIsUnchanged(t *testing.T) {
 	assert.Equal(t, 1, table.Stats().Entries)
 }
 
+// blockAll gives each of so many clients an override of that version.
+func blockAll(table *override.Table, clients int, version domain.Instant) {
+	for i := range clients {
+		table.Merge(entry(fmt.Sprint(i), version, "block"))
+	}
+}
+
+func TestTable_listsEachClientOnceWhileItChanges(t *testing.T) {
+	table := override.NewTable()
+	const clients = 50
+	blockAll(table, clients, 0)
+	var listed atomic.Bool
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for version := domain.Instant(1); !listed.Load(); version++ {
+			blockAll(table, clients, version)
+		}
+	})
+	for range 2000 {
+		seen := make(map[string]bool)
+		for _, e := range table.Page("search", "", "", 2*clients, 0) {
+			assert.False(t, seen[e.Client], "%s is listed twice", e.Client)
+			seen[e.Client] = true
+		}
+		assert.Len(t, seen, clients)
+	}
+	listed.Store(true)
+	wg.Wait()
+}
+
+func TestTable_keepsNoMemoryForWhatWasDropped(t *testing.T) {
+	table := override.NewTable()
+	before := heap()
+	var entries []override.Entry
+	for i := range 100_000 {
+		entries = append(entries, entry(fmt.Sprint(i), 1, "block"))
+	}
+	table.Merge(entries...)
+	full := heap()
+	table.Drop(entries[1:]...)
+	first := entries[0]
+	runtime.KeepAlive(entries)
+	entries = nil
+	assert.Less(t, heap()-before, (full-before)/20)
+	assert.NotNil(t, table.Find(first.Key))
+	runtime.KeepAlive(table)
+}
+
 // Readers need no lock. The race detector watches this one.
 func TestTable_isReadWhileItChanges(t *testing.T) {
 	table := override.NewTable()
@@ -177,6 +229,33 @@ func TestTable_isReadWhileItChanges(t *testing.T) {
 		}
 	}
 	wg.Wait()
+}
+
+// A client whose override changes always has one: the old or the new.
+func TestTable_changesHideNothing(t *testing.T) {
+	table := override.NewTable()
+	const clients = 100
+	blockAll(table, clients, 0)
+	var changed atomic.Bool
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		defer changed.Store(true)
+		for version := range domain.Instant(1000) {
+			blockAll(table, clients, version+1)
+		}
+	})
+	for !changed.Load() {
+		for i := range clients {
+			if table.Find(keyOf(fmt.Sprint(i))) == nil {
+				t.Errorf("the override of %d is missing", i)
+				wg.Wait()
+				return
+			}
+		}
+	}
+	wg.Wait()
+	assert.Nil(t, table.Find(keyOf("other")))
+	assert.Equal(t, clients, table.Stats().Entries)
 }
 
 // 100,000 distinct overrides, each with limits of its own, and as many compiled as are kept.

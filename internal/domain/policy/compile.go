@@ -25,7 +25,7 @@ func (p *Policy) Compile() error {
 
 // compile is [Policy.Compile] for a policy that is valid.
 func (p *Policy) compile() {
-	c := &compiled{groups: p.groupsOf(p.Limits)}
+	c := &compiled{groups: p.makeGroups()}
 	lists := make([][]string, firstOverride, firstOverride+len(p.Overrides))
 	lists[rankBlock], lists[rankExempt] = p.Block, p.Exempt
 	for i := range p.Overrides {
@@ -33,7 +33,7 @@ func (p *Policy) compile() {
 		if when := p.Overrides[i].When; len(when) > 0 {
 			c.conditions.add(int32(i)+firstOverride, nil, when)
 		}
-		c.overrides = append(c.overrides, p.groupsOf(replaced(p.Limits, p.Overrides[i].Limits)))
+		c.overrides = append(c.overrides, groupsWith(c.groups, p.Overrides[i].Limits))
 	}
 	c.patterns = newPatternIndex(lists, p.EffectiveKey())
 	c.listed = listedRanks(lists, p.EffectiveKey())
@@ -102,23 +102,26 @@ func (p *Policy) HasOwnKey(limit string) bool {
 	return own && !key.Equal(p.EffectiveKey())
 }
 
-// groupsOf groups limits by their keys; a shared limit is a group of its own. The limits are the policy's, or those of an override.
-func (p *Policy) groupsOf(limits []domain.Limit) []Group {
+// makeGroups groups the limits by their keys; a shared limit is a group of its own.
+func (p *Policy) makeGroups() []Group {
 	own := p.EffectiveKey()
 	var groups []Group
-	for i := range limits {
-		key := p.KeyOf(limits[i].Name())
-		if s := p.Shared[limits[i].Name()]; s != nil {
+	for i := range p.Limits {
+		key := p.KeyOf(p.Limits[i].Name())
+		if s := p.Shared[p.Limits[i].Name()]; s != nil {
 			alone := s.own.compiled.groups[0]
-			groups = append(groups, Group{Owner: alone.Owner, Key: key, Limits: alone.Limits, Positions: []int{i}, Shared: s})
+			groups = append(groups, Group{&GroupKey{Owner: alone.Owner, Key: key, Positions: []int{i}, Shared: s}, alone.Limits})
 			continue
 		}
 		at := slices.IndexFunc(groups, func(g Group) bool { return g.Shared == nil && g.Key.Equal(key) })
 		if at < 0 {
 			at = len(groups)
-			groups = append(groups, Group{Owner: p.Name, Key: key, ByPolicyKey: key.Equal(own)})
+			groups = append(groups, Group{&GroupKey{Owner: p.Name, Key: key, ByPolicyKey: key.Equal(own)}, nil})
+			if len(key) == 1 && key[0].Kind == clientkey.SourceGlobal {
+				groups[at].FixedKey = clientkey.NewBucketKey(p.Name, key[0], "")
+			}
 		}
-		groups[at].Limits = append(groups[at].Limits, limits[i])
+		groups[at].Limits = append(groups[at].Limits, p.Limits[i])
 		groups[at].Positions = append(groups[at].Positions, i)
 	}
 	return groups

@@ -47,10 +47,12 @@ func TestCompile_limitsOfOneKeyAreOneGroup(t *testing.T) {
 	groups := p.Groups()
 	require.Len(t, groups, 2)
 	assert.Equal(t, policy.Group{
-		Owner: "search", Key: global, Limits: []domain.Limit{p.Limits[0], p.Limits[3]}, Positions: []int{0, 3},
+		GroupKey: &policy.GroupKey{Owner: "search", Key: global, FixedKey: "search:g=", Positions: []int{0, 3}},
+		Limits:   []domain.Limit{p.Limits[0], p.Limits[3]},
 	}, groups[0])
 	assert.Equal(t, policy.Group{
-		Owner: "search", Key: clientkey.Key{byTenant}, Limits: []domain.Limit{p.Limits[1], p.Limits[2]}, Positions: []int{1, 2}, ByPolicyKey: true,
+		GroupKey: &policy.GroupKey{Owner: "search", Key: clientkey.Key{byTenant}, Positions: []int{1, 2}, ByPolicyKey: true},
+		Limits:   []domain.Limit{p.Limits[1], p.Limits[2]},
 	}, groups[1])
 	assert.True(t, p.Compiled())
 }

@@ -35,6 +35,9 @@ type Request struct {
 	// Hold says that the caller is in this process, and ends every permit by ports.Permits.End. The decision comes when its
 	// Wait is over, and the permit is renewed until its end. It includes HoldsPermit.
 	Hold bool
+	// Local says that this gives back or settles what the store of this process took while the shared one failed, so that it goes
+	// there: Decision.Local of that take.
+	Local bool
 	// Permit is the ID of the permit that an undo ends.
 	Permit string
 	// Policy is the name of the policy to use. Empty: the first policy that matches.

@@ -21,18 +21,25 @@ type compiled struct {
 
 // Group is a bucket group: the limits of one policy that share a key. They are taken in one atomic step.
 type Group struct {
+	*GroupKey
+	// Limits of the group. All requests share them; they must not be changed. If policies share the limit, they are for clients without
+	// an override; see [Group.LimitsFor].
+	Limits []domain.Limit
+}
+
+// GroupKey says by what the requests to a group are counted: the same for clients with and without an override. It is immutable.
+type GroupKey struct {
 	// Owner starts the keys of the group's buckets: the policy's name, or [SharedPrefix] and the name of a shared limit.
 	Owner string
 	// Key of the group's buckets.
 	Key clientkey.Key
-	// Limits of the group. All requests share them; they must not be changed.
-	Limits []domain.Limit
-	// Positions are the indexes of the limits in the policy: Limits[i] is Policy.Limits[Positions[i]].
+	// Positions are the indexes of the limits in the policy: Group.Limits[i] is Policy.Limits[Positions[i]], or replaces it.
 	Positions []int
 	// ByPolicyKey reports whether Key is the policy's key. It is false for a shared limit.
 	ByPolicyKey bool
-	// Shared is the limit of the group, if policies share it, else nil. Limits then are for clients without an override; see
-	// [Group.LimitsFor].
+	// FixedKey is the key of the group's only buckets, if Key is global and the limits are not shared; else it is empty.
+	FixedKey clientkey.BucketKey
+	// Shared is the limit of the group, if policies share it, else nil.
 	Shared *Shared
 }
 

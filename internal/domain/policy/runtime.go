@@ -39,7 +39,11 @@ func (p *Policy) NotALimit() string {
 // [Policy.Replaceable]. All else is shared with [Policy.Groups], so that the groups of many overrides are small. The policy must be
 // compiled.
 func (p *Policy) GroupsWith(limits []domain.Limit) []Group {
-	groups := slices.Clone(p.compiled.groups)
+	return groupsWith(p.compiled.groups, limits)
+}
+
+func groupsWith(groups []Group, limits []domain.Limit) []Group {
+	groups = slices.Clone(groups)
 	for i := range groups {
 		if groups[i].ByPolicyKey { // only its limits are replaceable
 			groups[i].Limits = replaced(groups[i].Limits, limits)

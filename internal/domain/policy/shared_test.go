@@ -37,10 +37,12 @@ func TestUse_sharedLimitIsAGroupOfItsOwnAtItsPosition(t *testing.T) {
 	groups := p.Groups()
 	require.Len(t, groups, 3, "also of limits with the policy's key")
 	assert.Equal(t, policy.Group{
-		Owner: "shared/tenant", Key: clientkey.Key{byTenant}, Limits: p.Limits[:1], Positions: []int{0}, Shared: tenant,
+		GroupKey: &policy.GroupKey{Owner: "shared/tenant", Key: clientkey.Key{byTenant}, Positions: []int{0}, Shared: tenant},
+		Limits:   p.Limits[:1],
 	}, groups[0])
 	assert.Equal(t, policy.Group{
-		Owner: "search", Key: clientkey.Key{byTenant}, Limits: p.Limits[1:2], Positions: []int{1}, ByPolicyKey: true,
+		GroupKey: &policy.GroupKey{Owner: "search", Key: clientkey.Key{byTenant}, Positions: []int{1}, ByPolicyKey: true},
+		Limits:   p.Limits[1:2],
 	}, groups[1])
 	assert.Equal(t, "shared/org", groups[2].Owner)
 	assert.Equal(t, []int{2}, groups[2].Positions)

@@ -76,6 +76,7 @@ func TestBucketStore(t *testing.T, h Harness) {
 		{"a clock set back makes no client wait longer than a period", quotaClockSetBack},
 		{"an idle quota vanishes when its period ends", idleQuotaVanishes},
 		{"a limit's own cost is taken, and no refund or charge touches it", costOfTheLimit},
+		{"a settling charges what a limit can owe, or refunds, and is never refused", settlingIsNeverRefused},
 		{"an undo gives back exactly what each limit took", undoIsExact},
 		{"equal takes in one call pass as if asked one after the other", equalTakes},
 		{"equal requests in one call are decided as if asked one after the other", equalRequests},

@@ -90,7 +90,7 @@ func invalidIsRefused(t *testing.T, h Harness) {
 		"no limits":         {Op: domain.OpTake, Key: key("a"), Cost: 1},
 		"zero limit":        {Op: domain.OpTake, Key: key("a"), Limits: make([]domain.Limit, 1), Cost: 1},
 		"too many limits":   {Op: domain.OpTake, Key: key("a"), Limits: many, Cost: 1},
-		"unknown operation": {Op: domain.OpList + 1, Key: key("a"), Limits: one, Cost: 1},
+		"unknown operation": {Op: domain.OpSettle + 1, Key: key("a"), Limits: one, Cost: 1},
 		"two of one name":   {Op: domain.OpTake, Key: key("a"), Limits: []domain.Limit{l, limit(t, "other", "1/s", 1), l}, Cost: 1},
 		"negative charge":   {Op: domain.OpCharge, Key: key("a"), Limits: one, Cost: -5},
 		"negative wait":     {Op: domain.OpTake, Key: key("a"), Limits: one, Cost: 1, MaxWait: -1},
@@ -144,6 +144,23 @@ func chargeGoesBelowZero(t *testing.T, h Harness) {
 
 	require.Equal(t, domain.DebtExceeded, b.do(domain.OpCharge, key("c"), most+1, l, slow).Verdict)
 	assert.Equal(t, []domain.Tokens{10, 10}, b.remaining(key("c"), l, slow), "all limits are charged or none")
+}
+
+func settlingIsNeverRefused(t *testing.T, h Harness) {
+	b, l := h.bench(t), limit(t, "burst", "1/h", 10)
+	slow, daily, own := limit(t, "slow", "1/24h", 10), quota(t, "daily", 10, "24h"), withCost(t, limit(t, "requests", "1/h", 10), 1)
+	all := []domain.Limit{l, slow, daily, own}
+	b.take(key("a"), 4, all...)
+	left := func(cost domain.Tokens) []domain.Tokens {
+		require.Equal(t, domain.Allowed, b.do(domain.OpSettle, key("a"), cost, all...).Verdict, cost)
+		return b.remaining(key("a"), all...)
+	}
+	assert.Equal(t, []domain.Tokens{8, 8, 8, 9}, left(-2), "less than was taken comes back")
+	assert.Equal(t, []domain.Tokens{-1, -1, -1, 9}, left(9), "more is charged, into debt")
+	assert.Equal(t, []domain.Tokens{-1, -1, -1, 9}, left(0))
+	const most = 100 * 365 // what 100 years refill
+	assert.Equal(t, []domain.Tokens{-1 - most, -most, -1 - most, 9}, left(most), "a limit that cannot owe so much owes the most")
+	assert.Equal(t, []domain.Tokens{10, 10, 10, 9}, left(-domain.MaxCost), "a refund stops at full")
 }
 
 func resetFills(t *testing.T, h Harness) {

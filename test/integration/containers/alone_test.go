@@ -5,6 +5,7 @@ package containers
 import (
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -18,8 +19,11 @@ import (
 
 const redisImage = "redis:7.4-alpine" // that of the compose files
 
-// image builds the Dockerfile, and returns the image's id.
-var image = sync.OnceValues(func() (string, error) { return run(nil, "docker", "build", "-q", ".") })
+// image builds the Dockerfile as compose does, whose cache the tests of the compose files use, too, and returns the image's name.
+var image = sync.OnceValues(func() (string, error) {
+	_, err := run(nil, append(composeCommand(), "-f", "docker-compose.sharded.yml", "build", "app-1")...)
+	return "velocity", err
+})
 
 // start runs a container, which the end of the test removes. The arguments are those of docker run.
 func start(t *testing.T, args ...string) (id string) {
@@ -27,7 +31,7 @@ func start(t *testing.T, args ...string) (id string) {
 	id = docker(t, append([]string{"run", "-d"}, args...)...)
 	t.Cleanup(func() {
 		if t.Failed() {
-			out, _ := run(nil, "docker", "logs", "--tail", "20", id)
+			out, _ := exec.Command("docker", "logs", "--tail", "20", id).CombinedOutput()
 			t.Logf("the log of %v:\n%s", args, out)
 		}
 		docker(t, "rm", "-f", "-v", id)

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The figures of docs/operating.md: the image's size, the time from the start of the process to its first answer, and its resident memory.
+// TestFigures logs the size of the image, the time from the start of the process to its first answer, and its resident memory.
 func TestFigures(t *testing.T) {
 	built, err := image()
 	require.NoError(t, err)

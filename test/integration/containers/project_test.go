@@ -109,6 +109,12 @@ func docker(t *testing.T, args ...string) string {
 	return out
 }
 
+// redisCLI runs a command of redis-cli in a container.
+func redisCLI(t *testing.T, id string, args ...string) string {
+	t.Helper()
+	return docker(t, append([]string{"exec", id, "redis-cli", "-e"}, args...)...)
+}
+
 // inspect returns one value of a container's or an image's description, as a Go template.
 func inspect(t *testing.T, id, template string) string {
 	t.Helper()
@@ -136,12 +142,6 @@ func (p *project) id(t *testing.T, service string) string {
 		"--filter", "label=com.docker.compose.project="+p.name, "--filter", "label=com.docker.compose.service="+service)
 	require.NotEmpty(t, id, service)
 	return id
-}
-
-// redis runs a command of redis-cli in a service's container.
-func (p *project) redis(t *testing.T, service string, args ...string) string {
-	t.Helper()
-	return docker(t, append([]string{"exec", p.id(t, service), "redis-cli", "-e"}, args...)...)
 }
 
 // network returns the name of the network that the services share.

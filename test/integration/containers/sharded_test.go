@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -47,15 +48,26 @@ func TestSharded(t *testing.T) {
 	}
 }
 
-// clientsOf makes clients with a prefix, two for each shard, and drains none: each has used one token.
-func (p *project) clientsOf(t *testing.T, prefix string) map[string][]string {
+// clients makes clients with a prefix, two for each shard.
+func (p *project) clients(t *testing.T, prefix string) map[string][]string {
+	t.Helper()
+	ids := map[string]string{}
+	for _, shard := range shards {
+		ids[shard] = p.id(t, shard)
+	}
+	return p.clientsOf(t, p.nodes[0], prefix, ids)
+}
+
+// clientsOf makes clients with a prefix, two for each shard, and drains none: each has used one token. The shards are containers by
+// name.
+func (p *project) clientsOf(t *testing.T, n node, prefix string, shards map[string]string) map[string][]string {
 	t.Helper()
 	for i := range 24 {
-		require.False(t, p.mustCheck(t, p.nodes[0], fmt.Sprint(prefix, "-", i)).byPolicy())
+		require.False(t, p.mustCheck(t, n, fmt.Sprint(prefix, "-", i)).byPolicy())
 	}
 	clients := map[string][]string{}
-	for _, shard := range shards {
-		for key := range strings.FieldsSeq(p.redis(t, shard, "--scan", "--pattern", "*="+prefix+"-*")) {
+	for shard, id := range shards {
+		for key := range strings.FieldsSeq(redisCLI(t, id, "--scan", "--pattern", "*="+prefix+"-*")) {
 			clients[shard] = append(clients[shard], strings.TrimSuffix(key[strings.Index(key, "=")+1:], "}"))
 		}
 		require.GreaterOrEqual(t, len(clients[shard]), 2, "%s: %v", shard, clients)
@@ -82,36 +94,53 @@ func (p *project) drained(t *testing.T, nodes []node, clients []string, left int
 	}
 }
 
+// halfUsed has a client use half of its capacity, and returns how much that is: no denial of it is cached, so that what it gets later
+// is what Redis remembers.
+func (p *project) halfUsed(t *testing.T, nodes []node, client string) int {
+	t.Helper()
+	used := p.admitted(t, nodes, []string{client}, capacity/2)[client]
+	require.Equal(t, capacity/2, used)
+	return used
+}
+
 func exact(t *testing.T, p *project) {
-	p.drained(t, p.nodes, others(p.clientsOf(t, "exact"), ""), capacity-1)
+	p.drained(t, p.nodes, others(p.clients(t, "exact"), ""), capacity-1)
 }
 
 // shardAway takes a shard away and back. Meanwhile its clients are decided by the failure policy, and all others exactly. It forgets
 // nothing.
 func shardAway(t *testing.T, p *project, shard, away, back string) {
-	clients := p.clientsOf(t, away)
+	clients := p.clients(t, away)
 	used, fresh := clients[shard][:1], clients[shard][1]
-	p.drained(t, p.nodes, used, capacity-1)
+	left := capacity - 1 - p.halfUsed(t, p.nodes, used[0])
 	id := p.id(t, shard)
 	docker(t, away, id)
 	for _, n := range p.nodes {
-		eventually(t, n.service+" notices", func() bool { return p.mustCheck(t, n, fresh).byPolicy() })
+		// At first a request waits for its whole time. When some have failed, none is sent to the shard any more.
+		eventually(t, n.service+" notices", func() bool {
+			asked := time.Now()
+			return p.mustCheck(t, n, fresh).byPolicy() && time.Since(asked) < time.Second
+		})
 		for range 20 {
+			asked := time.Now()
 			assert.True(t, p.mustCheck(t, n, fresh).Allowed, "the policy open")
+			assert.Less(t, time.Since(asked), time.Second, "nobody waits for the shard")
 		}
 	}
 	p.drained(t, p.nodes, others(clients, shard), capacity-1)
 	docker(t, back, id)
+	returned := time.Now()
 	for _, n := range p.nodes {
-		p.answersByRedis(t, n, used[0])
+		p.answersByRedis(t, n, fresh)
 	}
-	p.drained(t, p.nodes, used, 0)
+	t.Logf("both nodes decide by %s again %v after %s", shard, time.Since(returned), back)
+	p.drained(t, p.nodes, used, left)
 }
 
 // A second network joins the second node with a shard, and the shard leaves the first: only the first node has lost it.
 func nodeCutOff(t *testing.T, p *project) {
 	const shard = "redis-a"
-	clients := p.clientsOf(t, "cut")
+	clients := p.clients(t, "cut")
 	side := p.name + "_side"
 	docker(t, "network", "create", side)
 	connect := func(network, service string) {
@@ -137,7 +166,7 @@ func nodeCutOff(t *testing.T, p *project) {
 }
 
 func nodeKilled(t *testing.T, p *project) {
-	clients := others(p.clientsOf(t, "survivor"), "")
+	clients := others(p.clients(t, "survivor"), "")
 	half := p.admitted(t, p.nodes, clients, capacity/2)
 	id := p.id(t, p.nodes[0].service)
 	docker(t, "kill", id)

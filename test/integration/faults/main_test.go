@@ -10,6 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/Shopify/toxiproxy/v2/toxics"
+	"github.com/rs/zerolog"
+
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore"
 	"github.com/velocity-limiter/velocity/test/measure"
 )
@@ -20,6 +23,8 @@ func TestMain(m *testing.M) {
 		_ = flag.Set("test.parallel", parallel) // these tests mostly wait
 	}
 	redisstore.SetLogger(func(string) {}) // failing connections are expected
+	toxics.Register("slices", new(slicer))
+	zerolog.SetGlobalLevel(zerolog.Disabled) // toxiproxy's toxics have a log of their own
 	os.Exit(m.Run())
 }
 

@@ -123,7 +123,7 @@ func startLLM(t *testing.T) (direct string, proxy *harness.Process) {
 	t.Helper()
 	direct = harness.StartLLM(t, "../../..")
 	return direct, harness.Start(t, harness.Settings{
-		"VELOCITY_POLICY_FILE": "../../../deploy/llm/policies.yaml", "VELOCITY_KEY_SECRET": "a-secret-of-the-test-alone-0123456789",
+		"VELOCITY_POLICY_FILE": "../../../deploy/llm/config/policies.yaml", "VELOCITY_KEY_SECRET": "a-secret-of-the-test-alone-0123456789",
 		"VELOCITY_UPSTREAM_URL": direct, "REDIS_ADDR": redistest.Start(t).Addr,
 	})
 }
@@ -203,7 +203,7 @@ func TestLLMClients_denials(t *testing.T) {
 	assert.Equal(t, http.StatusTooManyRequests, denied.StatusCode)
 	assert.Contains(t, string(denied.DumpResponse(true)), "the request costs more than the capacity of the limit tokens: it can never pass")
 
-	policies, err := os.ReadFile("../../../deploy/llm/policies.yaml")
+	policies, err := os.ReadFile("../../../deploy/llm/config/policies.yaml")
 	require.NoError(t, err)
 	const requests = "rate: 60/m, capacity: 20,"
 	require.Equal(t, 2, strings.Count(string(policies), requests), "of openai and anthropic")

@@ -20,6 +20,7 @@ import (
 	"github.com/velocity-limiter/velocity/internal/web/cleanpath"
 	"github.com/velocity-limiter/velocity/internal/web/clientid"
 	"github.com/velocity-limiter/velocity/internal/web/keyvalue"
+	"github.com/velocity-limiter/velocity/internal/web/sampledlog"
 	"github.com/velocity-limiter/velocity/internal/web/target"
 )
 
@@ -42,10 +43,11 @@ type Config struct {
 
 // Decider decides requests. Make it with New. It is safe for concurrent use.
 type Decider struct {
-	limiter ports.Limiter
-	cfg     Config
-	clients *clientid.Finder
-	scratch sync.Pool // of *RequestScratch
+	limiter  ports.Limiter
+	cfg      Config
+	clients  *clientid.Finder
+	failures *zap.Logger // cfg.Log, with few lines
+	scratch  sync.Pool   // of *RequestScratch
 }
 
 // New returns a Decider over limiter.
@@ -53,7 +55,7 @@ func New(limiter ports.Limiter, cfg Config) *Decider {
 	if cfg.Log == nil {
 		cfg.Log = zap.NewNop()
 	}
-	d := &Decider{limiter: limiter, cfg: cfg, clients: clientid.NewFinder(cfg.Proxies, cfg.Log)}
+	d := &Decider{limiter: limiter, cfg: cfg, clients: clientid.NewFinder(cfg.Proxies, cfg.Log), failures: sampledlog.New(cfg.Log)}
 	d.scratch.New = func() any { return new(RequestScratch) }
 	return d
 }
@@ -149,7 +151,7 @@ func (d *Decider) Refund(ctx *fasthttp.RequestCtx, s *RequestScratch, status int
 	decision.RefundOn = policy.StatusSet{} // an answer may fail after its header was sent
 	active, _ := span.Of(ctx)
 	if _, err := d.limiter.Decide(active.Context(), decision.Refund(s.req[0])); err != nil {
-		d.cfg.Log.Warn("A refund may be lost", zap.String("requestID", reply.RequestID(ctx)), zap.Error(err))
+		d.failures.Warn("A refund may be lost", zap.String("requestID", reply.RequestID(ctx)), zap.Error(err))
 	}
 }
 

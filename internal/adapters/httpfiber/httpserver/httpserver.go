@@ -42,8 +42,9 @@ const MaxBody = 64 << 10
 type Limits struct {
 	Read, Write, Idle time.Duration
 	Conns             int
-	// Body returns the largest body of a POST to a request target. Nil, and other methods: MaxBody.
-	Body func(target string) int
+	// Body returns the largest body of a POST with this header, and the error of a larger one. Nil, and other methods: MaxBody and
+	// problem.ErrTooLarge.
+	Body func(h *fasthttp.RequestHeader) (most int, larger error)
 	// Paths is the normal form into which paths are put before routing. Nil: they are left as they are.
 	Paths *cleanpath.Rules
 	// TLS is nil for a server without TLS.
@@ -98,13 +99,15 @@ func New(log *zap.Logger, l Limits) *Server {
 	server.LazyRequestTime = true // no code here needs the time at which a request arrived
 	server.ErrorHandler = s.connectionError
 	server.HeaderReceived = func(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
-		return fasthttp.RequestConfig{MaxRequestBodySize: bodyLimit(h, l.Body)}
+		most, _ := l.body(h)
+		return fasthttp.RequestConfig{MaxRequestBodySize: most}
 	}
 	server.ExpectHandler = func(ctx *fasthttp.RequestCtx) int {
-		if ctx.Request.Header.ContentLength() <= bodyLimit(&ctx.Request.Header, l.Body) {
+		most, larger := l.body(&ctx.Request.Header)
+		if ctx.Request.Header.ContentLength() <= most {
 			return fasthttp.StatusContinue
 		}
-		reply.Error(ctx, problem.ErrTooLarge)
+		reply.Error(ctx, larger)
 		return ctx.Response.StatusCode()
 	}
 	return s
@@ -200,6 +203,9 @@ func (s *Server) connectionError(ctx *fasthttp.RequestCtx, err error) {
 	if err = connectionError(err); !errors.Is(err, problem.ErrClientTooSlow) {
 		listener.Linger(ctx.Conn())
 	}
+	if errors.Is(err, problem.ErrTooLarge) { // of a chunked body, fasthttp has dropped the header
+		_, err = s.limits.body(&ctx.Request.Header)
+	}
 	reply.Error(ctx, err)
 }
 
@@ -244,10 +250,10 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// bodyLimit is asked for each request before its body is read.
-func bodyLimit(h *fasthttp.RequestHeader, limit func(target string) int) int {
-	if limit == nil || !h.IsPost() {
-		return MaxBody
+// body is asked for each request before its body is read.
+func (l *Limits) body(h *fasthttp.RequestHeader) (most int, larger error) {
+	if l.Body == nil || !h.IsPost() {
+		return MaxBody, problem.ErrTooLarge
 	}
-	return limit(utils.UnsafeString(h.RequestURI()))
+	return l.Body(h)
 }

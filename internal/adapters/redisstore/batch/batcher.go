@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,8 +26,7 @@ const (
 	// other is encoded or decoded here. More were measured to be smaller and not faster.
 	maxInFlight = 2
 	// fullEnough is how many groups must wait before another batch is sent beside the one under way. Sending earlier
-	// makes batches small and costs both sides more; sending later leaves the server idle. How many requests a group
-	// stands for is not known while they wait: as many as in the last batch.
+	// makes batches small and costs both sides more; sending later leaves the server idle.
 	fullEnough = 16
 	// maxRequests is the most requests in one batch. Only equal ones can be more than script.MaxGroups: they cost the server
 	// nothing, but all callers of a batch wait until each has its result.
@@ -62,12 +60,13 @@ type Batcher struct {
 	breaker *breaker
 	counts  *counts
 	clock   *clock
-	equal   atomic.Int64 // how many requests there were for each group of the last batch, rounded down
+	// enough is how many must wait, equal ones counted each, to be about fullEnough groups when they are sent. How many a group will
+	// stand for is not known while they wait: as many as in the last batch.
+	enough atomic.Int64
 
 	idle     sync.Pool // of *item
 	mu       sync.Mutex
-	queue    []*item
-	queued   int // groups in queue
+	queue    queue
 	inFlight int // batches under way; 0 only if the queue is empty
 
 	ctx     context.Context // of the probes: it ends with Stop
@@ -79,7 +78,7 @@ type Batcher struct {
 // New returns a batcher whose calls take at most the budget. Stop ends its probes.
 func New(server Server, budget time.Duration, events *Events) *Batcher {
 	b := &Batcher{server: server, budget: budget, events: events, counts: newCounts(), clock: newClock()}
-	b.equal.Store(1)
+	b.enough.Store(fullEnough)
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	b.breaker = newBreaker(server.Name, func(cause error, since time.Time) {
 		b.probers.Go(func() { b.probeUntilBack(cause, since) })
@@ -110,10 +109,11 @@ func (b *Batcher) Wait() {
 // item is what one caller asks at once: at most script.MaxGroups groups, which are sent in one batch.
 type item struct {
 	groups []script.Group  // the batcher's from the moment that the item is queued until it is done
-	since  time.Time       // when it was queued
+	since  time.Time       // when its caller asked first
 	done   chan struct{}   // receives once, when every result is there, or err
 	err    error           // of the whole item: the results then mean nothing
 	caller context.Context // set only while batches are traced
+	links
 }
 
 // resize sets the number of groups and keeps the memory of old results.
@@ -128,33 +128,45 @@ func (it *item) resize(n int) {
 // the budget of a batch is spent, or when ctx ends, and does not touch results afterwards.
 func (b *Batcher) Do(ctx context.Context, reqs []ports.TakeRequest, slots []int, results []ports.TakeResult) {
 	for len(slots) > 0 {
-		n := min(len(slots), script.MaxGroups)
-		it, _ := b.idle.Get().(*item)
-		if it == nil {
-			it = &item{done: make(chan struct{}, 1)}
-		}
-		it.resize(n)
-		for i, slot := range slots[:n] {
-			it.groups[i].Request = reqs[slot]
-		}
-		if err := b.submit(ctx, it); err != nil {
-			// The item is not reused: the batcher may still write to it. The remaining slots are not sent.
-			for _, slot := range slots {
+		n, began := min(len(slots), script.MaxGroups), time.Now()
+		if err := b.decide(ctx, began, reqs, slots[:n], results); err != nil {
+			for _, slot := range slots { // the remaining ones are not sent
 				Fail(&results[slot], err)
 			}
 			return
 		}
-		for i, slot := range slots[:n] {
-			from := &it.groups[i].Result
-			kept := append(results[slot].States[:0], from.States...)
-			results[slot] = *from
-			results[slot].States = kept
-			it.groups[i].Request = ports.TakeRequest{}
-		}
-		it.caller = nil
-		b.idle.Put(it)
+		b.followMoves(ctx, began, reqs, slots[:n], results)
 		slots = slots[n:]
 	}
+}
+
+// decide decides at most script.MaxGroups slots, in one batch, for a call that began at that time.
+func (b *Batcher) decide(
+	ctx context.Context, began time.Time, reqs []ports.TakeRequest, slots []int, results []ports.TakeResult,
+) error {
+	it, _ := b.idle.Get().(*item)
+	if it == nil {
+		it = &item{done: make(chan struct{}, 1)}
+	}
+	it.resize(len(slots))
+	for i, slot := range slots {
+		it.groups[i].Request = reqs[slot]
+	}
+	it.since = began
+	if err := b.submit(ctx, it); err != nil {
+		return err // the item is not reused: the batcher may still write to it
+	}
+	for i, slot := range slots {
+		from := &it.groups[i].Result
+		kept := append(results[slot].States[:0], from.States...)
+		results[slot] = *from
+		results[slot].States = kept
+		// Of what an idle item points to, only the memory of the states is its own: equal requests link groups of several items.
+		it.groups[i] = script.Group{Result: ports.TakeResult{States: from.States}}
+	}
+	it.caller = nil
+	b.idle.Put(it)
+	return nil
 }
 
 // Fail sets a result to an error and keeps its memory.
@@ -166,7 +178,7 @@ func Fail(result *ports.TakeResult, err error) {
 func (b *Batcher) submit(ctx context.Context, it *item) error {
 	if b.server.MayOverrun {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, b.budget)
+		ctx, cancel = context.WithDeadline(ctx, it.since.Add(b.budget))
 		defer cancel()
 	}
 	if err := ctx.Err(); err != nil {
@@ -175,20 +187,19 @@ func (b *Batcher) submit(ctx context.Context, it *item) error {
 	if err := b.admit(len(it.groups)); err != nil {
 		return err
 	}
-	it.since, it.err = time.Now(), nil
+	it.err = nil
 	if b.events.tracer.Load() != nil {
 		it.caller = ctx
 	}
 	b.mu.Lock()
-	if b.queued+len(it.groups) > maxQueued {
+	if b.queue.groups+len(it.groups) > maxQueued {
 		b.mu.Unlock()
 		b.counts.overloaded.Add(uint64(len(it.groups)))
 		return fmt.Errorf("%w: %s has %d groups waiting", ports.ErrOverloaded, b.server.Name, maxQueued)
 	}
-	b.queue = append(b.queue, it)
-	b.queued += len(it.groups)
+	b.queue.push(it)
 	idle := b.inFlight == 0
-	start := idle || b.queued >= fullEnough*int(b.equal.Load()) && b.inFlight < maxInFlight
+	start := idle || b.queue.groups >= int(b.enough.Load()) && b.inFlight < maxInFlight
 	if start {
 		b.inFlight++
 	}
@@ -228,9 +239,8 @@ func (b *Batcher) admit(groups int) error {
 func (b *Batcher) abandon(ctx context.Context, it *item) error {
 	b.mu.Lock()
 	effect := failure.MayHaveRun
-	if i := slices.Index(b.queue, it); i >= 0 {
-		b.queue, effect = slices.Delete(b.queue, i, i+1), failure.NotRun
-		b.queued -= len(it.groups)
+	if b.queue.remove(it) {
+		effect = failure.NotRun
 	}
 	b.mu.Unlock()
 	return fmt.Errorf("%w: %s, %s: %w", ports.ErrUnavailable, b.server.Name, effect, context.Cause(ctx))
@@ -248,7 +258,7 @@ func (b *Batcher) sendOne() {
 		return
 	}
 	b.mu.Lock()
-	more := len(b.queue) > 0
+	more := b.queue.first != nil
 	if !more {
 		b.inFlight--
 	}
@@ -270,22 +280,22 @@ func (b *Batcher) sendNext() bool {
 	for more {
 		more = b.fill(x)
 	}
-	equal := x.requests.Len() / max(1, len(x.requests.Groups()))
-	b.equal.Store(int64(max(1, equal)))
+	requests, groups := x.requests.Len(), len(x.requests.Groups())
+	b.enough.Store(int64(max(fullEnough, fullEnough*requests/max(1, groups))))
 	for _, it := range x.late {
 		it.done <- struct{}{}
 	}
-	if x.requests.Len() == 0 {
+	if requests == 0 {
 		return true
 	}
-	ctx, cancel := context.WithDeadline(context.Background(), x.items[0].since.Add(b.budget))
+	ctx, cancel := context.WithDeadline(context.Background(), x.oldest.Add(b.budget))
 	err := b.sendTraced(ctx, x)
 	cancel()
 	for _, it := range x.items {
 		it.err = err
 		it.done <- struct{}{}
 	}
-	if equal > 1 {
+	if requests >= 2*groups {
 		runtime.Gosched() // these callers ask for the same again, mostly: first let them join the next batch, where they cost nothing
 	}
 	return true
@@ -345,7 +355,7 @@ func (b *Batcher) record(groups []*script.Group, began time.Time, err error) {
 func (b *Batcher) Stats(name string) ports.ShardStats {
 	s := ports.ShardStats{Name: name}
 	b.mu.Lock()
-	s.Queued, s.InFlight = b.queued, b.inFlight
+	s.Queued, s.InFlight = b.queue.groups, b.inFlight
 	b.mu.Unlock()
 	b.breaker.read(&s)
 	b.counts.read(&s)

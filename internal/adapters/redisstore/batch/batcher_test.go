@@ -48,6 +48,7 @@ func (f *fakeShard) send(ctx context.Context, groups []*script.Group) error {
 	f.batches = append(f.batches, costs)
 	f.now++
 	f.most = max(f.most, f.now)
+	takes := f.takes
 	f.mu.Unlock()
 	defer func() {
 		f.mu.Lock()
@@ -55,7 +56,7 @@ func (f *fakeShard) send(ctx context.Context, groups []*script.Group) error {
 		f.mu.Unlock()
 	}()
 	select {
-	case <-time.After(f.takes):
+	case <-time.After(takes):
 	case <-ctx.Done():
 		return fmt.Errorf("%w: %w", ports.ErrUnavailable, ctx.Err())
 	}
@@ -163,7 +164,7 @@ func TestBatcher_boundsBatchesAndTheirNumber(t *testing.T) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		assert.Zero(t, b.inFlight)
-		assert.Zero(t, b.queued)
+		assert.Zero(t, b.queue.groups)
 	})
 }
 

@@ -112,6 +112,28 @@ func TestBatcher_equalTakesAreOneGroup(t *testing.T) {
 	})
 }
 
+// An item that waits for its next use keeps no other item alive, and no key of a client.
+func TestBatcher_anIdleItemPointsToNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, b := newLevelShard(t, time.Millisecond)
+		limits := tenPerHour(t)
+		var wg sync.WaitGroup
+		for range 20 {
+			wg.Go(func() { assert.NoError(t, takeOf(endless, b, limits, "all").Err) })
+			synctest.Wait()
+		}
+		wg.Wait()
+		idle := 0
+		for it, _ := b.idle.Get().(*item); it != nil; it, _ = b.idle.Get().(*item) {
+			idle++
+			g := it.groups[0]
+			g.Result.States = nil
+			assert.Equal(t, script.Group{}, g)
+		}
+		assert.Positive(t, idle)
+	})
+}
+
 func TestBatcher_equalRequestsNeedTheSpaceOfOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, b := newLevelShard(t, time.Millisecond)
@@ -124,7 +146,7 @@ func TestBatcher_equalRequestsNeedTheSpaceOfOne(t *testing.T) {
 			synctest.Wait()
 		}
 		ask("first")
-		b.equal.Store(1000) // no second batch beside the first
+		b.enough.Store(1000 * fullEnough) // no second batch beside the first
 		for i := range 3 * script.MaxGroups {
 			ask("all", "all", fmt.Sprintf("client-%d", i%100))
 		}
@@ -139,6 +161,34 @@ func TestBatcher_equalRequestsNeedTheSpaceOfOne(t *testing.T) {
 		}
 		assert.Len(t, s.sent[1], 101)
 		assert.Equal(t, 1+9*script.MaxGroups, total)
+	})
+}
+
+// Two requests of each caller are one group and a share of another: as many callers fill a batch as if they had one each.
+func TestBatcher_equalRequestsDoNotFillABatchEarly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, b := newLevelShard(t, time.Millisecond)
+		limits := tenPerHour(t)
+		var wg sync.WaitGroup
+		callers := 0
+		ask := func(n int) {
+			for range n {
+				callers++
+				reqs := []ports.TakeRequest{
+					{Key: clientkey.BucketKey(fmt.Sprint(callers)), Limits: limits, Cost: 1}, {Key: "all", Limits: limits, Cost: 1},
+				}
+				wg.Go(func() { b.Do(endless, reqs, []int{0, 1}, make([]ports.TakeResult, 2)) })
+			}
+			synctest.Wait()
+		}
+		ask(1)
+		ask(7) // wait for the next batch, of 14 requests in 8 groups
+		time.Sleep(1500 * time.Microsecond)
+		ask(13)
+		assert.Equal(t, 1, b.Stats("").InFlight, "they are 14 groups")
+		ask(1)
+		assert.Equal(t, 2, b.Stats("").InFlight)
+		wg.Wait()
 	})
 }
 

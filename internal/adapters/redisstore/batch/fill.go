@@ -13,6 +13,7 @@ import (
 // batch is the memory of one batch. It is reused.
 type batch struct {
 	items    []*item
+	oldest   time.Time    // since when the oldest item waits
 	requests script.Batch // of the items
 	late     []*item      // answered without being sent
 }
@@ -46,31 +47,28 @@ func (b *Batcher) fill(x *batch) (more bool) {
 func (b *Batcher) dequeue(x *batch) (more bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.queue) == 0 {
+	if b.queue.first == nil {
 		if len(x.items)+len(x.late) == 0 {
 			b.inFlight--
 		}
 		return false
 	}
-	now, taken, space := time.Now(), 0, min(x.requests.Space(), maxRequests-x.requests.Len())
-	for _, it := range b.queue {
-		if len(it.groups) > space {
-			break
-		}
-		taken++
-		b.queued -= len(it.groups)
+	now, taken, space := time.Now(), false, min(x.requests.Space(), maxRequests-x.requests.Len())
+	for it := b.queue.first; it != nil && len(it.groups) <= space; it = b.queue.first {
+		b.queue.remove(it)
+		taken = true
 		if waited := now.Sub(it.since); waited > b.budget/2 {
 			it.err = b.lateError(waited, len(it.groups))
 			x.late = append(x.late, it)
 			continue
 		}
+		if len(x.items) == 0 || it.since.Before(x.oldest) {
+			x.oldest = it.since
+		}
 		x.items = append(x.items, it)
 		space -= len(it.groups)
 	}
-	rest := copy(b.queue, b.queue[taken:])
-	clear(b.queue[rest:])
-	b.queue = b.queue[:rest]
-	return taken > 0 && rest > 0
+	return taken && b.queue.first != nil
 }
 
 // lateError is the error of an item that waited too long: overload, unless the server is failing.

@@ -18,9 +18,8 @@ import (
 // The intervals between probes of a server whose breaker is open. The first is short, for a brief disturbance; the longest
 // bounds how late a recovery is noticed. They are jittered, so that a fleet does not probe a server all at once.
 const (
-	probeFirst  = 100 * time.Millisecond
-	probeMost   = 400 * time.Millisecond
-	probeJitter = 0.25 // the most that is added, as a share
+	probeFirst = 100 * time.Millisecond
+	probeMost  = 400 * time.Millisecond
 )
 
 // ProbeKey is a key that no client has: theirs hold a colon.
@@ -63,12 +62,15 @@ func (b *Batcher) withMissingPermissions(cause error) error {
 // pause waits for an interval with its jitter. It returns false at once when the batcher stops.
 func (b *Batcher) pause(interval time.Duration) bool {
 	select {
-	case <-time.After(interval + time.Duration(rand.Float64()*probeJitter*float64(interval))):
+	case <-time.After(jittered(interval)):
 		return true
 	case <-b.ctx.Done():
 		return false
 	}
 }
+
+// jittered returns a duration to which up to a quarter is added.
+func jittered(d time.Duration) time.Duration { return d + time.Duration(rand.Float64()*float64(d)/4) }
 
 // probe runs the script on a probe key, past the breaker, and reports whether the server can decide.
 func (b *Batcher) probe() bool {

@@ -25,7 +25,7 @@ type pipeline struct {
 }
 
 // decide decides the groups. Of two nodes one may be down, so each group has its own error, and decide returns one only if
-// every run failed. failed reports whether any did.
+// every run failed, and none because its slot is moving, which says nothing of the others. failed reports whether any did.
 func (p pipeline) decide(ctx context.Context, name string, groups []*script.Group, now domain.Instant) (failed bool, err error) {
 	m := memories.Get().(*memory)
 	defer m.release()
@@ -73,7 +73,7 @@ func (p pipeline) run(ctx context.Context, runs []*run, withSource bool, now dom
 
 // decode decodes the replies into the groups. Its results are those of pipeline.decide.
 func decode(name string, runs []*run) (failed bool, err error) {
-	failures := 0
+	failures, moving := 0, false
 	for _, r := range runs {
 		if r.err != nil {
 			r.err = script.Unavailable(name, r.err)
@@ -84,11 +84,12 @@ func decode(name string, runs []*run) (failed bool, err error) {
 			continue
 		}
 		failures++
+		moving = moving || script.Moving(r.err)
 		for _, g := range r.groups {
 			batch.Fail(&g.Result, r.err)
 		}
 	}
-	if failures == len(runs) {
+	if failures == len(runs) && !moving {
 		err = runs[0].err
 	}
 	return failures > 0, err

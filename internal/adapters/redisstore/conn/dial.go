@@ -3,7 +3,7 @@ package conn
 import (
 	"context"
 	"net"
-	"sync/atomic"
+	"sync"
 	"syscall"
 	"time"
 
@@ -42,17 +42,29 @@ func deferDialErrors(next redis.DialHook) redis.DialHook {
 }
 
 // watchPrimary calls onFailover when a new connection leads to another address than the last. It does not see the
-// connections to sentinels.
+// connections to sentinels. One that began before the last change may still lead to the primary of before, and is no failover.
 func watchPrimary(onFailover func()) dialHook {
-	var last atomic.Pointer[string]
+	var mu sync.Mutex
+	var primary, before string
+	var changes int
 	return func(next redis.DialHook) redis.DialHook {
 		return func(ctx context.Context, network, addr string) (net.Conn, error) {
+			mu.Lock()
+			began := changes
+			mu.Unlock()
 			conn, err := next(ctx, network, addr)
 			if err != nil {
 				return nil, err
 			}
 			remote := conn.RemoteAddr().String()
-			if before := last.Swap(&remote); before != nil && *before != remote {
+			mu.Lock()
+			changed := remote != primary && (remote != before || changes == began)
+			if changed {
+				primary, before, changes = remote, primary, changes+1
+			}
+			failover := changed && before != ""
+			mu.Unlock()
+			if failover {
 				onFailover()
 			}
 			return conn, nil

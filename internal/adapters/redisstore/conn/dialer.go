@@ -89,34 +89,45 @@ type tiedConn struct {
 	lengths lengths
 
 	answered atomic.Bool // something has been read
+	refused  atomic.Pointer[failure.DialError]
 }
 
 var _ syscall.Conn = (*tiedConn)(nil)
 
-// Read implements net.Conn.
+// Read implements net.Conn. A server that refuses a new connection says why, and closes it: in protected mode, or with too many clients.
+// That is the error of this and every later call: go-redis takes such a reply for one of a server that does not know its command, and goes on.
 func (c *tiedConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	if n > 0 {
-		c.answered.Store(true)
+	if refused := c.refused.Load(); refused != nil {
+		return 0, refused
 	}
-	if c.plain && n > 0 {
-		if damaged := c.lengths.read(p[:n]); damaged != nil {
-			return 0, damaged
+	n, err := c.Conn.Read(p)
+	if n == 0 || !c.plain {
+		return n, err
+	}
+	if !c.answered.Swap(true) {
+		line, _, _ := strings.Cut(string(p[:n]), "\r\n")
+		if failure.Refuses(line) {
+			refused := &failure.DialError{Err: failure.ScriptError(line[1:])}
+			c.refused.Store(refused)
+			return 0, refused
 		}
+	}
+	if damaged := c.lengths.read(p[:n]); damaged != nil {
+		return 0, damaged
 	}
 	return n, err
 }
 
-// Write implements net.Conn. A server that refuses a new connection says why, and closes it: in protected mode, or with too many
-// clients. If that comes first, sending fails, and what the server has said is the error.
+// Write implements net.Conn. Where a refusal came first, sending fails, and what the server has said is the error.
 func (c *tiedConn) Write(p []byte) (int, error) {
+	if refused := c.refused.Load(); refused != nil {
+		return 0, refused
+	}
 	n, err := c.Conn.Write(p)
 	if ended := err != nil && !errors.Is(err, os.ErrDeadlineExceeded); ended && c.plain && !c.answered.Load() {
-		text := make([]byte, 1024)
-		said, _ := c.Read(text) // does not wait, since the connection has ended
-		line, _, whole := strings.Cut(string(text[:said]), "\r\n")
-		if refusal, ok := strings.CutPrefix(line, "-"); ok && whole {
-			err = &failure.DialError{Err: failure.ScriptError(refusal)}
+		_, _ = c.Read(make([]byte, 1024)) // does not wait, since the connection has ended
+		if refused := c.refused.Load(); refused != nil {
+			return n, refused
 		}
 	}
 	return n, err

@@ -11,8 +11,41 @@ import (
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/failure"
 )
 
-// A server in protected mode says why it refuses, and closes the connection before anything is sent.
-func TestWrite_failsWithWhatTheServerSaid(t *testing.T) {
+// A server in protected mode says why it refuses, and closes the connection before it reads anything. The client may send first, or read first.
+func TestConn_failsWithWhatTheServerSaid(t *testing.T) {
+	for name, use := range map[string]func(net.Conn) error{
+		"written": func(cn net.Conn) (err error) {
+			for err == nil { // the first may still be taken by the kernel
+				_, err = cn.Write([]byte("PING\r\n"))
+			}
+			return err
+		},
+		"read": func(cn net.Conn) error {
+			_, err := cn.Read(make([]byte, 512))
+			return err
+		},
+		"read, and written all the same": func(cn net.Conn) error {
+			_, _ = cn.Read(make([]byte, 512))
+			_, err := cn.Write([]byte("PING\r\n"))
+			return err
+		},
+		"read, and read all the same": func(cn net.Conn) error {
+			_, _ = cn.Read(make([]byte, 512))
+			_, err := cn.Read(make([]byte, 512))
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := use(connectToRefusing(t))
+			assert.ErrorContains(t, err, "DENIED Redis is running in protected mode")
+			assert.Equal(t, failure.Failure{Kind: failure.Protected, Effect: failure.NotRun, Trips: true}, failure.Classify(err))
+		})
+	}
+}
+
+// connectToRefusing connects to a server that has refused the connection.
+func connectToRefusing(t *testing.T) net.Conn {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	closed := make(chan struct{})
@@ -32,10 +65,5 @@ func TestWrite_failsWithWhatTheServerSaid(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, cn.Close()) })
 	<-closed
-
-	for err == nil { // the first may still be taken by the kernel
-		_, err = cn.Write([]byte("PING\r\n"))
-	}
-	assert.ErrorContains(t, err, "DENIED Redis is running in protected mode")
-	assert.Equal(t, failure.Failure{Kind: failure.Protected, Effect: failure.NotRun, Trips: true}, failure.Classify(err))
+	return cn
 }

@@ -35,6 +35,10 @@ type Failure struct {
 	Trips bool
 }
 
+// EmptiedWhileMoving are the words, after "ERR ", by which a node of a Cluster refuses a command in the script, because the script has just
+// deleted the command's key, and its slot is moving. Nothing was done then for the group of that command.
+const EmptiedWhileMoving = "Script attempted to access a non local key"
+
 // replies maps the first words of a server's error reply to its meaning; the first entry that fits counts. A server
 // refuses a script that starts with "#!lua" before it starts, so most entries say that nothing has run.
 var replies = []struct {
@@ -45,8 +49,8 @@ var replies = []struct {
 	{"MOVED", Failure{Moved, NotRun, false}},
 	{"ASK", Failure{Moved, NotRun, false}},
 	{"TRYAGAIN", Failure{Moved, NotRun, false}},
+	{"ERR " + EmptiedWhileMoving, Failure{Moved, NotRun, false}},
 	{"CROSSSLOT", Failure{CrossSlot, NotRun, false}},
-	{"ERR Script attempted to access a non local key", Failure{CrossSlot, MayHaveRun, false}},
 	{"WRONGTYPE", Failure{WrongType, NotRun, false}},
 	{"CORRUPT", Failure{Corrupt, NotRun, false}},
 	{"PERIOD", Failure{Period, NotRun, false}},
@@ -70,6 +74,11 @@ var replies = []struct {
 	{"DENIED", Failure{Protected, NotRun, true}},
 	{"ERR this script ", Failure{Script, NotRun, true}},
 	{"", Failure{Script, MayHaveRun, true}},
+}
+
+// Refuses reports whether a server's first reply on a connection is that it does not serve it. It has read nothing then.
+func Refuses(reply string) bool {
+	return strings.HasPrefix(reply, "-DENIED ") || strings.HasPrefix(reply, "-ERR max number of clients")
 }
 
 // ScriptError is the error that the script, or a command in it, returned for one group.
@@ -202,7 +211,7 @@ const (
 	NoReplicas  Kind = "noreplicas"  // the server is a primary with too few replicas
 	Misconf     Kind = "misconf"     // the server cannot save its data
 	ClusterDown Kind = "clusterdown" // a part of the cluster is missing
-	Moved       Kind = "moved"       // MOVED, ASK, TRYAGAIN: redirected too often
+	Moved       Kind = "moved"       // MOVED, ASK: redirected too often; TRYAGAIN, or "non local key": not all of the keys are there
 	CrossSlot   Kind = "crossslot"   // a bug of this program: a batch of keys of several slots
 	NoScript    Kind = "noscript"    // the server does not keep the script that it was just sent
 	Script      Kind = "script"      // any other error that a server answered

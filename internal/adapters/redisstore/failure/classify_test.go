@@ -65,7 +65,7 @@ func TestClassify(t *testing.T) {
 		{reply("ASK 3999 127.0.0.1:6381"), failure.Failure{failure.Moved, notRun, lives}},
 		{reply("TRYAGAIN Multiple keys request during rehashing of slot"), failure.Failure{failure.Moved, notRun, lives}},
 		{reply("CROSSSLOT Keys in request don't hash to the same slot"), failure.Failure{failure.CrossSlot, notRun, lives}},
-		{reply("ERR Script attempted to access a non local key in a cluster node"), failure.Failure{failure.CrossSlot, ran, lives}},
+		{reply("ERR Script attempted to access a non local key in a cluster node"), failure.Failure{failure.Moved, notRun, lives}},
 		{reply("WRONGTYPE Operation against a key holding the wrong kind of value"), failure.Failure{failure.WrongType, notRun, lives}},
 		{reply("CORRUPT field b:x does not hold a bucket"), failure.Failure{failure.Corrupt, notRun, lives}},
 		{reply("BUSY Redis is busy running a script."), failure.Failure{failure.Busy, notRun, trips}},

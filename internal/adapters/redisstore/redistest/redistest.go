@@ -29,6 +29,8 @@ const (
 	pollInterval = 5 * time.Millisecond
 	// startAttempts covers a port that another process took after it was chosen here and before the server bound it.
 	startAttempts = 5
+
+	logFile = "redis.log" // in Server.Dir
 )
 
 // Server is one redis-server process. It belongs to the test that started it, and is not safe for concurrent use.
@@ -160,7 +162,7 @@ func (s *Server) start() {
 	}
 	args := []string{
 		"--port", strconv.Itoa(plain), "--tls-port", strconv.Itoa(secure), "--bind", "127.0.0.1",
-		"--dir", s.Dir, "--logfile", filepath.Join(s.Dir, "redis.log"),
+		"--dir", s.Dir, "--logfile", filepath.Join(s.Dir, logFile),
 		"--save", "", "--appendonly", "no", "--daemonize", "no",
 	}
 	if s.config != "" {
@@ -249,7 +251,7 @@ func (s *Server) signalAndWait(sig os.Signal) {
 
 // log returns the end of the server's log, for the message of a failed start.
 func (s *Server) log() []byte {
-	text, err := os.ReadFile(filepath.Join(s.Dir, "redis.log"))
+	text, err := os.ReadFile(filepath.Join(s.Dir, logFile))
 	if err != nil {
 		return []byte(err.Error())
 	}

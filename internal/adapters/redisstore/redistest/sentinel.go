@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -48,7 +49,21 @@ func StartSentinel(t testing.TB, ofReplica ...Option) *Sentinels {
 		}
 	}
 	s.AwaitWhole()
+	t.Cleanup(func() {
+		if t.Failed() {
+			s.logLast(40)
+		}
+	})
 	return s
+}
+
+// logLast logs the last lines that each server wrote: sentinels say there why they did or did not fail over.
+func (s *Sentinels) logLast(n int) {
+	for _, server := range slices.Concat(s.Watchers, s.Servers) {
+		text, err := os.ReadFile(filepath.Join(server.Dir, logFile))
+		lines := strings.Split(string(text), "\n")
+		s.t.Log(server.Addr, err, strings.Join(lines[max(0, len(lines)-n):], "\n"))
+	}
 }
 
 // watching makes a server a sentinel. Sentinels keep what they learn in their configuration file.
@@ -88,19 +103,20 @@ func (s *Sentinels) Other(server *Server) *Server {
 
 // Failover has the sentinels make the replica the primary, and returns it. Sentinels give a failover up when the
 // replica does not follow in time (or was just not in reach), and do not try again by themselves: so it is asked for
-// again.
+// again, but not once the sentinel that was asked has made it the primary: that would be a failover back.
 func (s *Sentinels) Failover() *Server {
 	s.t.Helper()
-	next := s.Other(s.Primary())
+	old := s.Primary()
+	next := s.Other(old)
 	var asked time.Time
 	await(s.t, "the sentinels to make "+next.Addr+" the primary", func() bool {
 		if s.named(next) {
 			return true
 		}
-		if time.Since(asked) > failoverTimeout {
+		if watcher := s.watcher(); time.Since(asked) > failoverTimeout && s.primaryOf(watcher) == old.Addr {
 			asked = time.Now()
 			// An error says that a failover runs, or that the replica is not in reach at this moment.
-			_ = s.watcher().client.Do(context.Background(), "sentinel", "failover", SentinelMaster).Err()
+			_ = watcher.client.Do(context.Background(), "sentinel", "failover", SentinelMaster).Err()
 		}
 		return false
 	})

@@ -95,7 +95,7 @@ func (g *Group) times() int {
 
 // equal reports whether two requests of one key are of one kind, and may be one group.
 func equal(a, b *ports.TakeRequest) bool {
-	return a.Op == b.Op && a.Cost == b.Cost && sameLimits(a.Limits, b.Limits) &&
+	return a.Op == b.Op && a.Cost == b.Cost && domain.EqualLimits(a.Limits, b.Limits) &&
 		(a.MaxWait == b.MaxWait && a.TakenAt == b.TakenAt || timeOf(a) == timeOf(b)) && mayRepeat(a)
 }
 
@@ -118,14 +118,6 @@ func mayRepeat(r *ports.TakeRequest) bool {
 		bucket := l.TokenBucket()
 		return l.Kind() == domain.KindConcurrency || refunds && len(r.Limits) > 1 && bucket != nil && bucket.TickMicros() > 1
 	})
-}
-
-// sameLimits reports whether two requests have equal limits in the same order.
-func sameLimits(a, b []domain.Limit) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	return len(a) == 0 || &a[0] == &b[0] || slices.EqualFunc(a, b, domain.Limit.Equal) // mostly the same slice
 }
 
 // Settle gives all requests that the group stands for their results, once it has its own: it decides them one after the other,

@@ -84,6 +84,22 @@ func TestEncode_sendsPermitsLast(t *testing.T) {
 	}
 }
 
+// A pipeline that is late may still be under way when its groups are used again.
+func TestEncode_readsTheGroupsAtOnce(t *testing.T) {
+	held := []domain.Limit{concurrency(t, "held", 5, time.Minute)}
+	groups := []*script.Group{
+		{Request: ports.TakeRequest{Key: "a", Limits: held, Cost: 1, Permit: "id-a"}},
+		{Request: ports.TakeRequest{Key: "b", Limits: held, Cost: 1, Permit: "id-b"}},
+	}
+	args := script.NewCommand().Encode(script.New("source"), false, groups, 0)
+	want := shownArguments(t, args)
+	require.Contains(t, want, "id-a id-b")
+	for _, g := range groups {
+		g.Request = ports.TakeRequest{Key: "c", Permit: "id-c"}
+	}
+	assert.Equal(t, want, shownArguments(t, args))
+}
+
 func TestEncode_bringsGroupsThatAreAlikeTogether(t *testing.T) {
 	burst, global := []domain.Limit{limit(t, "burst", "1/h", 10)}, []domain.Limit{limit(t, "all", "1/m", 10)}
 	const (

@@ -210,7 +210,7 @@ func (d *differential) randomOp() domain.Op {
 	ops := [...]domain.Op{
 		domain.OpTake, domain.OpTake, domain.OpTake, domain.OpTake, domain.OpTake, domain.OpTake,
 		domain.OpPeek, domain.OpRefund, domain.OpCharge, domain.OpCharge, domain.OpUndo, domain.OpRelease, domain.OpRenew,
-		domain.OpList,
+		domain.OpList, domain.OpSettle,
 	}
 	if d.oneIn(30) {
 		return domain.OpReset
@@ -237,7 +237,7 @@ func (d *differential) randomCost(op domain.Op, set []domain.Limit) domain.Token
 		cost = max(cost, 1)
 	}
 	cost = max(0, min(cost, domain.MaxCost))
-	if op == domain.OpRelease && d.oneIn(2) {
+	if (op == domain.OpRelease || op == domain.OpSettle) && d.oneIn(2) {
 		return -cost
 	}
 	return cost

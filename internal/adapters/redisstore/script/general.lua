@@ -1,231 +1,57 @@
 -- Creates the function that decides a group of any kind. Most runs do not need it, and creating functions takes time.
 local function general()
+  local first_id -- the offset in ARGV of the IDs of permits; nil if no kind so far has a concurrency limit
+-- kinds.lua
+-- levels.lua
 -- permits.lua
+  local kinds = {[3] = false} -- what described returned, by where in ARGV the kind is described; the first is at 3
   local permits -- what permit_functions returns
+  local refill, passing, store -- what level_functions returns
 
-  -- Converts a level from credits of p per token to credits of this limit.
-  local function converted(limit, level, p)
-    local whole = floor(level / p)
-    if whole >= limit.capacity then
-      return limit.full
-    elseif -whole > floor(limit.max_debt / limit.p) then -- as a quotient: whole * p may pass 2^53
-      return -limit.max_debt
-    end
-    -- floor(fraction * limit.p / p), bit by bit of limit.p: the product itself may pass 2^53.
-    local fraction, rest_of_p = level - whole * p, limit.p
-    local quotient, rest, bit = 0, 0, 4503599627370496
-    while bit >= 1 do
-      quotient, rest = quotient * 2, rest * 2
-      if rest >= p then
-        quotient, rest = quotient + 1, rest - p
+  -- Takes from a quota which is a group of its own, if it is new or was stored by such a take. Returns whether it was.
+  local function take_quota(key, kind)
+    local limit = kind[1]
+    local field, full, end_us = limit.field, limit.full, limit.end_us
+    local found = call('HGET', key, field)
+    local left, at, cached_expiry = full, now_us, '0'
+    if found then
+      left, at, cached_expiry = match(found, limit.fast_pattern)
+      if not left then
+        return false
       end
-      if rest_of_p >= bit then
-        rest_of_p, rest = rest_of_p - bit, rest + fraction
-        if rest >= p then
-          quotient, rest = quotient + 1, rest - p
+      left, at = full - left, at + 0
+      if at > now_us or left < -4503599627370496 then
+        return false
+      elseif at < limit.start_us then
+        left, at = full, now_us
+      end
+    end
+    local verdict = 0
+    if left >= limit.least then
+      verdict, left, at = 1, left - limit.spent, now_us
+      if cached_expiry * 1000 < end_us or cached_expiry + 0 > kind.farthest_ms then
+        cached_expiry = format('%d', ceil((end_us + kind.ttl_margin_us) / 1000))
+        if found then
+          postpone(key, cached_expiry)
         end
       end
-      bit = bit / 2
+      call('HSET', key, field, format('%d', full - left) .. limit.tail .. ':' .. cached_expiry)
+      if not found then
+        postpone(key, cached_expiry, true, field)
+      end
     end
-    return whole * limit.p + quotient
+    reply[n], reply[n + 1], reply[n + 2] = verdict, left, at
+    n = n + 3
+    return true
   end
 
-  -- Parses any stored value. Returns the level, its time (at most now), and whether the limit is ahead of the clock.
-  local function read(limit, value)
-    local quota = limit.q == 0
-    local level, at, p = match(value .. ':', quota and '^(%d+):(%d+):' or '^(-?%d+):(%d+):(%d+):')
-    if level then
-      level, at, p = level + 0, at + 0, (p or 1) + 0
+  -- Decides a group of the current kind, whatever that is, into the reply.
+  local function decide(key)
+    local kind, set = kinds[kind_at], key
+    if not kind then
+      kind = described(kind_at)
+      kinds[kind_at] = kind
     end
-    if not level or level < -4503599627370496 or level > (quota and 9007199254740991 or 4503599627370496)
-      or at >= 9007199254740992 or p < 1 or p > 4503599627370496 then
-      error('CORRUPT field ' .. limit.field .. ' does not hold a ' .. (quota and 'quota' or 'bucket'), 0)
-    end
-    if quota then
-      level = limit.full - level
-    elseif p ~= limit.p then
-      level = converted(limit, level, p)
-    end
-    if level > limit.full then
-      level = limit.full
-    elseif level < -limit.max_debt then
-      level = -limit.max_debt
-    end
-    return level, at < now_us and at or now_us, at > now_us
-  end
-
-  -- Reads the group into the reply, refilled to now. Returns whether all its limits have the level that is needed, whether
-  -- one is ahead of the clock, whether any field was found, and the cached expiry.
-  local function refill(key, kind)
-    local values
-    if kind.size == 1 then
-      values = {call('HGET', key, kind[1].field)}
-    else
-      values = call('HMGET', key, unpack(kind.fields))
-    end
-    local enough, skewed, found, cached_expiry, slow = true, false, false, '0', n + kind.size
-    for i = 1, kind.size do
-      local limit, value = kind[i], values[i]
-      local q, level, at = limit.q, limit.full, now_us
-      if value then
-        found = true
-        local full, cached, ahead = level, nil, false
-        level, at, cached = match(value, limit.fast_pattern)
-        if level then
-          level, at = (q == 0 and full - level or level + 0), at + 0
-        end
-        if not level or level > full or level < -4503599627370496 or at > now_us then
-          level, at, ahead = read(limit, value)
-          cached, skewed = nil, skewed or ahead
-        end
-        cached_expiry = cached or cached_expiry
-        if q == 0 then
-          if at < limit.start_us then
-            level, at = full, now_us
-          end
-        else
-          local elapsed = now_us - at
-          if q > 1 then
-            elapsed = floor(elapsed / q)
-            at = at + elapsed * q
-          end
-          level = level + elapsed * limit.r
-          if level >= full then
-            level, at = full, now_us
-          end
-        end
-      end
-      if level < limit.least then
-        enough = false
-      end
-      reply[n + i] = level
-      if q ~= 1 then
-        slow = slow + 1
-        reply[slow] = at
-      end
-    end
-    return enough, skewed, found, cached_expiry
-  end
-
-  -- Returns how many of equal operations pass one after the other, the first of which does, or would without a limit. Each
-  -- takes the same from the levels in the reply, and gives back what a refund gives.
-  local function passing(kind, times)
-    for i = 1, kind.size do
-      local limit = kind[i]
-      if limit.spent > 0 then
-        local most = floor((reply[n + i] - limit.least) / limit.spent) + 1
-        times = most < times and most or times
-      end
-    end
-    return times
-  end
-
-  -- Stores the group in the reply. If spends is not false, it first takes the cost so many times.
-  local function store(key, kind, spends, found, cached_expiry)
-    local size, writes, slow = kind.size, kind.writes or {kind[1].field}, n + kind.size
-    local kept, until_us = cached_expiry + 0 <= kind.farthest_ms, cached_expiry * 1000
-    local full_at_us = 0
-    for i = 1, size do
-      local limit, level = kind[i], reply[n + i]
-      local full, q, at, before = limit.full, limit.q, now_us, level
-      if spends then
-        level = level - limit.spent * spends
-        if level > full then
-          level = full
-        elseif level < -limit.max_debt then -- a release is charged whatever the debt
-          level = -limit.max_debt
-        end
-        reply[n + i] = level
-      end
-      if q == 1 then
-        writes[2 * i] = format('%d', level) .. limit.tail
-      else
-        slow = slow + 1
-        at = reply[slow]
-        if q > 1 then
-          writes[2 * i] = format('%d:%d', level, at) .. limit.tail
-        else
-          at = (level ~= before or spends and limit.spent > 0) and now_us or at
-          reply[slow] = at
-          writes[2 * i] = format('%d:%d', full - level, at)
-        end
-      end
-      -- Will it be full when the key expires? One tick makes up for the rounding of the quotient.
-      if q == 0 then
-        kept = kept and (level == full or until_us >= limit.end_us)
-      elseif kept and ((until_us - at) / q - 1) * limit.r < full - level then
-        kept = false
-      end
-    end
-    if not kept then
-      for i = 1, size do
-        local limit = kind[i]
-        local missing, at = limit.full - reply[n + i], limit.end_us
-        if limit.q > 0 then
-          at = now_us + ceil(missing / limit.r) * limit.q
-        elseif missing == 0 then
-          at = now_us
-        end
-        if at > full_at_us then
-          full_at_us = at
-        end
-      end
-      cached_expiry = format('%d', ceil((full_at_us + kind.ttl_margin_us) / 1000))
-    end
-    writes[2] = writes[2] .. ':' .. cached_expiry
-    if found and not kept then
-      postpone(key, cached_expiry)
-    end
-    call('HSET', key, unpack(writes))
-    if not found then
-      postpone(key, cached_expiry, true, unpack(kind.fields or {kind[1].field}))
-    end
-  end
-
-  -- Returns the function that takes from a quota which is a group of its own, and new or stored by such a take. It returns
-  -- whether it was.
-  local function quota_taker(kind)
-    local limit, farthest_ms = kind[1], kind.farthest_ms
-    local field, full, least, spent = limit.field, limit.full, limit.least, limit.spent
-    local pattern, tail, start_us, end_us = limit.fast_pattern, limit.tail .. ':', limit.start_us, limit.end_us
-    return function(key)
-      local found = call('HGET', key, field)
-      local left, at, cached_expiry = full, now_us, '0'
-      if found then
-        left, at, cached_expiry = match(found, pattern)
-        if not left then
-          return false
-        end
-        left, at = full - left, at + 0
-        if at > now_us or left < -4503599627370496 then
-          return false
-        elseif at < start_us then
-          left, at = full, now_us
-        end
-      end
-      local verdict = 0
-      if left >= least then
-        verdict, left, at = 1, left - spent, now_us
-        if cached_expiry * 1000 < end_us or cached_expiry + 0 > farthest_ms then
-          cached_expiry = format('%d', ceil((end_us + kind.ttl_margin_us) / 1000))
-          if found then
-            postpone(key, cached_expiry)
-          end
-        end
-        call('HSET', key, field, format('%d', full - left) .. tail .. cached_expiry)
-        if not found then
-          postpone(key, cached_expiry, true, field)
-        end
-      end
-      reply[n], reply[n + 1], reply[n + 2] = verdict, left, at
-      n = n + 3
-      return true
-    end
-  end
-
-  -- Decides a group of any kind into the reply.
-  local function decide(key, kind)
-    local set = key
     if kind.size == 0 and (refused or kind.permits[2]) then
       key = string.sub(key, 1, -#kind.permits[1].suffix - 1)
     end
@@ -235,11 +61,8 @@ local function general()
       return
     end
     local op, size, held = kind.op, kind.size, kind.permits
-    if size == 1 and op == '0' and kind[1].q == 0 and not held and not times then
-      kind.take = kind.take or quota_taker(kind)
-      if kind.take(key) then
-        return
-      end
+    if size == 1 and op == '0' and kind[1].q == 0 and not held and not times and take_quota(key, kind) then
+      return
     end
     local id = held and ARGV[first_id + k]
     local enough, skewed, found, cached_expiry = op ~= '6', false, false, '0' -- without permits there is none to release
@@ -248,14 +71,8 @@ local function general()
       enough = permits.check(key, set, kind, id)
     end
     if size > 0 then
-      if op == '4' then
-        local done = redis.pcall('HDEL', key, unpack(kind.fields or {kind[1].field}))
-        if type(done) == 'table' then
-          if not match(done.err, '^WRONGTYPE') then
-            error(done.err, 0)
-          end
-          call('PEXPIREAT', key, 0) -- deletes a key of any type, and needs no permission that other operations do not
-        end
+      if not refill then
+        refill, passing, store = level_functions()
       end
       local levels
       levels, skewed, found, cached_expiry = refill(key, kind)

@@ -61,18 +61,24 @@ local function permit_functions()
   local function finish(kind, id)
     local op = kind.op
     for i = 1, (op == '5' or op == '6' or op == '7') and #kind.permits or 0 do
-      local limit = kind.permits[i]
+      local limit, last = kind.permits[i], false
       if limit.found and op ~= '7' then
+        last = call('ZCARD', limit.set) == 1
         call('ZREM', limit.set, id)
       end
-      read(limit)
+      if last then -- the set is gone, so a node refuses to read it while its slot moves
+        limit.held, limit.expires, limit.expired = 0, now_us, 0
+      else
+        read(limit)
+      end
     end
   end
 
   -- Adds the permit to a set, or gives it a new expiry. The set itself expires a day after its last lease can end. That day is
   -- an hour and more than enough, so an old set is postponed only by a renewal, and by a take unless the permit that expires
   -- first began in this hour: then another take or renewal of this hour has postponed it. It is postponed before it is
-  -- written, and what was added to a new one is taken out again if that fails: no set stays without an expiry.
+  -- written, and what was added to a new one is taken out again if that fails: no set stays without an expiry. Permits that have
+  -- expired are removed last: while its slot moves, a node refuses to write to a set that was emptied.
   local function add(limit, id, renewal)
     local set, expires = limit.set, now_us + limit.lease_us
     local new = not renewal and limit.held == 0
@@ -81,9 +87,6 @@ local function permit_functions()
     end
     if renewal or not new and floor((limit.expires - limit.lease_us) / hour_us) ~= floor(now_us / hour_us) then
       call('PEXPIREAT', set, limit.deadline_ms)
-    end
-    if not renewal and limit.expired > 0 then
-      call('ZREMRANGEBYRANK', set, 0, (limit.expired < most_removed and limit.expired or most_removed) - 1)
     end
     local added = call('ZADD', set, limit.expires_text, id)
     if new then
@@ -94,6 +97,9 @@ local function permit_functions()
     else
       limit.held = limit.held + 1
       limit.expires = (new or expires < limit.expires) and expires or limit.expires
+    end
+    if not renewal and limit.expired > 0 then
+      call('ZREMRANGEBYRANK', set, 0, (limit.expired < most_removed and limit.expired or most_removed) - 1)
     end
   end
 

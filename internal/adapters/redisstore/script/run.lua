@@ -3,20 +3,29 @@ local decide
 -- Decides the groups from the k-th on. The most frequent case is decided here in few steps: a take by one limit in ticks of
 -- 1 us from a bucket that is new, or was stored by the same limit. Everything else goes to decide.
 local function decide_all()
-  local loaded, fast, several, field, full, r, least, spent, pattern, tail
+  local at_now = ':' .. now_text .. ':'
+  local loaded, fast, several, field, full, r, p, q, least, spent, pattern, ttl_margin_us, farthest_ms
   while keys[k] do
     local key = keys[k]
     if k == next_group then
-      local each = ARGV[next_run + 1] + 0
-      kind, times, loaded = kinds and kinds[ARGV[next_run]] or kind, each > 1 and each, nil
-      next_run, next_group = next_run + 3, ARGV[next_run + 2] + 0
+      local number, each, following = unpack(ARGV, next_run, next_run + 2)
+      kind_at, times, loaded = 4 * number - 1, each ~= '1' and each + 0, nil
+      next_run, next_group = next_run + 3, following + 0
     end
-    if kind ~= loaded then
-      local limit = kind[1]
-      loaded, several, fast = kind, times, kind.op == '0' and kind.size == 1 and limit.q == 1 and not kind.permits and not refused
+    if not loaded then
+      local op, cost, time_us, start = unpack(ARGV, kind_at, kind_at + 3)
+      local size, permits, own
+      start = start + 0
+      size, permits, field, full, p, r, q, own = unpack(ARGV, start, start + 7)
+      loaded, several = true, times
+      -- What is q of a bucket is a time of a quota, and never 1.
+      fast = op == '0' and cost ~= '0' and size == '1' and permits == '0' and q == '1' and not refused
       if fast then
-        field, full, r, least, spent = limit.field, limit.full, limit.r, limit.least, limit.spent
-        pattern, tail = limit.fast_pattern, limit.tail .. ':'
+        local capacity = full + 0
+        full, r = capacity * p, r + 0
+        spent, least = taken((own == '0' and cost or own) + 0, capacity, p, r, 1, time_us)
+        pattern = '^(%d+):(%d+):' .. p .. ':(%d+)$'
+        ttl_margin_us, farthest_ms = expiry_bounds(full / r)
       end
     end
     local found = fast and call('HGET', key, field)
@@ -28,7 +37,7 @@ local function decide_all()
     local elapsed = level and now_us - at
     if not fast or not level or level > full or elapsed < 0 then
       decide = decide or general()
-      decide(key, kind)
+      decide(key)
     else
       local verdict = 0
       level = level + elapsed * r
@@ -42,14 +51,14 @@ local function decide_all()
           verdict = verdict < several and verdict or several
         end
         level = level - verdict * spent
-        local kept = (cached_expiry * 1000 - now_us) * r >= full - level and cached_expiry + 0 <= kind.farthest_ms
+        local kept = (cached_expiry * 1000 - now_us) * r >= full - level and cached_expiry + 0 <= farthest_ms
         if not kept then
-          cached_expiry = format('%d', ceil((now_us + ceil((full - level) / r) + kind.ttl_margin_us) / 1000))
+          cached_expiry = format('%d', ceil((now_us + ceil((full - level) / r) + ttl_margin_us) / 1000))
           if found then
             postpone(key, cached_expiry)
           end
         end
-        call('HSET', key, field, format('%d', level) .. tail .. cached_expiry)
+        call('HSET', key, field, format('%d', level) .. at_now .. p .. ':' .. cached_expiry)
         if not found then
           postpone(key, cached_expiry, true, field)
         end
@@ -70,7 +79,7 @@ while keys[k] do
   if not ok then
     reply[n], reply[n + 1] = -1, type(failure) == 'table' and failure.err or tostring(failure)
     n, k = n + 2, k + 1
-    for i = n, n + 2 * kind.size do
+    for i = n, n + 2 * ARGV[ARGV[kind_at + 3] + 0] do
       reply[i] = nil -- written by the group before it failed, with gaps
     end
   end

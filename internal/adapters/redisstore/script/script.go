@@ -24,6 +24,10 @@ import (
 var (
 	//go:embed take.lua
 	takeSource string
+	//go:embed kinds.lua
+	kindsSource string
+	//go:embed levels.lua
+	levelsSource string
 	//go:embed permits.lua
 	permitsSource string
 	//go:embed general.lua
@@ -32,9 +36,12 @@ var (
 	runSource string
 )
 
-// Source is the text of the script. Its files are parts of one chunk, in this order: each uses the locals of those before. The
-// function of permits.lua is part of the function of general.lua, so that a run that needs neither creates one function only.
-var Source = takeSource + strings.Replace(generalSource, "-- permits.lua\n", permitsSource, 1) + runSource
+// Source is the text of the script. Its files are parts of one chunk: each uses the locals of those before. The functions of
+// kinds.lua, levels.lua and permits.lua are in the function of general.lua, so that a run that needs none of them creates one
+// function only.
+var Source = takeSource + strings.NewReplacer(
+	"-- kinds.lua\n", kindsSource, "-- levels.lua\n", levelsSource, "-- permits.lua\n", permitsSource,
+).Replace(generalSource) + runSource
 
 // MaxGroups is the most groups in one run: a run blocks its server, and others wait.
 const MaxGroups = 128
@@ -100,6 +107,12 @@ func (once) NoRetry() bool { return true }
 // Unknown reports whether err says that the server does not have the script, and so has run nothing.
 func Unknown(err error) bool { return err != nil && redis.HasErrorPrefix(err, "NOSCRIPT") }
 
+// Moving reports whether err says that a node of a Cluster does not have all of a group's keys, because their slot is moving, and
+// so has done nothing for the group.
+func Moving(err error) bool {
+	return err != nil && (redis.HasErrorPrefix(err, "TRYAGAIN") || redis.HasErrorPrefix(err, failure.EmptiedWhileMoving))
+}
+
 // Unavailable returns an error that wraps ports.ErrUnavailable and the cause, and says what the server may have done.
 func Unavailable(server string, cause error) error {
 	return fmt.Errorf("%w: %s, %s: %w", ports.ErrUnavailable, server, failure.Classify(cause).Effect, cause)
@@ -131,16 +144,17 @@ func CheckPermissions(ctx context.Context, client Processor, key clientkey.Bucke
 const protocolVersion = 5
 
 // Command encodes one run of a script. Its memory is reused: arguments point into the Command, so that they need not be
-// allocated one by one. Get one by [NewCommand].
+// allocated one by one, and that the groups may be used again while a command is still being sent. Get one by [NewCommand].
 type Command struct {
-	args   []any
-	keys   []keyArgument // of the groups
-	more   []keyArgument // further Sorted Sets
-	sets   []limitSet
-	kinds  []kind
-	runs   []run
-	runOf  []int    // index into runs, of each group in the order in which they came
-	sorted []*Group // the groups in that order
+	args    []any
+	keys    []keyArgument // of the groups
+	more    []keyArgument // further Sorted Sets
+	permits []string      // IDs of the groups
+	sets    []limitSet
+	kinds   []kind
+	runs    []run
+	runOf   []int    // index into runs, of each group in the order in which they came
+	sorted  []*Group // the groups in that order
 }
 
 // limitSet is the limits of a kind. Groups of one policy mostly share one slice.
@@ -169,6 +183,7 @@ func NewCommand() *Command { return commands.Get().(*Command) }
 // Release gives the command's memory back. What Encode returned must not be used afterwards.
 func (c *Command) Release() {
 	clear(c.args)
+	clear(c.permits)
 	clear(c.sets)
 	clear(c.sorted)
 	c.args, c.sets = c.args[:0], c.sets[:0]
@@ -211,8 +226,10 @@ func (c *Command) Encode(s *Script, withSource bool, groups []*Group, now domain
 		permits = permits || c.sets[i].concurrency > 0
 	}
 	if permits {
-		for _, g := range groups {
-			c.args = append(c.args, &g.Request.Permit)
+		c.permits = slices.Grow(c.permits[:0], len(groups))[:len(groups)] // all at once: arguments point into it
+		for i, g := range groups {
+			c.permits[i] = g.Request.Permit
+			c.args = append(c.args, &c.permits[i])
 		}
 		c.args = append(c.args, len(groups))
 	}
@@ -289,7 +306,7 @@ func timeOf(r *ports.TakeRequest) int64 {
 		if r.MaxWait > 0 && has(domain.KindTokenBucket) {
 			return r.MaxWait.Microseconds()
 		}
-	case domain.OpRefund, domain.OpCharge, domain.OpUndo, domain.OpRelease:
+	case domain.OpRefund, domain.OpCharge, domain.OpUndo, domain.OpRelease, domain.OpSettle:
 		if has(domain.KindQuota) {
 			return int64(r.TakenAt)
 		}
@@ -311,7 +328,7 @@ func (c *Command) addKind(k kind) int {
 func (c *Command) addSet(limits []domain.Limit) int {
 	offset := 0
 	for i := range c.sets {
-		if sameLimits(c.sets[i].limits, limits) {
+		if domain.EqualLimits(c.sets[i].limits, limits) {
 			return i
 		}
 		offset += c.sets[i].arguments()

@@ -10,8 +10,8 @@
 --       group's first limit also :<expiry_ms>. Text after a further colon is ignored. The permits of a concurrency limit are
 --       beside the Hash, in the Sorted Set <key>:f:<limit name>: their IDs, by the time at which they expire (microseconds).
 -- ARGV  version ("5"), the number of kinds, then each kind of operation that occurs:
---         op (0 take, 1 peek, 2 refund, 3 charge, 4 reset, 5 undo, 6 release, 7 renew, 8 list), cost (tokens; of a release
---         what is charged, or below zero refunded), how long a take may wait (microseconds), and of other operations when
+--         op (0 take, 1 peek, 2 refund, 3 charge, 4 reset, 5 undo, 6 release, 7 renew, 8 list, 9 settle), cost (tokens; of a
+--         release and a settling what is charged, or below zero refunded), how long a take may wait (microseconds), and of other operations when
 --         the tokens were taken (microseconds; 0: now), where in ARGV its limits begin
 --       then, if there are several kinds or a group stands for several equal operations, runs of groups that are alike: of each
 --         its kind (counted from 1), for how many operations each of its groups stands, and the group after it (counted from 1)
@@ -47,8 +47,8 @@
 -- the whole setup. So what all groups share is computed once, strings are converted to numbers by `+ 0`, which costs half of
 -- tonumber, and constants are written as literals (2^52 is 4503599627370496, 2^53 is 9007199254740992).
 
-local call, match, format, byte = redis.call, string.match, string.format, string.byte
-local unpack, floor, ceil = unpack, math.floor, math.ceil
+local call, match, format = redis.call, string.match, string.format
+local unpack, floor, ceil, ARGV = unpack, math.floor, math.ceil, ARGV
 
 if ARGV[1] ~= '5' then
   return redis.error_reply('ERR this script reads version 5 of its input')
@@ -63,133 +63,38 @@ if now_text + 0 ~= now_us then
   return redis.error_reply('ERR this script needs a 64-bit server')
 end
 
--- Returns what a kind of operation does to one bucket or quota, whose six arguments begin at a. A quota is a bucket without a
--- refill, whose level is what is left of it; its q is 0. time_us is the third argument of the kind.
-local function precompute(op, cost, time_us, a, first)
-  local field, own = ARGV[a], ARGV[a + 5]
-  if own ~= '0' then
-    if op == '0' or op == '5' then
-      cost = own + 0
-    else
-      op = '1' -- the others leave it alone
-    end
+-- Returns what a take takes from a bucket or quota, and the level that it needs. A bucket lends what it refills in time_us, while
+-- the take waits, but at most its largest debt. No take waits so long that the bound of 100 years matters.
+local function taken(cost, capacity, p, r, q, time_us)
+  local spent = cost * p
+  if cost > capacity then
+    return spent, 9007199254740992
+  elseif time_us == '0' or q == 0 then
+    return spent, spent
   end
-  local capacity, p, r, q, max_debt = ARGV[a + 1] + 0, 1, 0, 0, 4503599627370496
-  local pattern, tail, start_us, end_us
-  if byte(field) == 113 then -- q
-    start_us, end_us = ARGV[a + 2] + 0, ARGV[a + 3] + 0
-    if now_us >= end_us then
-      start_us, end_us = end_us, ARGV[a + 4] + 0
-    end
-    if op ~= '0' and time_us ~= '0' and time_us + 0 < start_us then
-      op = '1' -- what was taken then does not count any more
-    end
-    pattern, tail = '^(%d+):(%d+)', ':' .. now_text
-  else
-    local p_text = ARGV[a + 2]
-    p, r, q = p_text + 0, ARGV[a + 3] + 0, ARGV[a + 4] + 0
-    local most = r * (3153600000000000 / q) -- in 100 years of 365 days
-    if max_debt > most then
-      max_debt = most
-    end
-    pattern, tail = '^(%d+):(%d+):' .. p_text, (q == 1 and ':' .. now_text .. ':' or ':') .. p_text
-  end
-  local least, spent = -9007199254740992, 0 -- the level that the operation needs, and what it takes
-  if op == '0' then
-    spent = cost * p
-    least = cost <= capacity and spent or 9007199254740992
-    if time_us ~= '0' and q > 0 and cost <= capacity then
-      local lent = floor(time_us / q) * r -- what is refilled while the take waits
-      least = spent - (lent < max_debt and lent or max_debt)
-    end
-  elseif op == '2' or op == '5' then
-    spent = -cost * p
-  elseif op == '3' then
-    spent = cost * p
-    least = cost <= floor(9007199254740992 / p) and spent - max_debt or 9007199254740992
-  elseif op == '6' then
-    spent = cost * p
-  end
-  return {
-    field = field,
-    capacity = capacity,
-    p = p,
-    r = r,
-    q = q,
-    full = capacity * p,
-    max_debt = max_debt,
-    least = least,
-    spent = spent,
-    fast_pattern = pattern .. (first and ':(%d+)$' or '$'),
-    tail = tail,
-    start_us = start_us,
-    end_us = end_us,
-  }
+  local lent = floor(time_us / q) * r
+  return spent, spent - (lent < 4503599627370496 and lent or 4503599627370496)
 end
 
-local refused -- the keys that a group of a wrong period had; nil if there is no such group
-local first_id -- the offset in ARGV of the IDs of permits; nil if no kind has a concurrency limit
-local kinds, kind = ARGV[2] ~= '1' and {}, nil
-for k = 1, ARGV[2] do
-  local a = 4 * k - 1
-  local op, cost, time_us, start = ARGV[a], ARGV[a + 1] + 0, ARGV[a + 2], ARGV[a + 3] + 0
-  if op == '0' and cost == 0 then
-    op = '1'
-  end
-  kind = {
-    false, -- of the first limit: a table that is made with it need not grow
-    op = op, size = ARGV[start] + 0, ttl_margin_us = 0, farthest_ms = 0, fields = false, writes = false, wrong = false,
-    permits = false,
-  }
-  local fill_us = 0
-  for i = 1, kind.size do
-    local limit = precompute(op, cost, time_us, start + 6 * i - 4, i == 1)
-    kind[i] = limit
-    if limit.q == 0 then
-      local length_us = limit.end_us - limit.start_us
-      fill_us = length_us > fill_us and length_us or fill_us
-      if now_us < limit.start_us or now_us >= limit.end_us then
-        kind.wrong, refused = true, {}
-      end
-    elseif limit.full * limit.q > fill_us * limit.r then
-      fill_us = limit.full / limit.r * limit.q
-    end
-  end
-  if ARGV[start + 1] ~= '0' then
-    kind.permits, first_id = {}, #ARGV - 1 - ARGV[#ARGV]
-    for i = 1, ARGV[start + 1] do
-      local f = start + 6 * kind.size + 3 * i - 1
-      kind.permits[i] = {suffix = ':f:' .. ARGV[f], size = ARGV[f + 1] + 0, lease_us = ARGV[f + 2] + 0}
-    end
-  end
-  if kind.size > 1 then
-    kind.fields, kind.writes = {}, {} -- the arguments of HMGET and HSET
-    for i = 1, kind.size do
-      kind.fields[i], kind.writes[2 * i - 1] = kind[i].field, kind[i].field
-    end
-  end
+-- Returns the margin of the expiry of a key whose limits are full after fill_us, and the latest expiry that they can need.
+local function expiry_bounds(fill_us)
   local ttl_margin_us = fill_us / 16
   if ttl_margin_us < 1000000 then
     ttl_margin_us = 1000000
   elseif ttl_margin_us > 60000000 then
     ttl_margin_us = 60000000
   end
-  kind.ttl_margin_us, kind.farthest_ms = ttl_margin_us, (now_us + 2 * fill_us + ttl_margin_us) / 1000
-  if kinds then
-    kinds[k .. ''] = kind
-  end
+  return ttl_margin_us, (now_us + 2 * fill_us + ttl_margin_us) / 1000
 end
-if first_id then
-  for i = #KEYS, ARGV[#ARGV] + 1, -1 do
-    KEYS[i] = nil -- no group begins there
-  end
-end
+
 -- The runs of groups that are alike: where in ARGV the next one is described, and its first group, nil if none is described.
--- The limits of the first kind follow the runs. Each group of the current run stands for times operations, nil if for one.
-local next_run, next_group, times = 3 + 4 * ARGV[2], nil, nil
+-- The limits of the first kind follow the runs. The kind of the current run is described in ARGV from kind_at on, and each of
+-- its groups stands for times operations, nil if for one.
+local next_run, next_group, times, kind_at = 3 + 4 * ARGV[2], nil, nil, 3
 if ARGV[6] + 0 > next_run then
   next_group = 1
 end
+local refused -- the keys that a group of a wrong period had; nil if there is no such group
 
 -- The reply so far. The current group is the k-th, and its verdict goes to index n. The two zeros are replaced by the first
 -- group; with them the table need not grow for a single group.

@@ -14,6 +14,7 @@ type costCounters struct {
 	settled                              atomic.Bool
 	estimated, actual, returned, charged atomic.Uint64 // tokens
 	missing                              atomic.Uint64
+	debts                                atomic.Uint64
 }
 
 var (
@@ -22,6 +23,8 @@ var (
 		[]string{"policy", "kind"}, nil)
 	usageMissingDesc = prometheus.NewDesc("velocity_usage_missing_total",
 		"Answers that should have reported the cost of their requests, and did not.", []string{"policy"}, nil)
+	debtDesc = prometheus.NewDesc("velocity_debt_reached_total",
+		"Settlements of more than a limit can owe: it owes the most that it can, and the rest is not charged.", []string{"policy"}, nil)
 )
 
 var _ ports.CostObserver = (*Metrics)(nil)
@@ -39,12 +42,19 @@ func (m *Metrics) Settled(policyName string, estimate, actual domain.Tokens, mis
 	}
 }
 
+// DebtReached implements ports.HoldObserver.
+func (m *Metrics) DebtReached(policyName string) { m.decisions.of(policyName).debts.Add(1) }
+
 func (c *costCounters) collect(ch chan<- prometheus.Metric, policy string) {
-	if !c.settled.Load() {
-		return
-	}
 	emit := func(desc *prometheus.Desc, count *atomic.Uint64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(count.Load()), append([]string{policy}, labels...)...)
+	}
+	settled := c.settled.Load()
+	if settled || c.debts.Load() > 0 { // by callers of the decision API, who settle by themselves
+		emit(debtDesc, &c.debts)
+	}
+	if !settled {
+		return
 	}
 	emit(usageDesc, &c.estimated, "estimated")
 	emit(usageDesc, &c.actual, "actual")

@@ -136,7 +136,7 @@ func (c *counters) appendTo(list []ports.DecisionCount, policy string) []ports.D
 
 // Describe implements prometheus.Collector.
 func (d *decisions) Describe(ch chan<- *prometheus.Desc) {
-	for _, desc := range []*prometheus.Desc{d.desc, heldDesc, expiredDesc, waitingDesc, waitsDesc, usageDesc, usageMissingDesc} {
+	for _, desc := range []*prometheus.Desc{d.desc, heldDesc, expiredDesc, waitingDesc, waitsDesc, usageDesc, usageMissingDesc, debtDesc} {
 		ch <- desc
 	}
 }

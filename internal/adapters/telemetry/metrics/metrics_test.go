@@ -313,6 +313,7 @@ func whole() *metrics.Metrics {
 	m.Settled("default", 1000, 1500, false)
 	m.Settled("default", 1000, 1000, true)
 	m.Settled("invented by a client", 1, 0, false)
+	m.DebtReached("default")
 	return m
 }
 
@@ -338,6 +339,7 @@ func TestHandler_watchesTheRest(t *testing.T) {
 			`{kind="returned",policy="_other"} 1`, `{kind="returned",policy="default"} 960`,
 		},
 		"velocity_usage_missing_total":        {`{policy="_other"} 0`, `{policy="default"} 1`},
+		"velocity_debt_reached_total":         {`{policy="_other"} 0`, `{policy="default"} 1`},
 		"velocity_policy_reloads_total":       {`{result="failure"} 1`, `{result="success"} 8`},
 		"velocity_policy_file_stale":          {" 1"},
 		"velocity_tokens_rejected_total":      {`{reason="expired"} 3`, `{reason="signature"} 4`},

@@ -1,0 +1,53 @@
+package batch
+
+import (
+	"context"
+	"time"
+
+	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/script"
+	"github.com/velocity-limiter/velocity/internal/ports"
+)
+
+// A request whose slot is moving from one node of a Cluster to another is sent again after pauses, each twice as long as the one
+// before: six take 63 to 79 ms in all. The default budget allows four.
+const (
+	firstMovePause = time.Millisecond
+	mostMovePauses = 6
+)
+
+// followMoves sends the slots again that a node refused because it does not have all of their keys, as long as half of the budget of
+// the call that began at that time remains for the node. Nothing has run for these slots. Only their caller waits: the other
+// requests of the batch have their results. A slot that is still refused in the end keeps its error.
+func (b *Batcher) followMoves(
+	ctx context.Context, began time.Time, reqs []ports.TakeRequest, slots []int, results []ports.TakeResult,
+) {
+	for pause := firstMovePause; pause < firstMovePause<<mostMovePauses; pause *= 2 {
+		if slots = moving(slots, results); len(slots) == 0 {
+			return
+		}
+		wait := jittered(pause)
+		if time.Since(began)+wait > b.budget/2 {
+			return
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done(): // of which decide returns the error
+		}
+		if err := b.decide(ctx, began, reqs, slots, results); err != nil {
+			for _, slot := range slots {
+				Fail(&results[slot], err)
+			}
+			return
+		}
+	}
+}
+
+// moving returns those of the slots whose keys are moving.
+func moving(slots []int, results []ports.TakeResult) (list []int) {
+	for _, slot := range slots {
+		if script.Moving(results[slot].Err) {
+			list = append(list, slot)
+		}
+	}
+	return list
+}
