@@ -66,8 +66,8 @@ type kept struct {
 	ended  bool // it is not held any more: it has expired, or its take was undone
 }
 
-// add adds a permit, and renews it until end. While the keeper closes, the permit is released instead, as all
-// others are. After that it ends with its lease.
+// add adds a permit, and renews it until end. While the keeper closes, the permit is released instead, as all others are, and its
+// request pays what was taken. After that it ends with its lease.
 func (k *keeper) add(p permit, lease time.Duration) {
 	now := k.limiter.clock()
 	k.mu.Lock()

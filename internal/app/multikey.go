@@ -15,10 +15,11 @@ import (
 // is denied, a second call refunds the takes that are known to have been carried out. A refund is never sent again: one that
 // is lost denies too much, one that ran twice would admit too much.
 
-// askForSeveral asks the store about every take in the state takeAsked, unless one of its request is known to be denied.
+// askForSeveral asks the store about the takes in the state takeAsked, but not about those of a request of which one is known to be
+// denied.
 func (r *RateLimiter) askForSeveral(ctx context.Context, b *batchState, atomic bool) {
 	take := r.store.TakeMany
-	if r.denials != nil && !slices.ContainsFunc(b.resolved, mayGiveBack) { // what is given back may be what a later take needs
+	if r.denials != nil && !b.mayGiveBack() { // what is given back may be what a later take needs
 		now := r.denials.Now()
 		r.skipKnownDenied(b, atomic, now)
 		take = func(ctx context.Context, reqs []ports.TakeRequest, results []ports.TakeResult) {
@@ -46,7 +47,14 @@ func (r *RateLimiter) askForSeveral(ctx context.Context, b *batchState, atomic b
 	}
 }
 
-func mayGiveBack(q resolved) bool { return q.req.Op != domain.OpTake && q.req.Op != domain.OpPeek }
+func (b *batchState) mayGiveBack() bool {
+	for j := range b.resolved {
+		if b.resolved[j].req.Op.MayGiveBack() {
+			return true
+		}
+	}
+	return false
+}
 
 // skipKnownDenied marks the takes that the denial cache denies at now, and those that need not be asked because of them. A client
 // that is over one limit then costs the shards of its other limits nothing.

@@ -200,12 +200,13 @@ func (r *RateLimiter) askLocal(ctx context.Context, b *batchState) (asked bool) 
 	return asked
 }
 
-// checkResults looks for takes of a request that the store did not decide, and decides those that it only peeked at.
+// checkResults looks for takes of a request that the store did not decide, and decides those that it only peeked at. It reports debts.
 func (r *RateLimiter) checkResults(ctx context.Context, b *batchState, q *resolved) {
 	for i := q.first; i < q.end; i++ {
-		switch {
-		case debtReached(&b.takes[i], &b.results[i]):
+		if debtReached(&b.takes[i], &b.results[i]) {
 			r.holds.DebtReached(q.policy.Name)
+		}
+		switch {
 		case b.states[i] != takeAsked:
 		case b.results[i].Err != nil:
 			r.lost(&b.takes[i], b.results[i].Err)

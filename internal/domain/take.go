@@ -67,6 +67,16 @@ func (o Op) CheckCost(cost Tokens) error {
 	return nil
 }
 
+// MayGiveBack reports whether a client may have more tokens or permits after the operation than before.
+func (o Op) MayGiveBack() bool {
+	switch o {
+	case OpTake, OpPeek, OpRenew, OpList:
+		return false
+	default:
+		return true
+	}
+}
+
 // NeedsPermit reports whether the operation is about a permit, if its group has a limit of [KindConcurrency].
 func (o Op) NeedsPermit(cost Tokens) bool {
 	switch o {

@@ -26,7 +26,7 @@ const (
 type State struct {
 	path string
 	info os.FileInfo        // nil if the file is missing, or cannot be looked at
-	sum  *[sha256.Size]byte // of the content; nil if the file was not fresh
+	sum  *[sha256.Size]byte // of the content's beginning; nil if the file was not fresh, or cannot be read
 }
 
 // Look returns the state of a file. Call it before reading the file, so that a change in between is noticed next time.
@@ -61,7 +61,7 @@ func (s State) read() *[sha256.Size]byte {
 }
 
 // Same reports whether a file has not changed between an earlier look at it and this one. A file that was fresh at the earlier
-// look must have the same content.
+// look must have the same content. If it has, compare the next look with this one: the file is read only as long as it is fresh.
 func (s State) Same(earlier State) bool {
 	if s.info == nil || earlier.info == nil {
 		return s.info == nil && earlier.info == nil

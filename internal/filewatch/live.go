@@ -67,7 +67,7 @@ func (l *Live[T]) load() (*T, error) {
 	})
 }
 
-// same reports whether no file has changed since the content was loaded.
+// same reports whether no file has changed since the content was loaded. If so, it keeps what it has just seen.
 func (l *Live[T]) same() bool {
 	now := l.look()
 	for path := range l.seen {
@@ -75,7 +75,11 @@ func (l *Live[T]) same() bool {
 			now[path] = Look(path)
 		}
 	}
-	return maps.EqualFunc(now, l.seen, State.Same)
+	same := maps.EqualFunc(now, l.seen, State.Same)
+	if same {
+		l.seen = now
+	}
+	return same
 }
 
 // look returns the state of every file that is listed.

@@ -109,8 +109,7 @@ var (
 	// ErrUnavailable means that the store could not be reached, did not answer in time, or sent an unreadable answer. The
 	// operation may or may not have been carried out, so it must not be sent again.
 	ErrUnavailable = errors.New("store unavailable")
-	// ErrNotRun is wrapped beside ErrUnavailable if the store was not asked at all, so that nothing was carried out. A store need
-	// not say so.
+	// ErrNotRun is wrapped beside ErrUnavailable if certainly nothing was carried out. A store need not say so.
 	ErrNotRun = errors.New("not carried out")
 	// ErrOverloaded means that this process refused the operation because too many are waiting for the store, or because the
 	// memory store has no room for another permit. The operation was not carried out. The store itself may be healthy.

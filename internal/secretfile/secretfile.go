@@ -76,10 +76,10 @@ func (f *File) follow(log *zap.Logger) (again bool) {
 	defer f.mu.Unlock()
 	seen := filewatch.Look(f.path)
 	changed := !seen.Same(f.seen)
+	f.seen = seen
 	if !changed && !f.unconfirmed {
 		return false
 	}
-	f.seen = seen
 	s, err := read(f.path)
 	if err == nil && s != f.Secret() {
 		if err = f.use(s); err == nil {

@@ -102,7 +102,10 @@ func (s *source) ask() {
 // followFile reads the file whenever it changes, and after a failure each time that it is looked at.
 func (s *source) followFile(ctx context.Context) {
 	filewatch.Watch(ctx, s.log, func() (again bool) {
-		if s.failing.Load() || !filewatch.Look(s.path()).Same(s.seen) {
+		seen := filewatch.Look(s.path())
+		changed := !seen.Same(s.seen)
+		s.seen = seen
+		if changed || s.failing.Load() {
 			_ = s.load(ctx) // which has logged it
 		}
 		return false

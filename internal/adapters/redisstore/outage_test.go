@@ -137,7 +137,7 @@ func TestOutage_aShardThatIsBackIsConnectedToAtOnce(t *testing.T) {
 			for range 2 * cfg.PoolSize {
 				err := c.Ping(t.Context()).Err()
 				require.ErrorContains(t, err, "refused", name)
-				require.True(t, (failure.Classify(err).Effect == failure.NotRun), name)
+				require.ErrorIs(t, failure.Classify(err).Effect, ports.ErrNotRun, name)
 			}
 			server.Restart()
 			require.NoError(t, c.Ping(t.Context()).Err(), name)

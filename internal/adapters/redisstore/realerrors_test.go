@@ -28,67 +28,67 @@ var troubles = []struct {
 }{
 	{"refused", func(t *testing.T) redisstore.Config {
 		return config(redistest.Refusing(t))
-	}, means(failure.Refused, failure.NotRun, true)},
+	}, means(failure.Refused, ports.ErrNotRun, true)},
 	{"no route", func(t *testing.T) redisstore.Config {
 		return redisstore.DefaultConfig(redistest.Blackhole(t))
-	}, means(failure.Dial, failure.NotRun, true)},
+	}, means(failure.Dial, ports.ErrNotRun, true)},
 	{"no such host", func(*testing.T) redisstore.Config {
 		return config("velocity.invalid:6379")
-	}, means(failure.Dial, failure.NotRun, true)},
+	}, means(failure.Dial, ports.ErrNotRun, true)},
 	{"frozen", func(t *testing.T) redisstore.Config {
 		server := redistest.Start(t)
 		server.Pause()
 		return redisstore.DefaultConfig(server.Addr)
-	}, means(failure.Timeout, failure.MayHaveRun, true)},
+	}, means(failure.Timeout, failure.ErrMayHaveRun, true)},
 	{"paused for writes", func(t *testing.T) redisstore.Config {
 		server := redistest.Start(t)
 		require.NoError(t, plainClient(t, server.Addr).Do(t.Context(), "client", "pause", patient.Milliseconds(), "write").Err())
 		return redisstore.DefaultConfig(server.Addr)
-	}, means(failure.Timeout, failure.MayHaveRun, true)},
+	}, means(failure.Timeout, failure.ErrMayHaveRun, true)},
 	{
 		"answer cut off", tampered(func(a []byte) ([]byte, bool) { return a[:len(a)/2], false }),
-		means(failure.Closed, failure.MayHaveRun, true),
+		means(failure.Closed, failure.ErrMayHaveRun, true),
 	},
 	{
 		"answer garbled", tampered(func([]byte) ([]byte, bool) { return []byte("HTTP/1.1 400 Bad Request\r\n\r\n"), true }),
-		means(failure.Garbled, failure.MayHaveRun, true),
+		means(failure.Garbled, failure.ErrMayHaveRun, true),
 	},
 	{
 		"answer of another", tampered(func([]byte) ([]byte, bool) { return []byte("*2\r\n:1\r\n:7\r\n"), true }),
-		means(failure.Garbled, failure.MayHaveRun, true),
+		means(failure.Garbled, failure.ErrMayHaveRun, true),
 	},
-	{"no password", serverWith("--requirepass", password), means(failure.Auth, failure.NotRun, true)},
+	{"no password", serverWith("--requirepass", password), means(failure.Auth, ports.ErrNotRun, true)},
 	{"wrong password", func(t *testing.T) redisstore.Config {
 		cfg := serverWith("--requirepass", password)(t)
 		cfg.Password = "wrong"
 		return cfg
-	}, means(failure.Auth, failure.NotRun, true)},
+	}, means(failure.Auth, ports.ErrNotRun, true)},
 	{
 		"no permission for scripts", serverWith("--user", "default", "on", "nopass", "~*", "+@all", "-evalsha"),
-		means(failure.NoPerm, failure.NotRun, true),
+		means(failure.NoPerm, ports.ErrNotRun, true),
 	},
 	{
 		"no permission for a command of the script", serverWith("--user", "default", "on", "nopass", "~*", "+@all", "-hset"),
-		means(failure.NoPerm, failure.MayHaveRun, true),
+		means(failure.NoPerm, failure.ErrMayHaveRun, true),
 	},
 	{"too many clients", func(t *testing.T) redisstore.Config {
 		server := redistest.Start(t, redistest.Args("--maxclients", "1"))
 		require.NoError(t, plainClient(t, server.Addr).Ping(t.Context()).Err())
 		return config(server.Addr)
-	}, means(failure.MaxClients, failure.NotRun, true)},
+	}, means(failure.MaxClients, ports.ErrNotRun, true)},
 	{
 		"full", serverWith("--maxmemory", "1", "--maxmemory-policy", "noeviction"),
-		means(failure.OOM, failure.NotRun, true),
+		means(failure.OOM, ports.ErrNotRun, true),
 	},
 	{"replica", func(t *testing.T) redisstore.Config {
 		host, port := hostAndPort(t, redistest.Start(t).Addr)
 		return serverWith("--replicaof", host, port)(t)
-	}, means(failure.ReadOnly, failure.NotRun, true)},
+	}, means(failure.ReadOnly, ports.ErrNotRun, true)},
 	{
 		"replica without its primary", serverWith("--replicaof", "127.0.0.1", "1", "--replica-serve-stale-data", "no"),
-		means(failure.ReadOnly, failure.NotRun, true),
+		means(failure.ReadOnly, ports.ErrNotRun, true),
 	},
-	{"too few replicas", serverWith("--min-replicas-to-write", "1"), means(failure.NoReplicas, failure.NotRun, true)},
+	{"too few replicas", serverWith("--min-replicas-to-write", "1"), means(failure.NoReplicas, ports.ErrNotRun, true)},
 	{"cannot save", func(t *testing.T) redisstore.Config {
 		server := redistest.Start(t, redistest.Args("--save", "3600 1000000"))
 		c := plainClient(t, server.Addr)
@@ -98,8 +98,8 @@ var troubles = []struct {
 			return c.InfoMap(t.Context(), "persistence").Item("Persistence", "rdb_last_bgsave_status") == "err"
 		}, patient, time.Millisecond)
 		return config(server.Addr)
-	}, means(failure.Misconf, failure.NotRun, true)},
-	{"loading", loading, means(failure.Loading, failure.NotRun, true)},
+	}, means(failure.Misconf, ports.ErrNotRun, true)},
+	{"loading", loading, means(failure.Loading, ports.ErrNotRun, true)},
 	{"blocked by a script", func(t *testing.T) redisstore.Config {
 		server := redistest.Start(t, redistest.Args("--busy-reply-threshold", "10"))
 		c := plainClient(t, server.Addr)
@@ -115,39 +115,39 @@ var troubles = []struct {
 		})
 		require.Eventually(t, func() bool { return other.Ping(t.Context()).Err() != nil }, patient, time.Millisecond)
 		return config(server.Addr)
-	}, means(failure.Busy, failure.NotRun, true)},
-	{"cluster without slots", serverWith("--cluster-enabled", "yes"), means(failure.ClusterDown, failure.NotRun, true)},
+	}, means(failure.Busy, ports.ErrNotRun, true)},
+	{"cluster without slots", serverWith("--cluster-enabled", "yes"), means(failure.ClusterDown, ports.ErrNotRun, true)},
 	{"another type", func(t *testing.T) redisstore.Config {
 		server := redistest.Start(t)
 		require.NoError(t, plainClient(t, server.Addr).Set(t.Context(), script.RedisKey(key("a")), "x", 0).Err())
 		return config(server.Addr)
-	}, means(failure.WrongType, failure.NotRun, false)},
+	}, means(failure.WrongType, ports.ErrNotRun, false)},
 	{"no bucket", func(t *testing.T) redisstore.Config {
 		server := redistest.Start(t)
 		require.NoError(t, plainClient(t, server.Addr).HSet(t.Context(), script.RedisKey(key("a")), "b:burst", "x").Err())
 		return config(server.Addr)
-	}, means(failure.Corrupt, failure.NotRun, false)},
+	}, means(failure.Corrupt, ports.ErrNotRun, false)},
 	{"TLS, but not there", func(t *testing.T) redisstore.Config { // the server waits for the end of a line
 		cfg := redisstore.DefaultConfig(redistest.Start(t).Addr)
 		cfg.TLS = true
 		return cfg
-	}, means(failure.Dial, failure.NotRun, true)},
+	}, means(failure.Dial, ports.ErrNotRun, true)},
 	{"TLS, by a stranger", func(t *testing.T) redisstore.Config {
 		ca, cert, certKey := redistest.Certificates(t)
 		cfg := config(redistest.Start(t, redistest.TLS(cert, certKey, ca)).Addr)
 		cfg.TLS = true
 		return cfg
-	}, means(failure.TLS, failure.NotRun, true)},
+	}, means(failure.TLS, ports.ErrNotRun, true)},
 }
 
 // reset is the failure of a connection that the server has reset. A server that closes a connection with unread bytes resets
 // it, and the reset may arrive before the server's answer. overtaken names the troubles where that happens.
 var (
-	reset     = means(failure.Closed, failure.MayHaveRun, true)
+	reset     = means(failure.Closed, failure.ErrMayHaveRun, true)
 	overtaken = map[string]bool{"too many clients": true, "no password": true}
 )
 
-func means(kind failure.Kind, effect failure.Effect, trips bool) failure.Failure {
+func means(kind failure.Kind, effect error, trips bool) failure.Failure {
 	return failure.Failure{Kind: kind, Effect: effect, Trips: trips}
 }
 

@@ -127,7 +127,7 @@ func (c *Cache) TakeMany(ctx context.Context, reqs []ports.TakeRequest, results 
 			}
 			continue
 		}
-		if mayGiveBack(reqs[i].Op) {
+		if reqs[i].Op.MayGiveBack() {
 			s.generation.Add(1) // before the requests after this one are looked up
 		}
 		if rest != nil {
@@ -192,19 +192,10 @@ func (q *call) putBack(pool *sync.Pool) {
 	pool.Put(q)
 }
 
-func mayGiveBack(op domain.Op) bool {
-	switch op {
-	case domain.OpTake, domain.OpPeek, domain.OpRenew, domain.OpList:
-		return false
-	default:
-		return true
-	}
-}
-
 // learn updates the entry of a key from the store's reply.
 func (c *Cache) learn(req *ports.TakeRequest, result *ports.TakeResult, generation uint64, sent time.Duration) {
 	s := c.slot(req.Key)
-	if mayGiveBack(req.Op) {
+	if req.Op.MayGiveBack() {
 		s.generation.Add(1)
 		return
 	}
@@ -254,11 +245,11 @@ func (c *Cache) answer(s *slot, req *ports.TakeRequest, result *ports.TakeResult
 	result.Store = decision.StoreShortcut
 	result.States = result.States[:0]
 	for i := range d.limits {
-		s := d.limits[i].Current(d.states[i], seen)
-		if d.limits[i].Kind() == domain.KindConcurrency && s.At < seen {
-			s = d.limits[i].Full(seen) // some of the permits have expired; how many are left is not known
+		state := d.limits[i].Current(d.states[i], seen)
+		if d.limits[i].Kind() == domain.KindConcurrency && state.At < seen {
+			state = d.limits[i].Full(seen) // some of the permits have expired; how many are left is not known
 		}
-		result.States = append(result.States, s)
+		result.States = append(result.States, state)
 	}
 	return true
 }

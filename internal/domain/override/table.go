@@ -237,13 +237,12 @@ func (t *Table) Stats() Stats {
 // InForce counts the overrides that change decisions at this time.
 func (t *Table) InForce(now domain.Instant) int {
 	t.mu.Lock()
-	live, expiring := t.stats.Live, t.expiring
-	t.mu.Unlock()
-	if expiring == 0 {
-		return live
+	defer t.mu.Unlock()
+	if t.expiring == 0 {
+		return t.stats.Live
 	}
 	inForce := 0
-	t.all(func(r *Record) {
+	t.slots.Load().all(func(r *Record) {
 		if r.effect != nil && (!r.expires || r.ExpiresAt() > now) {
 			inForce++
 		}

@@ -195,7 +195,7 @@ func (b *Batcher) submit(ctx context.Context, it *item) error {
 	if b.queue.groups+len(it.groups) > maxQueued {
 		b.mu.Unlock()
 		b.counts.overloaded.Add(uint64(len(it.groups)))
-		return fmt.Errorf("%w: %s has %d groups waiting", ports.ErrOverloaded, b.server.Name, maxQueued)
+		return fmt.Errorf("%w: %s, %w: %d groups wait", ports.ErrOverloaded, b.server.Name, ports.ErrNotRun, maxQueued)
 	}
 	b.queue.push(it)
 	idle := b.inFlight == 0
@@ -238,12 +238,12 @@ func (b *Batcher) admit(groups int) error {
 // come and go do not fill it.
 func (b *Batcher) abandon(ctx context.Context, it *item) error {
 	b.mu.Lock()
-	effect := failure.MayHaveRun
+	effect := failure.ErrMayHaveRun
 	if b.queue.remove(it) {
-		effect = failure.NotRun
+		effect = ports.ErrNotRun
 	}
 	b.mu.Unlock()
-	return fmt.Errorf("%w: %s, %s: %w", ports.ErrUnavailable, b.server.Name, effect, context.Cause(ctx))
+	return fmt.Errorf("%w: %s, %w: %w", ports.ErrUnavailable, b.server.Name, effect, context.Cause(ctx))
 }
 
 // sendAll sends batches until nothing is queued.

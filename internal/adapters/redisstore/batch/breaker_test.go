@@ -74,7 +74,7 @@ func TestBreaker_opensAfterFiveFailuresInARow(t *testing.T) {
 		err := s.asks(1)
 		require.ErrorIs(t, err, ports.ErrUnavailable)
 		require.NotErrorIs(t, err, io.EOF, "it has not failed in that way itself")
-		require.ErrorContains(t, err, string(failure.NotRun))
+		require.ErrorIs(t, err, ports.ErrNotRun)
 		require.ErrorContains(t, err, "EOF", "the cause can be read")
 		assert.Zero(t, time.Since(start), "no call waits")
 		assert.Len(t, s.sent(), sent, "nothing is sent")

@@ -209,7 +209,7 @@ func TestBatcher_aCallerThatLeavesTakesNoneOfTheOthersAnswers(t *testing.T) {
 		cancel() // their batch is under way
 		wg.Wait()
 		require.ErrorIs(t, results[0].Err, context.Canceled)
-		require.ErrorContains(t, results[0].Err, string(failure.MayHaveRun))
+		require.ErrorIs(t, results[0].Err, failure.ErrMayHaveRun)
 		for i, left := range []domain.Tokens{8, 7} {
 			require.NoError(t, results[i+1].Err)
 			assert.Equal(t, left, limits[0].Remaining(results[i+1].States[0]), "its take is spent")

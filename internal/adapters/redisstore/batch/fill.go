@@ -5,7 +5,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/failure"
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/script"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
@@ -78,5 +77,5 @@ func (b *Batcher) lateError(waited time.Duration, groups int) error {
 		sentinel = ports.ErrOverloaded
 		b.counts.overloaded.Add(uint64(groups))
 	}
-	return fmt.Errorf("%w: %s, %s: waited %v of %v to be sent", sentinel, b.server.Name, failure.NotRun, waited, b.budget)
+	return fmt.Errorf("%w: %s, %w: waited %v of %v to be sent", sentinel, b.server.Name, ports.ErrNotRun, waited, b.budget)
 }

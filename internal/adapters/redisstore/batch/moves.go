@@ -2,6 +2,7 @@ package batch
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/script"
@@ -15,9 +16,10 @@ const (
 	mostMovePauses = 6
 )
 
-// followMoves sends the slots again that a node refused because it does not have all of their keys, as long as half of the budget of
-// the call that began at that time remains for the node. Nothing has run for these slots. Only their caller waits: the other
-// requests of the batch have their results. A slot that is still refused in the end keeps its error.
+// followMoves sends the requests again that a node refused because it does not have all of their keys, as long as half of the budget
+// of the call that began at that time remains for the node. Nothing has run for them. Only their caller waits: the others of the
+// batch have their results. But the batch that has one of them now ends with the budget of its call, as with that of its oldest
+// request. A request that is still refused in the end, or is not sent any more, keeps its error.
 func (b *Batcher) followMoves(
 	ctx context.Context, began time.Time, reqs []ports.TakeRequest, slots []int, results []ports.TakeResult,
 ) {
@@ -34,6 +36,9 @@ func (b *Batcher) followMoves(
 		case <-ctx.Done(): // of which decide returns the error
 		}
 		if err := b.decide(ctx, began, reqs, slots, results); err != nil {
+			if notSent := errors.Is(err, ports.ErrNotRun) && ctx.Err() == nil; notSent {
+				return
+			}
 			for _, slot := range slots {
 				Fail(&results[slot], err)
 			}

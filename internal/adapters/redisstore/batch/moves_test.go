@@ -89,6 +89,7 @@ func TestMoves_aSlotThatGoesOnMovingIsRefusedWhenHalfOfTheBudgetIsSpent(t *testi
 			sent, start := len(s.sent()), time.Now()
 			results := ask(endless, b, 2, 2)
 			require.ErrorIs(t, results[0].Err, ports.ErrUnavailable)
+			require.ErrorIs(t, results[0].Err, ports.ErrNotRun)
 			require.ErrorContains(t, results[0].Err, "not carried out: TRYAGAIN")
 			requireOwn(t, results[1:], 3)
 			assert.LessOrEqual(t, time.Since(start), b.budget/2)
@@ -125,6 +126,23 @@ func TestMoves_aCallerThatLeavesDoesNotWait(t *testing.T) {
 		require.ErrorIs(t, results[0].Err, ports.ErrNotRun)
 		requireOwn(t, results[1:], 3)
 		assert.Len(t, s.sent(), 3)
+	})
+}
+
+func TestMoves_aRequestThatIsNotSentAgainInTimeKeepsItsError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, b := newMovingShard(3, time.Hour)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			r := ask(t.Context(), b, 1, 1)
+			assert.ErrorContains(t, r[0].Err, "not carried out: TRYAGAIN")
+			assert.NotErrorIs(t, r[0].Err, ports.ErrOverloaded)
+		})
+		time.Sleep(12 * time.Millisecond) // it has been refused four times, and is sent again when 15 ms have passed
+		s.take(30 * time.Millisecond)
+		wg.Go(func() { requireOwn(t, ask(t.Context(), b, 7, 1), 7) })
+		wg.Wait()
+		assert.Equal(t, []domain.Tokens{7}, s.sent()[len(s.sent())-1])
 	})
 }
 

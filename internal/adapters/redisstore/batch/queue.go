@@ -1,7 +1,7 @@
 package batch
 
-// queue is the items that wait, the oldest first, as a linked list: items leave it at its front, or anywhere if their caller
-// gives up. The zero value is empty. It is not safe for concurrent use.
+// queue is the items that wait, in the order in which they joined, as a linked list: items leave it at its front, or anywhere if
+// their caller gives up. The zero value is empty. It is not safe for concurrent use.
 type queue struct {
 	first, last *item
 	groups      int // of all items

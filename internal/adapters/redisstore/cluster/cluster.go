@@ -16,7 +16,6 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/batch"
-	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/failure"
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/script"
 	"github.com/velocity-limiter/velocity/internal/domain"
 	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
@@ -103,7 +102,7 @@ func (c *Cluster) newBatcher(name string, probeKey func() (clientkey.BucketKey, 
 // send decides a batch. After a failure the table of slots is read again.
 func (c *Cluster) send(ctx context.Context, name string, groups []*script.Group, now domain.Instant) error {
 	if err := c.learn(ctx); err != nil {
-		return fmt.Errorf("%w: %s, %s: %w", ports.ErrUnavailable, name, failure.NotRun, err)
+		return fmt.Errorf("%w: %s, %w: %w", ports.ErrUnavailable, name, ports.ErrNotRun, err)
 	}
 	failed, err := c.pipeline.decide(ctx, name, groups, now)
 	if failed {
@@ -170,7 +169,7 @@ func (c *Cluster) Targets(ctx context.Context) []batch.Target {
 	ranges, err := c.readTable(ctx)
 	if err != nil {
 		return []batch.Target{{
-			Name: batch.ShardName(0), Err: fmt.Errorf("%w: cluster, %s: %w", ports.ErrUnavailable, failure.NotRun, err),
+			Name: batch.ShardName(0), Err: fmt.Errorf("%w: cluster, %w: %w", ports.ErrUnavailable, ports.ErrNotRun, err),
 		}}
 	}
 	var list []batch.Target

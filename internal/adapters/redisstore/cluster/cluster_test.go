@@ -37,7 +37,7 @@ func TestOnceCmd_ofSeveralAttemptsTheLastOneCounts(t *testing.T) {
 	cmd.SetErr(lost)
 	_, err = cmd.outcome()
 	assert.Equal(t, lost, err)
-	assert.False(t, (failure.Classify(err).Effect == failure.NotRun))
+	assert.ErrorIs(t, failure.Classify(err).Effect, failure.ErrMayHaveRun)
 
 	cmd = &onceCmd{Cmd: redis.NewCmd(t.Context(), "evalsha")}
 	cmd.SetErr(moved)

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/script"
 	"github.com/velocity-limiter/velocity/internal/domain"
 	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
+	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
 // pipeline carries out a batch: one pipeline with a run of the script for each key. All groups of a key are in one run, so
@@ -150,7 +152,7 @@ func (*onceCmd) NoRetry() bool { return true }
 // reply, and pass for a refusal. So an attempt that did nothing leaves no error in the command.
 func (c *onceCmd) SetErr(err error) {
 	c.refused = nil
-	if err != nil && failure.Classify(err).Effect == failure.NotRun {
+	if err != nil && errors.Is(failure.Classify(err).Effect, ports.ErrNotRun) {
 		c.refused, err = err, nil
 	}
 	c.Cmd.SetErr(err)

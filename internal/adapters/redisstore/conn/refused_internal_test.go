@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/failure"
+	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
 // A server in protected mode says why it refuses, and closes the connection before it reads anything. The client may send first, or read first.
@@ -38,7 +39,7 @@ func TestConn_failsWithWhatTheServerSaid(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			err := use(connectToRefusing(t))
 			assert.ErrorContains(t, err, "DENIED Redis is running in protected mode")
-			assert.Equal(t, failure.Failure{Kind: failure.Protected, Effect: failure.NotRun, Trips: true}, failure.Classify(err))
+			assert.Equal(t, failure.Failure{Kind: failure.Protected, Effect: ports.ErrNotRun, Trips: true}, failure.Classify(err))
 		})
 	}
 }

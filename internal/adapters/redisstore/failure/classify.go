@@ -14,23 +14,19 @@ import (
 	"syscall"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
-// Effect is what a failed call may have done at its server.
-type Effect string
-
-// The effects.
-const (
-	// NotRun: the server refused the script, or was not reached.
-	NotRun Effect = "not carried out"
-	// MayHaveRun: the script may have run as a whole, and only its answer was lost.
-	MayHaveRun Effect = "may have been carried out"
-)
+// ErrMayHaveRun is the effect of a call that the server may have carried out as a whole: perhaps only its answer was lost.
+var ErrMayHaveRun = errors.New("may have been carried out")
 
 // Failure is what an error means.
 type Failure struct {
-	Kind   Kind
-	Effect Effect
+	Kind Kind
+	// Effect is what the call may have done at its server: ports.ErrNotRun, if the server refused the script or was not reached, or
+	// ErrMayHaveRun.
+	Effect error
 	// Trips reports whether the failure counts for the circuit breaker: the server cannot decide.
 	Trips bool
 }
@@ -45,35 +41,35 @@ var replies = []struct {
 	prefix string
 	Failure
 }{
-	{"NOSCRIPT", Failure{NoScript, NotRun, false}},
-	{"MOVED", Failure{Moved, NotRun, false}},
-	{"ASK", Failure{Moved, NotRun, false}},
-	{"TRYAGAIN", Failure{Moved, NotRun, false}},
-	{"ERR " + EmptiedWhileMoving, Failure{Moved, NotRun, false}},
-	{"CROSSSLOT", Failure{CrossSlot, NotRun, false}},
-	{"WRONGTYPE", Failure{WrongType, NotRun, false}},
-	{"CORRUPT", Failure{Corrupt, NotRun, false}},
-	{"PERIOD", Failure{Period, NotRun, false}},
+	{"NOSCRIPT", Failure{NoScript, ports.ErrNotRun, false}},
+	{"MOVED", Failure{Moved, ports.ErrNotRun, false}},
+	{"ASK", Failure{Moved, ports.ErrNotRun, false}},
+	{"TRYAGAIN", Failure{Moved, ports.ErrNotRun, false}},
+	{"ERR " + EmptiedWhileMoving, Failure{Moved, ports.ErrNotRun, false}},
+	{"CROSSSLOT", Failure{CrossSlot, ports.ErrNotRun, false}},
+	{"WRONGTYPE", Failure{WrongType, ports.ErrNotRun, false}},
+	{"CORRUPT", Failure{Corrupt, ports.ErrNotRun, false}},
+	{"PERIOD", Failure{Period, ports.ErrNotRun, false}},
 
-	{"BUSY", Failure{Busy, NotRun, true}},
-	{"OOM", Failure{OOM, NotRun, true}},
-	{"READONLY", Failure{ReadOnly, NotRun, true}},
-	{"MASTERDOWN", Failure{MasterDown, NotRun, true}},
-	{"NOREPLICAS", Failure{NoReplicas, NotRun, true}},
-	{"MISCONF", Failure{Misconf, NotRun, true}},
-	{"LOADING", Failure{Loading, NotRun, true}},
-	{"CLUSTERDOWN", Failure{ClusterDown, NotRun, true}},
-	{"NOAUTH", Failure{Auth, NotRun, true}},
+	{"BUSY", Failure{Busy, ports.ErrNotRun, true}},
+	{"OOM", Failure{OOM, ports.ErrNotRun, true}},
+	{"READONLY", Failure{ReadOnly, ports.ErrNotRun, true}},
+	{"MASTERDOWN", Failure{MasterDown, ports.ErrNotRun, true}},
+	{"NOREPLICAS", Failure{NoReplicas, ports.ErrNotRun, true}},
+	{"MISCONF", Failure{Misconf, ports.ErrNotRun, true}},
+	{"LOADING", Failure{Loading, ports.ErrNotRun, true}},
+	{"CLUSTERDOWN", Failure{ClusterDown, ports.ErrNotRun, true}},
+	{"NOAUTH", Failure{Auth, ports.ErrNotRun, true}},
 	// Before it knows the password, a server does not read commands of more than ten words.
-	{"ERR Protocol error: unauthenticated ", Failure{Auth, NotRun, true}},
-	{"WRONGPASS", Failure{Auth, NotRun, true}},
-	{"NOPERM", Failure{NoPerm, NotRun, true}},
+	{"ERR Protocol error: unauthenticated ", Failure{Auth, ports.ErrNotRun, true}},
+	{"WRONGPASS", Failure{Auth, ports.ErrNotRun, true}},
+	{"NOPERM", Failure{NoPerm, ports.ErrNotRun, true}},
 	// Redis 7.0 says this of a command inside the script, so commands before it may have run.
-	{"ERR The user executing the script can't", Failure{NoPerm, MayHaveRun, true}},
-	{"ERR max number of clients reached", Failure{MaxClients, NotRun, true}},
-	{"DENIED", Failure{Protected, NotRun, true}},
-	{"ERR this script ", Failure{Script, NotRun, true}},
-	{"", Failure{Script, MayHaveRun, true}},
+	{"ERR The user executing the script can't", Failure{NoPerm, ErrMayHaveRun, true}},
+	{"ERR max number of clients reached", Failure{MaxClients, ports.ErrNotRun, true}},
+	{"DENIED", Failure{Protected, ports.ErrNotRun, true}},
+	{"ERR this script ", Failure{Script, ports.ErrNotRun, true}},
+	{"", Failure{Script, ErrMayHaveRun, true}},
 }
 
 // Refuses reports whether a server's first reply on a connection is that it does not serve it. It has read nothing then.
@@ -109,25 +105,25 @@ func Classify(err error) Failure {
 	var panicked *PanicError
 	switch {
 	case errors.As(err, &panicked):
-		return Failure{Panic, MayHaveRun, false} // it says nothing about the server
+		return Failure{Panic, ErrMayHaveRun, false} // it says nothing about the server
 	case errors.Is(err, redis.ErrClosed):
-		return Failure{Shutdown, NotRun, false}
+		return Failure{Shutdown, ports.ErrNotRun, false}
 	case isDialError(err):
-		return Failure{kindOfDial(err), NotRun, true}
+		return Failure{kindOfDial(err), ports.ErrNotRun, true}
 	case errors.Is(err, redis.ErrPoolTimeout), errors.Is(err, redis.ErrPoolExhausted):
-		return Failure{Pool, NotRun, true}
+		return Failure{Pool, ports.ErrNotRun, true}
 	case errors.Is(err, context.Canceled):
-		return Failure{Cancelled, NotRun, false}
+		return Failure{Cancelled, ports.ErrNotRun, false}
 	case errors.Is(err, context.DeadlineExceeded):
 		// go-redis returns the context's error only while the call waits for a connection. A deadline that passes
 		// while a reply is awaited is os.ErrDeadlineExceeded, another error.
-		return Failure{Dial, NotRun, true}
+		return Failure{Dial, ports.ErrNotRun, true}
 	case isCertificateError(err):
-		return Failure{TLS, NotRun, true} // found in the handshake, which comes first
+		return Failure{TLS, ports.ErrNotRun, true} // found in the handshake, which comes first
 	case !errors.Is(err, redis.Nil) && errors.As(err, &reply):
 		return classifyReply(reply.Error())
 	}
-	return Failure{kindOfConn(err), MayHaveRun, true}
+	return Failure{kindOfConn(err), ErrMayHaveRun, true}
 }
 
 func classifyReply(text string) Failure {

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/failure"
+	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
 // reply is an error that a server sent.
@@ -25,7 +26,8 @@ func (reply) RedisError()     {}
 
 func TestClassify(t *testing.T) {
 	dial := func(err error) error { return &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", err)} }
-	const ran, notRun, trips, lives = failure.MayHaveRun, failure.NotRun, true, false
+	const trips, lives = true, false
+	ran, notRun := failure.ErrMayHaveRun, ports.ErrNotRun
 	for _, c := range []struct {
 		err  error
 		want failure.Failure

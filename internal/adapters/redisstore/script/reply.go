@@ -13,7 +13,7 @@ import (
 
 // ErrWrongPeriod says that a server decided nothing for a group, because its time was in neither of the two periods of a
 // quota that it was sent. The result holds its time, so that the group can be sent again.
-var ErrWrongPeriod = fmt.Errorf("%w: %w", ports.ErrUnavailable,
+var ErrWrongPeriod = fmt.Errorf("%w: %w: %w", ports.ErrUnavailable, ports.ErrNotRun,
 	failure.ScriptError("PERIOD the server's clock is in another period of the quota than it was a moment ago"))
 
 const (
@@ -167,5 +167,6 @@ func groupError(message string) error {
 	if strings.HasPrefix(message, "WRONGTYPE ") || strings.HasPrefix(message, "CORRUPT ") {
 		return fmt.Errorf("%w: %w", ports.ErrCorrupt, failure.ScriptError(message))
 	}
-	return fmt.Errorf("%w: %w", ports.ErrUnavailable, failure.ScriptError(message))
+	cause := failure.ScriptError(message)
+	return fmt.Errorf("%w: %w: %w", ports.ErrUnavailable, failure.Classify(cause).Effect, cause)
 }

@@ -112,7 +112,8 @@ func TestDecodeReply_oneGroupsFailureIsItsOwn(t *testing.T) {
 	for message, want := range map[string]error{
 		"WRONGTYPE Operation against a key":                        ports.ErrCorrupt,
 		"CORRUPT field b:burst":                                    ports.ErrCorrupt,
-		"ERR The user executing the script can't run this command": ports.ErrUnavailable,
+		"ERR The user executing the script can't run this command": failure.ErrMayHaveRun,
+		"ERR " + failure.EmptiedWhileMoving + " in a cluster node": ports.ErrNotRun,
 	} {
 		reply := append([]any{int64(5), int64(1_700_000_000_000_000), int64(-1), message}, goodReply()[4:]...)
 		results := make([]ports.TakeResult, 4)
@@ -131,7 +132,7 @@ func TestDecodeReply_wrongPeriodIsAnErrorWithTheServersTime(t *testing.T) {
 	require.ErrorIs(t, results[0].Err, script.ErrWrongPeriod)
 	require.ErrorIs(t, results[0].Err, ports.ErrUnavailable)
 	assert.Equal(t, domain.Instant(1_700_000_000_000_000), results[0].Now)
-	assert.Equal(t, failure.Failure{Kind: failure.Period, Effect: failure.NotRun}, failure.Classify(results[0].Err))
+	assert.Equal(t, failure.Failure{Kind: failure.Period, Effect: ports.ErrNotRun}, failure.Classify(results[0].Err))
 	assert.Equal(t, domain.DebtExceeded, results[1].Verdict)
 }
 

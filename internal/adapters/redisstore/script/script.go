@@ -115,7 +115,7 @@ func Moving(err error) bool {
 
 // Unavailable returns an error that wraps ports.ErrUnavailable and the cause, and says what the server may have done.
 func Unavailable(server string, cause error) error {
-	return fmt.Errorf("%w: %s, %s: %w", ports.ErrUnavailable, server, failure.Classify(cause).Effect, cause)
+	return fmt.Errorf("%w: %s, %w: %w", ports.ErrUnavailable, server, failure.Classify(cause).Effect, cause)
 }
 
 //go:embed permissions.lua

@@ -54,7 +54,7 @@ func TestScript_refusesAnotherVersionBeforeAnythingIsDone(t *testing.T) {
 	args[4] = 1 // after the command, the source, the number of keys and the key
 	err := c.Do(t.Context(), args...).Err()
 	require.ErrorContains(t, err, "version")
-	assert.True(t, (failure.Classify(err).Effect == failure.NotRun))
+	assert.ErrorIs(t, failure.Classify(err).Effect, ports.ErrNotRun)
 	assert.Zero(t, c.DBSize(t.Context()).Val())
 }
 

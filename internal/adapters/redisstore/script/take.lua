@@ -10,9 +10,10 @@
 --       group's first limit also :<expiry_ms>. Text after a further colon is ignored. The permits of a concurrency limit are
 --       beside the Hash, in the Sorted Set <key>:f:<limit name>: their IDs, by the time at which they expire (microseconds).
 -- ARGV  version ("5"), the number of kinds, then each kind of operation that occurs:
---         op (0 take, 1 peek, 2 refund, 3 charge, 4 reset, 5 undo, 6 release, 7 renew, 8 list, 9 settle), cost (tokens; of a
---         release and a settling what is charged, or below zero refunded), how long a take may wait (microseconds), and of other operations when
---         the tokens were taken (microseconds; 0: now), where in ARGV its limits begin
+--         op (0 take, 1 peek, 2 refund, 3 charge, 4 reset, 5 undo, 6 release, 7 renew, 8 list, 9 settle),
+--         cost (tokens; of a release and a settling what is charged, or below zero refunded),
+--         of a take how long it may wait, of other operations when the tokens were taken (microseconds; 0: now),
+--         where in ARGV its limits begin
 --       then, if there are several kinds or a group stands for several equal operations, runs of groups that are alike: of each
 --         its kind (counted from 1), for how many operations each of its groups stands, and the group after it (counted from 1)
 --       then the limits of each kind, once where kinds share them: the number of buckets and quotas, the number of
