@@ -80,7 +80,7 @@ func (s *Store) TakeMany(ctx context.Context, reqs []ports.TakeRequest, results 
 	}
 	topology := s.manager.topology
 	if only := onlyServer(topology, reqs); only != nil {
-		only.Do(ctx, reqs, firstSlots[:len(reqs)], results)
+		only.Do(ctx, reqs, firstIndexes[:len(reqs)], results)
 		return
 	}
 	parts := splitByServer(topology, reqs, results)
@@ -89,24 +89,24 @@ func (s *Store) TakeMany(ctx context.Context, reqs []ports.TakeRequest, results 
 	}
 	var wg sync.WaitGroup
 	for _, p := range parts[1:] {
-		wg.Go(func() { p.batcher.Do(ctx, reqs, p.slots, results) })
+		wg.Go(func() { p.batcher.Do(ctx, reqs, p.indexes, results) })
 	}
-	parts[0].batcher.Do(ctx, reqs, parts[0].slots, results) // in this goroutine, which would only wait
+	parts[0].batcher.Do(ctx, reqs, parts[0].indexes, results) // in this goroutine, which would only wait
 	wg.Wait()
 }
 
-// firstSlots are the slots of a call whose requests all go to one server.
-var firstSlots = func() (slots [script.MaxGroups]int) {
-	for i := range slots {
-		slots[i] = i
+// firstIndexes are those of a call whose requests all go to one server.
+var firstIndexes = func() (indexes [script.MaxGroups]int) {
+	for i := range indexes {
+		indexes[i] = i
 	}
-	return slots
+	return indexes
 }()
 
 // onlyServer returns the server of all requests, or nil if there are several, one of the requests cannot be carried out, or there are
-// more than firstSlots.
+// more than firstIndexes.
 func onlyServer(topology topology, reqs []ports.TakeRequest) (only *batch.Batcher) {
-	if len(reqs) > len(firstSlots) {
+	if len(reqs) > len(firstIndexes) {
 		return nil
 	}
 	for i := range reqs {
@@ -125,7 +125,7 @@ func onlyServer(topology topology, reqs []ports.TakeRequest) (only *batch.Batche
 // part is the requests of one call to one server.
 type part struct {
 	batcher *batch.Batcher
-	slots   []int
+	indexes []int
 }
 
 // splitByServer refuses the requests that cannot be carried out, and sorts the others by server.
@@ -139,9 +139,9 @@ func splitByServer(topology topology, reqs []ports.TakeRequest, results []ports.
 		b := topology.BatcherFor(string(reqs[i].Key))
 		at := slices.IndexFunc(parts, func(p part) bool { return p.batcher == b })
 		if at < 0 {
-			at, parts = len(parts), append(parts, part{batcher: b, slots: make([]int, 0, len(reqs)-i)})
+			at, parts = len(parts), append(parts, part{batcher: b, indexes: make([]int, 0, len(reqs)-i)})
 		}
-		parts[at].slots = append(parts[at].slots, i)
+		parts[at].indexes = append(parts[at].indexes, i)
 	}
 	return parts
 }

@@ -124,43 +124,43 @@ func (it *item) resize(n int) {
 	it.groups = it.groups[:n]
 }
 
-// Do decides reqs[slot] into results[slot] for each of the slots, in their order. It returns when they are decided, when
+// Do decides reqs[at] into results[at] for each of the indexes, in their order. It returns when they are decided, when
 // the budget of a batch is spent, or when ctx ends, and does not touch results afterwards.
-func (b *Batcher) Do(ctx context.Context, reqs []ports.TakeRequest, slots []int, results []ports.TakeResult) {
-	for len(slots) > 0 {
-		n, began := min(len(slots), script.MaxGroups), time.Now()
-		if err := b.decide(ctx, began, reqs, slots[:n], results); err != nil {
-			for _, slot := range slots { // the remaining ones are not sent
-				Fail(&results[slot], err)
+func (b *Batcher) Do(ctx context.Context, reqs []ports.TakeRequest, indexes []int, results []ports.TakeResult) {
+	for len(indexes) > 0 {
+		n, began := min(len(indexes), script.MaxGroups), time.Now()
+		if err := b.decide(ctx, began, reqs, indexes[:n], results); err != nil {
+			for _, at := range indexes { // the remaining ones are not sent
+				Fail(&results[at], err)
 			}
 			return
 		}
-		b.followMoves(ctx, began, reqs, slots[:n], results)
-		slots = slots[n:]
+		b.followMoves(ctx, began, reqs, indexes[:n], results)
+		indexes = indexes[n:]
 	}
 }
 
-// decide decides at most script.MaxGroups slots, in one batch, for a call that began at that time.
+// decide decides at most script.MaxGroups requests, in one batch, for a call that began at that time.
 func (b *Batcher) decide(
-	ctx context.Context, began time.Time, reqs []ports.TakeRequest, slots []int, results []ports.TakeResult,
+	ctx context.Context, began time.Time, reqs []ports.TakeRequest, indexes []int, results []ports.TakeResult,
 ) error {
 	it, _ := b.idle.Get().(*item)
 	if it == nil {
 		it = &item{done: make(chan struct{}, 1)}
 	}
-	it.resize(len(slots))
-	for i, slot := range slots {
-		it.groups[i].Request = reqs[slot]
+	it.resize(len(indexes))
+	for i, at := range indexes {
+		it.groups[i].Request = reqs[at]
 	}
 	it.since = began
 	if err := b.submit(ctx, it); err != nil {
 		return err // the item is not reused: the batcher may still write to it
 	}
-	for i, slot := range slots {
+	for i, at := range indexes {
 		from := &it.groups[i].Result
-		kept := append(results[slot].States[:0], from.States...)
-		results[slot] = *from
-		results[slot].States = kept
+		kept := append(results[at].States[:0], from.States...)
+		results[at] = *from
+		results[at].States = kept
 		// Of what an idle item points to, only the memory of the states is its own: equal requests link groups of several items.
 		it.groups[i] = script.Group{Result: ports.TakeResult{States: from.States}}
 	}

@@ -21,10 +21,10 @@ const (
 // batch have their results. But the batch that has one of them now ends with the budget of its call, as with that of its oldest
 // request. A request that is still refused in the end, or is not sent any more, keeps its error.
 func (b *Batcher) followMoves(
-	ctx context.Context, began time.Time, reqs []ports.TakeRequest, slots []int, results []ports.TakeResult,
+	ctx context.Context, began time.Time, reqs []ports.TakeRequest, indexes []int, results []ports.TakeResult,
 ) {
 	for pause := firstMovePause; pause < firstMovePause<<mostMovePauses; pause *= 2 {
-		if slots = moving(slots, results); len(slots) == 0 {
+		if indexes = moving(indexes, results); len(indexes) == 0 {
 			return
 		}
 		wait := jittered(pause)
@@ -35,23 +35,23 @@ func (b *Batcher) followMoves(
 		case <-time.After(wait):
 		case <-ctx.Done(): // of which decide returns the error
 		}
-		if err := b.decide(ctx, began, reqs, slots, results); err != nil {
+		if err := b.decide(ctx, began, reqs, indexes, results); err != nil {
 			if notSent := errors.Is(err, ports.ErrNotRun) && ctx.Err() == nil; notSent {
 				return
 			}
-			for _, slot := range slots {
-				Fail(&results[slot], err)
+			for _, at := range indexes {
+				Fail(&results[at], err)
 			}
 			return
 		}
 	}
 }
 
-// moving returns those of the slots whose keys are moving.
-func moving(slots []int, results []ports.TakeResult) (list []int) {
-	for _, slot := range slots {
-		if script.Moving(results[slot].Err) {
-			list = append(list, slot)
+// moving returns the indexes of the requests whose keys are moving.
+func moving(indexes []int, results []ports.TakeResult) (list []int) {
+	for _, at := range indexes {
+		if script.Moving(results[at].Err) {
+			list = append(list, at)
 		}
 	}
 	return list
