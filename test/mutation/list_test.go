@@ -60,7 +60,7 @@ var mutations = append(refusals(),
 	},
 	mutation{
 		"a server without memory does not open the breaker", "internal/adapters/redisstore/failure/classify.go",
-		`{"OOM", Failure{OOM, NotRun, true}}`, `{"OOM", Failure{OOM, NotRun, false}}`, failures, "TestClassify",
+		`{"OOM", Failure{OOM, ports.ErrNotRun, true}}`, `{"OOM", Failure{OOM, ports.ErrNotRun, false}}`, failures, "TestClassify",
 	},
 	mutation{
 		"the queue has no bound", "internal/adapters/redisstore/batch/batcher.go",
@@ -93,7 +93,7 @@ var mutations = append(refusals(),
 	},
 	mutation{
 		"a request whose slot is moving is not sent again", "internal/adapters/redisstore/batch/moves.go",
-		"if slots = moving(slots, results); len(slots) == 0 {", "if true {", batch, "TestMoves",
+		"if indexes = moving(indexes, results); len(indexes) == 0 {", "if true {", batch, "TestMoves",
 	},
 	mutation{
 		"an expiry has no margin", "internal/adapters/redisstore/script/take.lua",
@@ -160,11 +160,11 @@ var mutations = append(refusals(),
 	// Refused and reset connections, kill -9, restarts: connections, the breaker, and its probes.
 	mutation{
 		"a broken connection does not count as a failure", "internal/adapters/redisstore/failure/classify.go",
-		"return Failure{kindOfConn(err), MayHaveRun, true}", "return Failure{kindOfConn(err), MayHaveRun, false}", failures, "TestClassify$",
+		"return Failure{kindOfConn(err), ErrMayHaveRun, true}", "return Failure{kindOfConn(err), ErrMayHaveRun, false}", failures, "TestClassify$",
 	},
 	mutation{
 		"a lost reply counts as not run", "internal/adapters/redisstore/failure/classify.go",
-		"return Failure{kindOfConn(err), MayHaveRun, true}", "return Failure{kindOfConn(err), NotRun, true}",
+		"return Failure{kindOfConn(err), ErrMayHaveRun, true}", "return Failure{kindOfConn(err), ports.ErrNotRun, true}",
 		redisstore, "TestClassify_whatRealServersSay/answer_cut_off",
 	},
 	mutation{
@@ -197,12 +197,12 @@ var mutations = append(refusals(),
 	},
 	mutation{
 		"a cancelled request counts for the breaker", "internal/adapters/redisstore/failure/classify.go",
-		"return Failure{Cancelled, NotRun, false}", "return Failure{Cancelled, NotRun, true}",
+		"return Failure{Cancelled, ports.ErrNotRun, false}", "return Failure{Cancelled, ports.ErrNotRun, true}",
 		batch, "TestBreaker_whatIsNoOutage",
 	},
 	mutation{
 		"an exhausted pool may have run", "internal/adapters/redisstore/failure/classify.go",
-		"return Failure{Pool, NotRun, true}", "return Failure{Pool, MayHaveRun, true}", failures, "TestClassify$",
+		"return Failure{Pool, ports.ErrNotRun, true}", "return Failure{Pool, ErrMayHaveRun, true}", failures, "TestClassify$",
 	},
 
 	// Panics, while a server is asked, and a reply of an impossible length, upon which go-redis panics or lacks memory.
@@ -226,7 +226,7 @@ var mutations = append(refusals(),
 	},
 	mutation{
 		"a panic counts for the breaker", "internal/adapters/redisstore/failure/classify.go",
-		"return Failure{Panic, MayHaveRun, false}", "return Failure{Panic, MayHaveRun, true}", batch, "TestBreaker_aPanic",
+		"return Failure{Panic, ErrMayHaveRun, false}", "return Failure{Panic, ErrMayHaveRun, true}", batch, "TestBreaker_aPanic",
 	},
 	mutation{
 		"a probe without a decision closes the breaker", "internal/adapters/redisstore/batch/probe.go",
@@ -348,7 +348,7 @@ func refusals() []mutation {
 	row := func(word, kind, pkg, tests string) {
 		all = append(all, mutation{
 			"the error " + word + " is not known", "internal/adapters/redisstore/failure/classify.go",
-			`	{"` + word + `", Failure{` + kind + ", NotRun, true}},\n", "", pkg, tests,
+			`	{"` + word + `", Failure{` + kind + ", ports.ErrNotRun, true}},\n", "", pkg, tests,
 		})
 	}
 	said := func(name string) string { return "TestClassify_whatRealServersSay/" + name }
