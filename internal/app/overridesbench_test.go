@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/velocity-limiter/velocity/internal/adapters/memstore"
@@ -91,12 +92,25 @@ func decideUnder(tb testing.TB, l load) func() {
 	return func() { limiter.DecideMany(ctx, reqs, answers) }
 }
 
-func TestDecideMany_allocatesNothingForOverrides(t *testing.T) {
-	decide := decideUnder(t, load{overrides: 100_000, plans: 100_000, clients: 10_000})
-	for range 10_000 { // the limits are compiled
-		decide()
+func TestDecideMany_allocatesNothingForOverridesAndConditions(t *testing.T) {
+	allocations := func(l load) float64 {
+		l.clients = 10_000
+		decide := decideUnder(t, l)
+		for range l.clients { // the limits are compiled, and the memory store knows the clients
+			decide()
+		}
+		return testing.AllocsPerRun(l.clients, decide)
 	}
-	require.LessOrEqual(t, testing.AllocsPerRun(10_000, decide), 1.0)
+	for _, inMemory := range []bool{false, true} {
+		without := allocations(load{plans: 1, inMemory: inMemory})
+		assert.LessOrEqual(t, without, 1.0, "the key")
+		for _, l := range []load{
+			{overrides: 100_000, plans: 100_000, inMemory: inMemory},
+			{overrides: 100_000, plans: 20, conditions: 1000, inMemory: inMemory},
+		} {
+			assert.LessOrEqual(t, allocations(l), without, "%+v", l)
+		}
+	}
 }
 
 func BenchmarkDecide(b *testing.B) {

@@ -16,8 +16,12 @@ import (
 // SentinelMaster is the name of the primary in every Sentinels.
 const SentinelMaster = "main"
 
-// failoverTimeout is after how long a sentinel gives up a failover.
-const failoverTimeout = 5 * time.Second
+const (
+	// failoverTimeout is after how long a sentinel gives up a failover.
+	failoverTimeout = 5 * time.Second
+	// downAfter is how long a primary must be silent to be replaced.
+	downAfter = time.Second
+)
 
 // Sentinels are a primary, its replica, and three sentinels that watch them. They belong to the test that started them.
 type Sentinels struct {
@@ -71,13 +75,28 @@ func watching(primary *Server) Option {
 	return func(s *Server) {
 		s.t.Helper()
 		s.config = filepath.Join(s.Dir, "sentinel.conf")
-		text := fmt.Sprintf("sentinel monitor %[1]s 127.0.0.1 %[2]d 2\nsentinel down-after-milliseconds %[1]s 1000\n"+
-			"sentinel failover-timeout %[1]s %[3]d\n", SentinelMaster, primary.port, failoverTimeout.Milliseconds())
+		text := fmt.Sprintf("sentinel monitor %[1]s 127.0.0.1 %[2]d 2\nsentinel down-after-milliseconds %[1]s %[3]d\n"+
+			"sentinel failover-timeout %[1]s %[4]d\n", SentinelMaster, primary.port, downAfter.Milliseconds(), failoverTimeout.Milliseconds())
 		if err := os.WriteFile(s.config, []byte(text), 0o600); err != nil {
 			s.t.Fatalf("a sentinel's configuration: %v", err)
 		}
 		s.args = append(s.args, "--sentinel")
 	}
+}
+
+// ReplaceNone has the sentinels replace no primary that is silent, until the test ends: on a machine that stands still for a second
+// they would fail over by themselves.
+func (s *Sentinels) ReplaceNone(t testing.TB) {
+	set := func(d time.Duration) {
+		for _, w := range s.Watchers {
+			args := []any{"sentinel", "set", SentinelMaster, "down-after-milliseconds", d.Milliseconds()}
+			if err := w.client.Do(context.Background(), args...).Err(); err != nil {
+				t.Errorf("SENTINEL SET: %v", err)
+			}
+		}
+	}
+	t.Cleanup(func() { set(downAfter) })
+	set(time.Hour)
 }
 
 // Addrs are the addresses of the sentinels.
