@@ -33,7 +33,7 @@ func (p *Policy) compile() {
 		if when := p.Overrides[i].When; len(when) > 0 {
 			c.conditions.add(int32(i)+firstOverride, nil, when)
 		}
-		c.overrides = append(c.overrides, groupsWith(c.groups, p.Overrides[i].Limits)...)
+		c.overrides = append(c.overrides, groupsWith(c.groups, p.Overrides[i].Limits))
 	}
 	c.patterns = newPatternIndex(lists, p.EffectiveKey())
 	c.listed = listedRanks(lists, p.EffectiveKey())

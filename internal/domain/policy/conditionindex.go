@@ -27,15 +27,10 @@ type sourceIndex struct {
 	lengths  [2][]int
 }
 
-// rule is one that is found by one of its conditions.
+// rule is what is left to compare of a rule once one of its conditions fits.
 type rule struct {
 	rank int32
-	rest *restOfRule // nil if nothing is left to compare
-}
-
-// restOfRule is what is left to compare of a rule once one of its conditions fits.
-type restOfRule struct {
-	conditions []measure
+	rest []measure
 	// methods are those of a policy's match. Empty: any.
 	methods []string
 }
@@ -50,13 +45,10 @@ func (x *conditionIndex) add(rank int32, methods []string, conditions []Conditio
 			by, least, known = i, shared, s != nil
 		}
 	}
-	added := rule{rank: rank}
-	if len(conditions) > 1 || len(methods) > 0 {
-		added.rest = &restOfRule{methods: methods}
-		for i := range conditions {
-			if i != by {
-				added.rest.conditions = append(added.rest.conditions, newMeasure(conditions[i]))
-			}
+	added := rule{rank: rank, methods: methods}
+	for i := range conditions {
+		if i != by {
+			added.rest = append(added.rest, newMeasure(conditions[i]))
 		}
 	}
 	s := x.of(conditions[by].Source)
@@ -184,7 +176,10 @@ func lowestRule(rules []rule, facts Facts, method string, best int32) (int32, er
 		if r.rank >= best {
 			break
 		}
-		if fits, err := r.rest.fits(facts, method); err != nil {
+		if len(r.methods) > 0 && !slices.Contains(r.methods, method) {
+			continue
+		}
+		if fits, err := r.fits(facts); err != nil {
 			return best, err
 		} else if fits {
 			return r.rank, nil
@@ -193,15 +188,10 @@ func lowestRule(rules []rule, facts Facts, method string, best int32) (int32, er
 	return best, nil
 }
 
-func (r *restOfRule) fits(facts Facts, method string) (bool, error) {
-	switch {
-	case r == nil:
-		return true, nil
-	case len(r.methods) > 0 && !slices.Contains(r.methods, method):
-		return false, nil
-	}
-	for i := range r.conditions {
-		if _, fits, err := r.conditions[i].fits(facts); err != nil || !fits {
+// fits reports whether the rest of a rule's conditions fit.
+func (r *rule) fits(facts Facts) (bool, error) {
+	for i := range r.rest {
+		if _, fits, err := r.rest[i].fits(facts); err != nil || !fits {
 			return false, err
 		}
 	}

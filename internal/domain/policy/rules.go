@@ -10,7 +10,7 @@ import (
 // compiled holds what deciding needs, computed once.
 type compiled struct {
 	groups         []Group
-	overrides      []Group // of each override as many as groups, in their order
+	overrides      []([]Group) // the groups of each override
 	patterns       patternIndex
 	conditions     conditionIndex   // of overrides; a rule's rank is that of the override's patterns
 	listed         map[string]int32 // of a secret key: the ranks of the patterns without *, by their clients as they are listed
@@ -188,11 +188,5 @@ func (c *compiled) rules(rank int32) Rules {
 		return Rules{Exempt: true, Override: -1}
 	}
 	override := int(rank) - firstOverride
-	return Rules{Override: override, Groups: c.groupsOf(override)}
-}
-
-// groupsOf returns the groups of an override.
-func (c *compiled) groupsOf(override int) []Group {
-	n := len(c.groups)
-	return c.overrides[override*n : (override+1)*n : (override+1)*n]
+	return Rules{Override: override, Groups: c.overrides[override]}
 }

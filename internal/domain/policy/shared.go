@@ -106,5 +106,5 @@ func (g *Group) limitsOf(override int) []domain.Limit {
 	if override < 0 {
 		return g.Limits
 	}
-	return g.Shared.own.compiled.groupsOf(override)[0].Limits
+	return g.Shared.own.compiled.overrides[override][0].Limits
 }
