@@ -131,7 +131,7 @@ func BenchmarkDecide(b *testing.B) {
 // BenchmarkDecide_more reports how much longer a decision takes with 100,000 overrides: turns with them and without alternate. In a
 // turn each client has ten requests, since a process has one limiter, and the processor's caches are that one's. It reports the
 // median of the differences, and the difference of the quickest turns, which other work of the machine hardly changes. It wants many
-// rounds: -benchtime 200x. With few clients it is the work of a search; with many, that of waiting for memory, too.
+// rounds: -benchtime 100x. With few clients it is the work of a search; with many, that of waiting for memory, too.
 func BenchmarkDecide_more(b *testing.B) {
 	for _, l := range []load{
 		{plans: 20, clients: 100},
