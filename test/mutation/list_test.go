@@ -77,7 +77,7 @@ var mutations = append(refusals(),
 	},
 	mutation{
 		"a bucket with a time in the future keeps it", "internal/adapters/redisstore/script/general.lua",
-		"(spends or (skewed and op ~= '1' and op ~= '7' and op ~= '8'))", "spends", faults, "TestFaults/clock_an_hour_back",
+		"writes = spends or skewed and op ~= '1' and op ~= '7' and op ~= '8'", "writes = spends", faults, "TestFaults/clock_an_hour_back",
 	},
 	mutation{
 		"what was used of a quota counts in the next period", "internal/adapters/redisstore/script/general.lua",

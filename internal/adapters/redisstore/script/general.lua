@@ -8,9 +8,9 @@ local function general()
   local permits -- what permit_functions returns
   local refill, passing, store -- what level_functions returns
 
-  -- Takes from a quota which is a group of its own, if it is new or was stored by such a take. Returns whether it was.
+  -- Takes from the quota of a kind, if it is new or was stored by such a take. Returns whether it was.
   local function take_quota(key, kind)
-    local limit = kind[1]
+    local limit = kind.quota
     local field, full, end_us = limit.field, limit.full, limit.end_us
     local found = call('HGET', key, field)
     local left, at, cached_expiry = full, now_us, '0'
@@ -19,7 +19,8 @@ local function general()
       if not left then
         return false
       end
-      left, at = full - left, at + 0
+      left = full - left
+      at = at + 0
       if at > now_us or left < -4503599627370496 then
         return false
       elseif at < limit.start_us then
@@ -28,20 +29,26 @@ local function general()
     end
     local verdict = 0
     if left >= limit.least then
-      verdict, left, at = 1, left - limit.spent, now_us
-      if cached_expiry * 1000 < end_us or cached_expiry + 0 > kind.farthest_ms then
+      verdict = 1
+      left = left - limit.spent
+      at = now_us
+      local expiry_ms = cached_expiry + 0
+      if expiry_ms * 1000 < end_us or expiry_ms > kind.farthest_ms then
         cached_expiry = format('%d', ceil((end_us + kind.ttl_margin_us) / 1000))
         if found then
           postpone(key, cached_expiry)
         end
       end
-      call('HSET', key, field, format('%d', full - left) .. limit.tail .. ':' .. cached_expiry)
+      call('HSET', key, field, format('%d', full - left) .. limit.tail .. cached_expiry)
       if not found then
         postpone(key, cached_expiry, true, field)
       end
     end
-    reply[n], reply[n + 1], reply[n + 2] = verdict, left, at
-    n = n + 3
+    local out, i = reply, n
+    out[i] = verdict
+    out[i + 1] = left
+    out[i + 2] = at
+    n = i + 3
     return true
   end
 
@@ -60,46 +67,41 @@ local function general()
       reply[n], reply[n + 1], n = 3, nil, n + 1 -- for nil: the table begins with zeros
       return
     end
-    local op, size, held = kind.op, kind.size, kind.permits
-    if size == 1 and op == '0' and kind[1].q == 0 and not held and not times and take_quota(key, kind) then
+    if kind.quota and not times and take_quota(key, kind) then
       return
     end
+    local op, size, held = kind.op, kind.size, kind.permits
     local id = held and ARGV[first_id + k]
-    local enough, skewed, found, cached_expiry = op ~= '6', false, false, '0' -- without permits there is none to release
+    local enough = op ~= '6' -- without permits there is none to release
     if held then
       permits = permits or permit_functions()
       enough = permits.check(key, set, kind, id)
     end
+    local width = size -- of the group's credits and times in the reply
+    local passed, spends, writes, found, cached_expiry, before = 1, nil, nil, nil, nil, nil
     if size > 0 then
       if not refill then
         refill, passing, store = level_functions()
       end
-      local levels
+      local levels, skewed
       levels, skewed, found, cached_expiry = refill(key, kind)
       enough = enough and levels
-    end
-    local verdict, changes = 1, op == '0'
-    for i = 1, changes and 0 or size do
-      local spent = kind[i].spent
-      changes = changes or spent > 0 or spent < 0 and reply[n + i] < kind[i].full
-    end
-    if not enough then
-      verdict = op == '3' and 2 or 0
-    end
-    -- The time of a limit ahead of the clock is set back whatever the verdict: else it would not refill until the clock
-    -- has caught up.
-    local width = size -- of the group's credits and times in the reply
-    for i = 1, size do
-      if kind[i].q ~= 1 then
-        width = width + 1
+      local changes = op == '0'
+      for i = 1, size do
+        local limit = kind[i]
+        changes = changes or limit.spent > 0 or limit.spent < 0 and reply[n + i] < limit.full
+        if limit.q ~= 1 then
+          width = width + 1
+        end
       end
+      if times then
+        passed, before = enough and passing(kind, times) or 0, {unpack(reply, n + 1, n + width)}
+      end
+      -- The time of a limit ahead of the clock is set back whatever the verdict: else it would not refill until the clock
+      -- has caught up.
+      spends = enough and changes and passed
+      writes = spends or skewed and op ~= '1' and op ~= '7' and op ~= '8'
     end
-    local passed, before = 1, nil
-    if times then
-      passed, before = enough and passing(kind, times) or 0, {unpack(reply, n + 1, n + width)}
-    end
-    local spends = enough and changes and passed
-    local writes = size > 0 and (spends or (skewed and op ~= '1' and op ~= '7' and op ~= '8'))
     if held and enough and (op == '0' or op == '7') then
       permits.grant(kind, id, writes and store, key, kind, spends, found, cached_expiry)
     else
@@ -110,7 +112,13 @@ local function general()
         store(key, kind, spends, found, cached_expiry)
       end
     end
-    reply[n] = times and 4 + passed or verdict
+    if times then
+      reply[n] = 4 + passed
+    elseif enough then
+      reply[n] = 1
+    else
+      reply[n] = op == '3' and 2 or 0
+    end
     for i = 1, times and width or 0 do
       reply[n + i] = before[i]
     end

@@ -19,7 +19,7 @@ local function precompute(op, cost, time_us, a, first)
     if op ~= '0' and time_us ~= '0' and time_us + 0 < start_us then
       op = '1' -- what was taken then does not count any more
     end
-    pattern, tail = '^(%d+):(%d+)' .. pattern, ':' .. now_text
+    pattern, tail = '^(%d+):(%d+)' .. pattern, ':' .. now_text .. ':'
   else
     local p_text = ARGV[a + 2]
     p, r, q = p_text + 0, ARGV[a + 3] + 0, ARGV[a + 4] + 0
@@ -66,7 +66,7 @@ local function described(a)
   -- A table that is made with all its fields need not grow. False stands for what comes later.
   local kind = {
     false, op = op, size = ARGV[start] + 0, ttl_margin_us = 0, farthest_ms = 0, fields = false, writes = false, wrong = false,
-    permits = false,
+    permits = false, quota = false,
   }
   local fill_us = 0
   for i = 1, kind.size do
@@ -89,7 +89,9 @@ local function described(a)
       kind.fields[i], kind.writes[2 * i - 1] = kind[i].field, kind[i].field
     end
   end
-  if ARGV[start + 1] ~= '0' then
+  if ARGV[start + 1] == '0' then
+    kind.quota = op == '0' and kind.size == 1 and kind[1].q == 0 and kind[1] -- of a take from it alone
+  else
     kind.permits = {false}
     for i = 1, ARGV[start + 1] do
       local f = start + 6 * kind.size + 3 * i - 1

@@ -134,7 +134,8 @@ local function level_functions()
   -- Stores the group in the reply. If spends is not false, it first takes the cost so many times.
   local function store(key, kind, spends, found, cached_expiry)
     local size, writes, slow = kind.size, kind.writes or {kind[1].field}, n + kind.size
-    local kept, until_us = cached_expiry + 0 <= kind.farthest_ms, cached_expiry * 1000
+    local expiry_ms = cached_expiry + 0
+    local kept, until_us = expiry_ms <= kind.farthest_ms, expiry_ms * 1000
     local full_at_us = 0
     for i = 1, size do
       local limit, level = kind[i], reply[n + i]

@@ -1,6 +1,7 @@
 -- Creates the functions for the concurrency limits of a group. Most runs need none.
 local function permit_functions()
   local hour_us, day_us, most_removed, most_listed = 3600000000, 86400000000, 1000, 100
+  local hour_start_us = floor(now_us / hour_us) * hour_us
 
   -- Converts a score, which another program may have written.
   local function time_of(score)
@@ -85,7 +86,8 @@ local function permit_functions()
     if not limit.expires_text then -- a number as an argument is converted each time, which costs more
       limit.expires_text, limit.deadline_ms = format('%d', expires), format('%d', ceil((expires + day_us) / 1000))
     end
-    if renewal or not new and floor((limit.expires - limit.lease_us) / hour_us) ~= floor(now_us / hour_us) then
+    local first_us = not renewal and limit.expires - limit.lease_us
+    if renewal or not new and (first_us < hour_start_us or first_us >= hour_start_us + hour_us) then
       call('PEXPIREAT', set, limit.deadline_ms)
     end
     local added = call('ZADD', set, limit.expires_text, id)

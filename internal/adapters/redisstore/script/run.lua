@@ -51,8 +51,8 @@ local function decide_all()
           verdict = verdict < several and verdict or several
         end
         level = level - verdict * spent
-        local kept = (cached_expiry * 1000 - now_us) * r >= full - level and cached_expiry + 0 <= farthest_ms
-        if not kept then
+        local expiry_ms = cached_expiry + 0
+        if (expiry_ms * 1000 - now_us) * r < full - level or expiry_ms > farthest_ms then
           cached_expiry = format('%d', ceil((now_us + ceil((full - level) / r) + ttl_margin_us) / 1000))
           if found then
             postpone(key, cached_expiry)
