@@ -93,17 +93,19 @@ func decideUnder(tb testing.TB, l load) func() {
 }
 
 func TestDecideMany_allocatesNothingForOverridesAndConditions(t *testing.T) {
-	allocations := func(l load) float64 {
-		l.clients = 10_000
+	const clients, garbage = 10_000, 100  // what the runtime allocates beside
+	allocations := func(l load) float64 { // of a decision for each client
+		l.clients = clients
 		decide := decideUnder(t, l)
-		for range l.clients { // the limits are compiled, and the memory store knows the clients
-			decide()
-		}
-		return testing.AllocsPerRun(l.clients, decide)
+		return testing.AllocsPerRun(3, func() { // and once before, when the limits are compiled
+			for range clients {
+				decide()
+			}
+		})
 	}
 	for _, inMemory := range []bool{false, true} {
-		without := allocations(load{plans: 1, inMemory: inMemory})
-		assert.LessOrEqual(t, without, 1.0, "the key")
+		without := allocations(load{plans: 1, inMemory: inMemory}) + garbage
+		assert.LessOrEqual(t, without, clients+2.0*garbage, "the key")
 		for _, l := range []load{
 			{overrides: 100_000, plans: 100_000, inMemory: inMemory},
 			{overrides: 100_000, plans: 20, conditions: 1000, inMemory: inMemory},

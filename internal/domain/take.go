@@ -67,7 +67,7 @@ func (o Op) CheckCost(cost Tokens) error {
 	return nil
 }
 
-// MayGiveBack reports whether a client may have more tokens or permits after the operation than before.
+// MayGiveBack reports false for operations after which a client has certainly no more tokens or permits than before.
 func (o Op) MayGiveBack() bool {
 	switch o {
 	case OpTake, OpPeek, OpRenew, OpList:

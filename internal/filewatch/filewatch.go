@@ -66,7 +66,8 @@ func (s State) Same(earlier State) bool {
 	if s.info == nil || earlier.info == nil {
 		return s.info == nil && earlier.info == nil
 	}
-	if !os.SameFile(s.info, earlier.info) || s.info.Size() != earlier.info.Size() || !s.info.ModTime().Equal(earlier.info.ModTime()) {
+	if !os.SameFile(s.info, earlier.info) || s.info.Size() != earlier.info.Size() || !s.info.ModTime().Equal(earlier.info.ModTime()) ||
+		s.info.Mode() != earlier.info.Mode() { // it may be readable now
 		return false
 	}
 	if earlier.sum == nil {

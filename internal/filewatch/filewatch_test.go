@@ -36,6 +36,9 @@ func TestState_sameAsLongAsNothingChanges(t *testing.T) {
 	assert.True(t, first.Same(filewatch.Look(path)))
 	require.NoError(t, os.Chtimes(path, time.Time{}, time.Unix(1, 0)))
 	assert.False(t, first.Same(filewatch.Look(path)), "the time")
+	closed := filewatch.Look(path)
+	require.NoError(t, os.Chmod(path, 0o644))
+	assert.False(t, closed.Same(filewatch.Look(path)), "it may be readable now")
 
 	old := filewatch.Look(path)
 	next := path + ".next"

@@ -107,9 +107,9 @@ func Take(ctx context.Context, s BucketStore, req TakeRequest) TakeResult {
 
 var (
 	// ErrUnavailable means that the store could not be reached, did not answer in time, or sent an unreadable answer. The
-	// operation may or may not have been carried out, so it must not be sent again.
+	// operation may or may not have been carried out, so it must not be sent again, unless the error is ErrNotRun, too.
 	ErrUnavailable = errors.New("store unavailable")
-	// ErrNotRun is wrapped beside ErrUnavailable if certainly nothing was carried out. A store need not say so.
+	// ErrNotRun is wrapped beside ErrUnavailable, or ErrOverloaded, if certainly nothing was carried out. A store need not say so.
 	ErrNotRun = errors.New("not carried out")
 	// ErrOverloaded means that this process refused the operation because too many are waiting for the store, or because the
 	// memory store has no room for another permit. The operation was not carried out. The store itself may be healthy.

@@ -44,7 +44,11 @@ func (l *shardList) add(cfg *Config, s Shard, client *redis.Client, take *script
 	server := batch.Server{
 		Name: s.Name, Client: client,
 		Send: func(ctx context.Context, groups []*script.Group, now domain.Instant) error {
-			return take.Decide(ctx, client, s.Name, groups, now)
+			err := take.Decide(ctx, client, s.Name, groups, now)
+			if err != nil && l.borrowed && ctx.Err() != nil {
+				err = script.Unavailable(s.Name, script.ErrNoReply)
+			}
+			return err
 		},
 		ProbeKey:   func() (clientkey.BucketKey, error) { return batch.ProbeKey, nil },
 		MayOverrun: l.borrowed,

@@ -2,7 +2,6 @@ package batch
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/script"
@@ -18,8 +17,9 @@ const (
 
 // followMoves sends the requests again that a node refused because it does not have all of their keys, as long as half of the budget
 // of the call that began at that time remains for the node. Nothing has run for them. Only their caller waits: the others of the
-// batch have their results. But the batch that has one of them now ends with the budget of its call, as with that of its oldest
-// request. A request that is still refused in the end, or is not sent any more, keeps its error.
+// batch have their results. The batch that such a request is sent in ends when the request's budget does. A request that is still
+// refused in the end keeps its error; one that waits too long to be sent has the error of that, such as ports.ErrOverloaded, for
+// which a policy that fails open has this process decide.
 func (b *Batcher) followMoves(
 	ctx context.Context, began time.Time, reqs []ports.TakeRequest, indexes []int, results []ports.TakeResult,
 ) {
@@ -36,9 +36,6 @@ func (b *Batcher) followMoves(
 		case <-ctx.Done(): // of which decide returns the error
 		}
 		if err := b.decide(ctx, began, reqs, indexes, results); err != nil {
-			if notSent := errors.Is(err, ports.ErrNotRun) && ctx.Err() == nil; notSent {
-				return
-			}
 			for _, at := range indexes {
 				Fail(&results[at], err)
 			}

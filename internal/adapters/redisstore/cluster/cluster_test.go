@@ -2,8 +2,12 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net"
+	"slices"
+	"syscall"
 	"testing"
 
 	"github.com/redis/go-redis/v9"
@@ -12,6 +16,8 @@ import (
 
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/batch"
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/failure"
+	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/script"
+	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
 func TestValid_refusesAGarbledRangeOfSlots(t *testing.T) {
@@ -48,6 +54,19 @@ func TestOnceCmd_ofSeveralAttemptsTheLastOneCounts(t *testing.T) {
 	reply, err := cmd.outcome()
 	require.NoError(t, err, "an answer that came stands")
 	assert.Equal(t, "answer", reply)
+}
+
+func TestDecode_theErrorOfAllRunsSaysIfOneMayHaveRun(t *testing.T) {
+	refused := &failure.DialError{Err: syscall.ECONNREFUSED}
+	for _, errs := range [][]error{{refused, io.EOF}, {io.EOF, refused}, {refused, refused}} {
+		runs := make([]*run, len(errs))
+		for i, err := range errs {
+			runs[i] = &run{groups: []*script.Group{{}}, err: err}
+		}
+		failed, err := decode("shard-0", runs)
+		assert.True(t, failed)
+		assert.Equal(t, !slices.Contains(errs, io.EOF), errors.Is(err, ports.ErrNotRun), err)
+	}
 }
 
 func TestRecovering_aPanicOfANodesClientIsAnError(t *testing.T) {

@@ -3,8 +3,6 @@ package cluster
 import (
 	"context"
 	"errors"
-	"fmt"
-	"os"
 	"sync"
 
 	"github.com/redis/go-redis/v9"
@@ -59,7 +57,7 @@ func (p pipeline) run(ctx context.Context, runs []*run, withSource bool, now dom
 	})
 	if err != nil {
 		if ctx.Err() != nil {
-			err = fmt.Errorf("no reply in time: %w", os.ErrDeadlineExceeded) // a context's error says that nothing was sent
+			err = script.ErrNoReply
 		}
 		// The commands and their memory belong to the pipeline, which may still be under way.
 		for _, r := range runs {
@@ -73,9 +71,10 @@ func (p pipeline) run(ctx context.Context, runs []*run, withSource bool, now dom
 	}
 }
 
-// decode decodes the replies into the groups. Its results are those of pipeline.decide.
+// decode decodes the replies into the groups. Its results are those of pipeline.decide. An error of all runs is the first one of a run
+// that may have been carried out, if there is one.
 func decode(name string, runs []*run) (failed bool, err error) {
-	failures, moving := 0, false
+	failures, moving, mayHaveRun := 0, false, false
 	for _, r := range runs {
 		if r.err != nil {
 			r.err = script.Unavailable(name, r.err)
@@ -87,14 +86,17 @@ func decode(name string, runs []*run) (failed bool, err error) {
 		}
 		failures++
 		moving = moving || script.Moving(r.err)
+		if ran := !errors.Is(r.err, ports.ErrNotRun); err == nil || ran && !mayHaveRun {
+			err, mayHaveRun = r.err, ran
+		}
 		for _, g := range r.groups {
 			batch.Fail(&g.Result, r.err)
 		}
 	}
-	if failures == len(runs) && !moving {
-		err = runs[0].err
+	if failures < len(runs) || moving {
+		return failures > 0, nil
 	}
-	return failures > 0, err
+	return true, err
 }
 
 // run is one run of the script: the groups of one key, and the reply.

@@ -43,7 +43,7 @@ func deferDialErrors(next redis.DialHook) redis.DialHook {
 
 // watchPrimary calls onFailover when a new connection leads to another address than the last. It does not see the
 // connections to sentinels. One that began before the last change may still lead to the primary of before, and is no failover. If
-// the primary has changed twice meanwhile, it counts as one, which only clears the denial cache once more.
+// the primary has changed twice meanwhile, such a connection counts as a failover, which only clears the denial cache once more.
 func watchPrimary(onFailover func()) dialHook {
 	var mu sync.Mutex
 	var primary, before string

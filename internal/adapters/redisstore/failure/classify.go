@@ -63,9 +63,10 @@ var replies = []struct {
 	// Before it knows the password, a server does not read commands of more than ten words.
 	{"ERR Protocol error: unauthenticated ", Failure{Auth, ports.ErrNotRun, true}},
 	{"WRONGPASS", Failure{Auth, ports.ErrNotRun, true}},
-	{"NOPERM", Failure{NoPerm, ports.ErrNotRun, true}},
-	// Redis 7.0 says this of a command inside the script, so commands before it may have run.
+	// Redis says these of a command inside the script, so commands before it may have run.
+	{"NOPERM ACL failure in script", Failure{NoPerm, ErrMayHaveRun, true}},
 	{"ERR The user executing the script can't", Failure{NoPerm, ErrMayHaveRun, true}},
+	{"NOPERM", Failure{NoPerm, ports.ErrNotRun, true}},
 	{"ERR max number of clients reached", Failure{MaxClients, ports.ErrNotRun, true}},
 	{"DENIED", Failure{Protected, ports.ErrNotRun, true}},
 	{"ERR this script ", Failure{Script, ports.ErrNotRun, true}},

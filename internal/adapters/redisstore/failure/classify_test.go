@@ -82,6 +82,7 @@ func TestClassify(t *testing.T) {
 		{reply("ERR Protocol error: unauthenticated multibulk length"), failure.Failure{failure.Auth, notRun, trips}},
 		{reply("WRONGPASS invalid username-password pair"), failure.Failure{failure.Auth, notRun, trips}},
 		{reply("NOPERM no permissions"), failure.Failure{failure.NoPerm, notRun, trips}},
+		{reply("NOPERM ACL failure in script: no permissions"), failure.Failure{failure.NoPerm, ran, trips}},
 		{reply("ERR The user executing the script can't run this command or subcommand"), failure.Failure{failure.NoPerm, ran, trips}},
 		{reply("ERR max number of clients reached"), failure.Failure{failure.MaxClients, notRun, trips}},
 		{reply("DENIED Redis is running in protected mode because ..."), failure.Failure{failure.Protected, notRun, trips}},

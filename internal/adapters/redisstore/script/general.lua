@@ -8,7 +8,7 @@ local function general()
   local permits -- what permit_functions returns
   local refill, passing, store -- what level_functions returns
 
-  -- Takes from the quota of a kind, if it is new or was stored by such a take. Returns whether it was.
+  -- Takes from the quota that is all of a kind, if it is new or was stored by such a take. Returns whether it was.
   local function take_quota(key, kind)
     local limit = kind.quota
     local field, full, end_us = limit.field, limit.full, limit.end_us

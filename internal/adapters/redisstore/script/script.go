@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -112,6 +113,10 @@ func Unknown(err error) bool { return err != nil && redis.HasErrorPrefix(err, "N
 func Moving(err error) bool {
 	return err != nil && (redis.HasErrorPrefix(err, "TRYAGAIN") || redis.HasErrorPrefix(err, failure.EmptiedWhileMoving))
 }
+
+// ErrNoReply is the cause of a failure after the context of a call has ended, if a caller's client was used. The context's own error
+// says that nothing was sent: go-redis returns it only while the call waits for a connection, but a hook of the client at any time.
+var ErrNoReply = fmt.Errorf("no reply in time: %w", os.ErrDeadlineExceeded)
 
 // Unavailable returns an error that wraps ports.ErrUnavailable and the cause, and says what the server may have done.
 func Unavailable(server string, cause error) error {
