@@ -87,10 +87,11 @@ func watching(primary *Server) Option {
 // ReplaceNone has the sentinels replace no primary that is silent, until the test ends: on a machine that stands still for a second
 // they would fail over by themselves.
 func (s *Sentinels) ReplaceNone(t testing.TB) {
+	ctx := context.WithoutCancel(t.Context())
 	set := func(d time.Duration) {
 		for _, w := range s.Watchers {
 			args := []any{"sentinel", "set", SentinelMaster, "down-after-milliseconds", d.Milliseconds()}
-			if err := w.client.Do(context.Background(), args...).Err(); err != nil {
+			if err := w.client.Do(ctx, args...).Err(); err != nil {
 				t.Errorf("SENTINEL SET: %v", err)
 			}
 		}
