@@ -109,7 +109,7 @@ var mutations = append(refusals(),
 	},
 	mutation{
 		"expired permits count", "internal/adapters/redisstore/script/permits.lua",
-		"      if expires <= now_us then\n", "      if false then\n", script, "TestDifferential",
+		"      elseif expires <= now_us then\n", "      elseif false then\n", script, "TestDifferential",
 	},
 	mutation{
 		"the denial cache ignores refunds", "internal/app/denialcache/cache.go",

@@ -114,13 +114,13 @@ local function general()
     end
     if times then
       reply[n] = 4 + passed
+      for i = 1, width do
+        reply[n + i] = before[i]
+      end
     elseif enough then
       reply[n] = 1
     else
       reply[n] = op == '3' and 2 or 0
-    end
-    for i = 1, times and width or 0 do
-      reply[n + i] = before[i]
     end
     n = n + 1 + width
     if held then

@@ -15,8 +15,11 @@ local function permit_functions()
     local first = call('ZRANGE', set, '0', '0', 'WITHSCORES')[2]
     local held, expires, expired = 0, now_us, 0
     if first then
-      held, expires = call('ZCARD', set), time_of(first)
-      if expires <= now_us then
+      held = call('ZCARD', set)
+      expires = first + 0
+      if expires >= 9007199254740992 then
+        expires = time_of(first)
+      elseif expires <= now_us then
         local all = held
         held = call('ZCOUNT', set, '(' .. now_text, '+inf')
         expired, expires = all - held, now_us
@@ -25,7 +28,9 @@ local function permit_functions()
         end
       end
     end
-    limit.held, limit.expires, limit.expired = held, expires, expired
+    limit.held = held
+    limit.expires = expires
+    limit.expired = expired
   end
 
   -- Reads what the operation needs, and writes nothing. In a group that has only concurrency limits, first_set is the first
@@ -36,7 +41,12 @@ local function permit_functions()
     for i = 1, #kind.permits do
       local limit = kind.permits[i]
       limit.set = i == 1 and kind.size == 0 and first_set or key .. limit.suffix
-      if op == '5' or op == '6' or op == '7' then
+      if op == '0' then
+        read(limit)
+        if limit.held >= limit.size then
+          passes = false
+        end
+      elseif op == '5' or op == '6' or op == '7' then
         local expires = call('ZSCORE', limit.set, id)
         local held = expires and expires + 0 > now_us
         limit.found = expires
@@ -49,8 +59,6 @@ local function permit_functions()
         read(limit)
         if op == '8' then
           limit.listed = call('ZRANGE', limit.set, limit.expired, limit.expired + most_listed - 1, 'WITHSCORES')
-        elseif op == '0' and limit.held >= limit.size then
-          passes = false
         end
       end
     end
@@ -128,12 +136,13 @@ local function permit_functions()
 
   -- Stores the states of the concurrency limits in the reply.
   local function answer(kind)
-    local op = kind.op
     for i = 1, #kind.permits do
       local limit = kind.permits[i]
-      reply[n], reply[n + 1], n = limit.held, limit.expires, n + 2
+      reply[n] = limit.held
+      reply[n + 1] = limit.expires
+      n = n + 2
     end
-    for i = 1, op == '8' and #kind.permits or 0 do
+    for i = 1, kind.op == '8' and #kind.permits or 0 do
       local listed = kind.permits[i].listed
       reply[n] = #listed / 2
       for j = 1, #listed, 2 do

@@ -47,8 +47,8 @@
 -- The cost of a run is its interpreter steps, and the strings and functions that it creates. A run of one decision pays for
 -- the whole setup. So what all groups share is computed once, strings are converted to numbers by `+ 0`, which costs half of
 -- tonumber, and once, since that takes as long as two dozen steps. Constants are written as literals (2^52 is
--- 4503599627370496, 2^53 is 9007199254740992). In take_quota a statement assigns one value: with several, each would be copied
--- first.
+-- 4503599627370496, 2^53 is 9007199254740992). What nearly every group comes by assigns one value in a statement: with
+-- several, each is copied first.
 
 local call, match, format = redis.call, string.match, string.format
 local unpack, floor, ceil, ARGV = unpack, math.floor, math.ceil, ARGV
