@@ -93,7 +93,6 @@ func sentinelCloses(t *testing.T, sentinels *redistest.Sentinels) {
 }
 
 func sentinelPlannedFailover(t *testing.T, sentinels *redistest.Sentinels) {
-	sentinels.ReplaceNone(t)
 	s := newStore(t, sentinelConfig(sentinels.Addrs()[:1]...))
 	l := limit(t, "burst", "1/h", 10)
 	var failovers atomic.Int64

@@ -16,12 +16,8 @@ import (
 // SentinelMaster is the name of the primary in every Sentinels.
 const SentinelMaster = "main"
 
-const (
-	// failoverTimeout is after how long a sentinel gives up a failover.
-	failoverTimeout = 5 * time.Second
-	// downAfter is how long a primary must be silent to be replaced.
-	downAfter = time.Second
-)
+// failoverTimeout is after how long a sentinel gives up a failover.
+const failoverTimeout = 5 * time.Second
 
 // Sentinels are a primary, its replica, and three sentinels that watch them. They belong to the test that started them.
 type Sentinels struct {
@@ -47,8 +43,9 @@ func StartSentinel(t testing.TB, ofReplica ...Option) *Sentinels {
 		s.Watchers = append(s.Watchers, Start(t, watching(primary)))
 	}
 	for _, w := range s.Watchers {
-		// By default the sentinels look at the servers every 10 s, and at each other every 2 s.
-		if err := w.client.Do(t.Context(), "sentinel", "debug", "info-period", 200, "publish-period", 200).Err(); err != nil {
+		// By default the sentinels look at the servers every 10 s, and tell each other what they know every 2 s. One that has not heard
+		// of a failover makes the new primary a replica again after four times that, so it must not be much shorter.
+		if err := w.client.Do(t.Context(), "sentinel", "debug", "info-period", 200, "publish-period", 1000).Err(); err != nil {
 			t.Fatalf("SENTINEL DEBUG: %v", err)
 		}
 	}
@@ -75,29 +72,13 @@ func watching(primary *Server) Option {
 	return func(s *Server) {
 		s.t.Helper()
 		s.config = filepath.Join(s.Dir, "sentinel.conf")
-		text := fmt.Sprintf("sentinel monitor %[1]s 127.0.0.1 %[2]d 2\nsentinel down-after-milliseconds %[1]s %[3]d\n"+
-			"sentinel failover-timeout %[1]s %[4]d\n", SentinelMaster, primary.port, downAfter.Milliseconds(), failoverTimeout.Milliseconds())
+		text := fmt.Sprintf("sentinel monitor %[1]s 127.0.0.1 %[2]d 2\nsentinel down-after-milliseconds %[1]s 1000\n"+
+			"sentinel failover-timeout %[1]s %[3]d\n", SentinelMaster, primary.port, failoverTimeout.Milliseconds())
 		if err := os.WriteFile(s.config, []byte(text), 0o600); err != nil {
 			s.t.Fatalf("a sentinel's configuration: %v", err)
 		}
 		s.args = append(s.args, "--sentinel")
 	}
-}
-
-// ReplaceNone has the sentinels replace no primary that is silent, until the test ends: on a machine that stands still for a second
-// they would fail over by themselves.
-func (s *Sentinels) ReplaceNone(t testing.TB) {
-	ctx := context.WithoutCancel(t.Context())
-	set := func(d time.Duration) {
-		for _, w := range s.Watchers {
-			args := []any{"sentinel", "set", SentinelMaster, "down-after-milliseconds", d.Milliseconds()}
-			if err := w.client.Do(ctx, args...).Err(); err != nil {
-				t.Errorf("SENTINEL SET: %v", err)
-			}
-		}
-	}
-	t.Cleanup(func() { set(downAfter) })
-	set(time.Hour)
 }
 
 // Addrs are the addresses of the sentinels.
