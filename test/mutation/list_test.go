@@ -104,12 +104,12 @@ var mutations = append(refusals(),
 		"local ok, failure = pcall(decide_all)", "local ok, failure = true, decide_all()", script, "TestScript",
 	},
 	mutation{
-		"a take that fails keeps its permit", "internal/adapters/redisstore/script/permits.lua",
-		"redis.pcall('ZREM', kind.permits[i].set, id)", "", redisstore, "TestACL_aMissingCommandCostsNoToken",
+		"a take that fails keeps its permit", "internal/adapters/redisstore/script/run.lua",
+		"redis.pcall('ZREM', taking[i].set, taking_id)", "", redisstore, "TestACL_aMissingCommandCostsNoToken",
 	},
 	mutation{
 		"expired permits count", "internal/adapters/redisstore/script/permits.lua",
-		"      elseif expires <= now_us then\n", "      elseif false then\n", script, "TestDifferential",
+		"    elseif expires <= now_us then\n", "    elseif false then\n", script, "TestDifferential",
 	},
 	mutation{
 		"the denial cache ignores refunds", "internal/app/denialcache/cache.go",

@@ -104,6 +104,47 @@ func BenchmarkDistinctKeys(b *testing.B) {
 	}
 }
 
+// BenchmarkPermits is what a take by a concurrency limit costs Redis while each client holds so many permits: blocks of such takes
+// and of takes by a bucket, in turn, in batches of 32. ns/op is of a pair of blocks, with the releases between them.
+// redis-cpu-x-bucket is the median of the pairs' ratios of Redis's CPU time.
+func BenchmarkPermits(b *testing.B) {
+	const clients, groups = 1_280, 32
+	held, burst := concurrency(b, "held", 1_000, time.Hour), limit(b, "burst", "1000000/s", 1_000_000)
+	s := newStore(b, config(redistest.Start(b).Addr))
+	reqs, results := make([]ports.TakeRequest, groups), make([]ports.TakeResult, groups)
+	block := func(op domain.Op, l domain.Limit, permit int) time.Duration {
+		before := redisCPUTime(b, s)
+		for i := range clients {
+			reqs[i%groups] = ports.TakeRequest{Op: op, Key: key(fmt.Sprint(i)), Limits: []domain.Limit{l}, Cost: 1}
+			if l.Kind() == domain.KindConcurrency {
+				reqs[i%groups].Permit = domain.NewPermitID(fmt.Sprintf("%d-abcdefghijkl", permit), 1, 1_800_000_000_000_000)
+			}
+			if i%groups == groups-1 {
+				s.TakeMany(b.Context(), reqs, results)
+				for j := range results {
+					require.NoError(b, results[j].Err)
+					require.Equal(b, domain.Allowed, results[j].Verdict)
+				}
+			}
+		}
+		return redisCPUTime(b, s) - before
+	}
+	permits := 0
+	for _, before := range []int{1, 10, 30, 100} {
+		b.Run(fmt.Sprintf("held=%d", before), func(b *testing.B) {
+			for ; permits < before; permits++ {
+				block(domain.OpTake, held, permits)
+			}
+			var ratios []float64
+			for b.Loop() {
+				ratios = append(ratios, float64(block(domain.OpTake, held, permits))/float64(block(domain.OpTake, burst, 0)))
+				block(domain.OpRelease, held, permits)
+			}
+			b.ReportMetric(median(ratios), "redis-cpu-x-bucket")
+		})
+	}
+}
+
 // redisCPUTime is what the only server of a store has used.
 func redisCPUTime(b *testing.B, s *redisstore.Store) (spent time.Duration) {
 	info := s.Manager().GetClient("any").InfoMap(b.Context(), "cpu")

@@ -113,6 +113,9 @@ func TestACL_aMissingCommandCostsNoToken(t *testing.T) {
 		if missing != "-zadd" {
 			cases["new"], cases["new, of two"], cases["old"] = []domain.Limit{one}, []domain.Limit{one, two}, []domain.Limit{one, two}
 		}
+		if missing != "-hset" {
+			cases["only permits"] = []domain.Limit{held}
+		}
 		for name, limits := range cases {
 			r := ports.Take(t.Context(), s, withPermit("id", take(strings.TrimPrefix(name, "with permits and "), 1, limits...)))
 			require.ErrorIs(t, r.Err, ports.ErrUnavailable, "%s: %s", missing, name)

@@ -10,7 +10,7 @@ local function general()
 
   -- Takes from the quota that is all of a kind, if it is new or was stored by such a take. Returns whether it was.
   local function take_quota(key, kind)
-    local limit = kind.quota
+    local limit = kind.only
     local field, full, end_us = limit.field, limit.full, limit.end_us
     local found = call('HGET', key, field)
     local left, at, cached_expiry = full, now_us, '0'
@@ -58,6 +58,11 @@ local function general()
     if not kind then
       kind = described(kind_at)
       kinds[kind_at] = kind
+      permits = permits or kind.permits and permit_functions()
+      kind.take = kind.only and (kind.permits and permits.take or take_quota)
+    end
+    if kind.take and not refused and not times and kind.take(key, kind) then
+      return
     end
     if kind.size == 0 and (refused or kind.permits[2]) then
       key = string.sub(key, 1, -#kind.permits[1].suffix - 1)
@@ -67,14 +72,10 @@ local function general()
       reply[n], reply[n + 1], n = 3, nil, n + 1 -- for nil: the table begins with zeros
       return
     end
-    if kind.quota and not times and take_quota(key, kind) then
-      return
-    end
     local op, size, held = kind.op, kind.size, kind.permits
     local id = held and ARGV[first_id + k]
     local enough = op ~= '6' -- without permits there is none to release
     if held then
-      permits = permits or permit_functions()
       enough = permits.check(key, set, kind, id)
     end
     local width = size -- of the group's credits and times in the reply
@@ -102,16 +103,17 @@ local function general()
       spends = enough and changes and passed
       writes = spends or skewed and op ~= '1' and op ~= '7' and op ~= '8'
     end
-    if held and enough and (op == '0' or op == '7') then
-      permits.grant(kind, id, writes and store, key, kind, spends, found, cached_expiry)
-    else
-      if held then
-        permits.finish(kind, id)
-      end
-      if writes then
-        store(key, kind, spends, found, cached_expiry)
-      end
+    if held and enough and op == '0' then
+      permits.grant(kind, id)
+    elseif held and enough and op == '7' then
+      permits.renew(kind, id)
+    elseif held then
+      permits.finish(kind, id)
     end
+    if writes then
+      store(key, kind, spends, found, cached_expiry)
+    end
+    taking = nil
     if times then
       reply[n] = 4 + passed
       for i = 1, width do

@@ -66,7 +66,7 @@ local function described(a)
   -- A table that is made with all its fields need not grow. False stands for what comes later.
   local kind = {
     false, op = op, size = ARGV[start] + 0, ttl_margin_us = 0, farthest_ms = 0, fields = false, writes = false, wrong = false,
-    permits = false, quota = false,
+    permits = false, only = false, take = false, -- the limit and the function of a take from one quota or concurrency limit
   }
   local fill_us = 0
   for i = 1, kind.size do
@@ -90,16 +90,19 @@ local function described(a)
     end
   end
   if ARGV[start + 1] == '0' then
-    kind.quota = op == '0' and kind.size == 1 and kind[1].q == 0 and kind[1] -- of a take from it alone
+    kind.only = op == '0' and kind.size == 1 and kind[1].q == 0 and kind[1]
   else
     kind.permits = {false}
     for i = 1, ARGV[start + 1] do
       local f = start + 6 * kind.size + 3 * i - 1
+      local lease_us = ARGV[f + 2] + 0
+      local ends = now_us + lease_us -- when a lease of now ends; the set expires a day later
       kind.permits[i] = {
-        suffix = ':f:' .. ARGV[f], size = ARGV[f + 1] + 0, lease_us = ARGV[f + 2] + 0,
-        set = false, held = false, expires = false, expired = false, expires_text = false, deadline_ms = false,
+        suffix = ':f:' .. ARGV[f], size = ARGV[f + 1] + 0, lease_us = lease_us, ends = ends, ends_text = format('%d', ends),
+        deadline_ms = format('%d', ceil((ends + 86400000000) / 1000)), set = false, held = false, expires = false, expired = false,
       }
     end
+    kind.only = op == '0' and kind.size == 0 and not kind.permits[2] and kind.permits[1]
     if not first_id then
       first_id = #ARGV - 1 - ARGV[#ARGV]
       for i = #KEYS, ARGV[#ARGV] + 1, -1 do

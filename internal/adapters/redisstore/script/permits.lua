@@ -1,6 +1,6 @@
 -- Creates the functions for the concurrency limits of a group. Most runs need none.
 local function permit_functions()
-  local hour_us, day_us, most_removed, most_listed = 3600000000, 86400000000, 1000, 100
+  local hour_us, most_removed, most_listed = 3600000000, 1000, 100
   local hour_start_us = floor(now_us / hour_us) * hour_us
 
   -- Converts a score, which another program may have written.
@@ -9,28 +9,22 @@ local function permit_functions()
     return at < 9007199254740992 and at or 9007199254740991
   end
 
-  -- Reads how many permits are held and when the first expires. Permits that have expired come first in a set.
-  local function read(limit)
-    local set = limit.set
+  -- Returns how many permits are held, when the first expires, and how many have expired. Those come first in a set.
+  local function read(set)
     local first = call('ZRANGE', set, '0', '0', 'WITHSCORES')[2]
-    local held, expires, expired = 0, now_us, 0
-    if first then
-      held = call('ZCARD', set)
-      expires = first + 0
-      if expires >= 9007199254740992 then
-        expires = time_of(first)
-      elseif expires <= now_us then
-        local all = held
-        held = call('ZCOUNT', set, '(' .. now_text, '+inf')
-        expired, expires = all - held, now_us
-        if held > 0 then
-          expires = time_of(call('ZRANGE', set, expired, expired, 'WITHSCORES')[2])
-        end
-      end
+    if not first then
+      return 0, now_us, 0
     end
-    limit.held = held
-    limit.expires = expires
-    limit.expired = expired
+    local expires, held = first + 0, call('ZCARD', set)
+    if expires >= 9007199254740992 then
+      expires = 9007199254740991
+    elseif expires <= now_us then
+      local all = held
+      held = call('ZCOUNT', set, '(' .. now_text, '+inf')
+      expires = held > 0 and time_of(call('ZRANGE', set, all - held, all - held, 'WITHSCORES')[2]) or now_us
+      return held, expires, all - held
+    end
+    return held, expires, 0
   end
 
   -- Reads what the operation needs, and writes nothing. In a group that has only concurrency limits, first_set is the first
@@ -42,7 +36,7 @@ local function permit_functions()
       local limit = kind.permits[i]
       limit.set = i == 1 and kind.size == 0 and first_set or key .. limit.suffix
       if op == '0' then
-        read(limit)
+        limit.held, limit.expires, limit.expired = read(limit.set)
         if limit.held >= limit.size then
           passes = false
         end
@@ -56,7 +50,7 @@ local function permit_functions()
           passes = passes and held
         end
       else
-        read(limit)
+        limit.held, limit.expires, limit.expired = read(limit.set)
         if op == '8' then
           limit.listed = call('ZRANGE', limit.set, limit.expired, limit.expired + most_listed - 1, 'WITHSCORES')
         end
@@ -76,62 +70,78 @@ local function permit_functions()
         call('ZREM', limit.set, id)
       end
       if last then -- the set is gone, so a node refuses to read it while its slot moves
-        limit.held, limit.expires, limit.expired = 0, now_us, 0
+        limit.held, limit.expires = 0, now_us
       else
-        read(limit)
+        limit.held, limit.expires = read(limit.set)
       end
     end
   end
 
-  -- Adds the permit to a set, or gives it a new expiry. The set itself expires a day after its last lease can end. That day is
-  -- an hour and more than enough, so an old set is postponed only by a renewal, and by a take unless the permit that expires
-  -- first began in this hour: then another take or renewal of this hour has postponed it. It is postponed before it is
-  -- written, and what was added to a new one is taken out again if that fails: no set stays without an expiry. Permits that have
-  -- expired are removed last: while its slot moves, a node refuses to write to a set that was emptied.
-  local function add(limit, id, renewal)
-    local set, expires = limit.set, now_us + limit.lease_us
-    local new = not renewal and limit.held == 0
-    if not limit.expires_text then -- a number as an argument is converted each time, which costs more
-      limit.expires_text, limit.deadline_ms = format('%d', expires), format('%d', ceil((expires + day_us) / 1000))
+  -- Adds the permit of a take to a set that is as read says. Returns how many are held then, and when the first expires. The set
+  -- itself expires a day after its last lease can end. That day is an hour and more than enough, so an old set is postponed only
+  -- by a renewal, and by a take unless the permit that expires first began in this hour: then another take or renewal of this
+  -- hour has postponed it. It is postponed before it is written; a new one after that, and if that fails the permit leaves it, as
+  -- after any error: no set stays without an expiry. Permits that have expired are removed last: while its slot moves, a node
+  -- refuses to write to a set that was emptied.
+  local function add(limit, set, id, held, expires, expired)
+    if held > 0 then
+      local first_us = expires - limit.lease_us
+      if first_us < hour_start_us or first_us >= hour_start_us + hour_us then
+        call('PEXPIREAT', set, limit.deadline_ms)
+      end
     end
-    local first_us = not renewal and limit.expires - limit.lease_us
-    if renewal or not new and (first_us < hour_start_us or first_us >= hour_start_us + hour_us) then
+    local added = call('ZADD', set, limit.ends_text, id)
+    if held == 0 then
       call('PEXPIREAT', set, limit.deadline_ms)
+      expires = limit.ends
     end
-    local added = call('ZADD', set, limit.expires_text, id)
-    if new then
-      call('PEXPIREAT', set, limit.deadline_ms)
-    end
-    if renewal or added == 0 then
-      read(limit)
+    if added == 0 then
+      held, expires, expired = read(set)
     else
-      limit.held = limit.held + 1
-      limit.expires = (new or expires < limit.expires) and expires or limit.expires
+      held = held + 1
+      expires = limit.ends < expires and limit.ends or expires
     end
-    if not renewal and limit.expired > 0 then
-      call('ZREMRANGEBYRANK', set, 0, (limit.expired < most_removed and limit.expired or most_removed) - 1)
+    if expired > 0 then
+      call('ZREMRANGEBYRANK', set, 0, (expired < most_removed and expired or most_removed) - 1)
     end
+    return held, expires
   end
 
-  local function add_all(kind, id, store, ...)
+  -- Adds the permit of a take to the sets.
+  local function grant(kind, id)
+    taking, taking_id = kind.permits, id
     for i = 1, #kind.permits do
-      add(kind.permits[i], id, kind.op == '7')
-    end
-    if store then
-      store(...)
+      local limit = kind.permits[i]
+      limit.held, limit.expires = add(limit, limit.set, id, limit.held, limit.expires, limit.expired)
     end
   end
 
-  -- Adds the permit of a take or a renewal to the sets, then calls store if it is not false. If anything fails, a take holds
-  -- nothing.
-  local function grant(kind, id, ...)
-    local ok, failure = pcall(add_all, kind, id, ...)
-    if not ok then
-      for i = 1, kind.op == '0' and #kind.permits or 0 do
-        redis.pcall('ZREM', kind.permits[i].set, id)
-      end
-      error(failure, 0)
+  -- Gives the permit of a renewal a new expiry.
+  local function renew(kind, id)
+    for i = 1, #kind.permits do
+      local limit = kind.permits[i]
+      call('PEXPIREAT', limit.set, limit.deadline_ms)
+      call('ZADD', limit.set, limit.ends_text, id)
+      limit.held, limit.expires = read(limit.set)
     end
+  end
+
+  -- Takes a permit of the limit that is all of a kind. Returns true, as a function of its kind does that has decided.
+  local function take(set, kind)
+    local limit, id = kind.only, ARGV[first_id + k]
+    local held, expires, expired = read(set)
+    local out, i = reply, n
+    out[i] = 0
+    if held < limit.size then
+      limit.set, taking, taking_id = set, kind.permits, id
+      held, expires = add(limit, set, id, held, expires, expired)
+      taking = nil
+      out[i] = 1
+    end
+    out[i + 1] = held
+    out[i + 2] = expires
+    n = i + 3
+    return true
   end
 
   -- Stores the states of the concurrency limits in the reply.
@@ -152,6 +162,6 @@ local function permit_functions()
     end
   end
 
-  return {check = check, finish = finish, grant = grant, answer = answer}
+  return {check = check, finish = finish, grant = grant, renew = renew, take = take, answer = answer}
 end
 

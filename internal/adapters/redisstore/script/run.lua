@@ -77,6 +77,10 @@ end
 while keys[k] do
   local ok, failure = pcall(decide_all)
   if not ok then
+    for i = 1, taking and #taking or 0 do
+      redis.pcall('ZREM', taking[i].set, taking_id)
+    end
+    taking = nil
     reply[n], reply[n + 1] = -1, type(failure) == 'table' and failure.err or tostring(failure)
     n, k = n + 2, k + 1
     for i = n, n + 2 * ARGV[ARGV[kind_at + 3] + 0] do
