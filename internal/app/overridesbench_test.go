@@ -4,6 +4,7 @@ package app_test
 
 import (
 	"fmt"
+	"hash/maphash"
 	"slices"
 	"testing"
 	"time"
@@ -133,7 +134,9 @@ func BenchmarkDecide(b *testing.B) {
 // BenchmarkDecide_more reports how much longer a decision takes with 100,000 overrides: turns with them and without alternate. In a
 // turn each client has ten requests, since a process has one limiter, and the processor's caches are that one's. It reports the
 // median of the differences, and the difference of the quickest turns, which other work of the machine hardly changes. It wants many
-// rounds: -benchtime 100x. With few clients it is the work of a search; with many, that of waiting for memory, too.
+// rounds: -benchtime 100x. With few clients it is the work of a search; with many, that of waiting for memory, too: ns-one-read is how
+// much longer a decision without overrides takes if it reads one byte for each client from a table of as many lines, which is the least
+// that any table of overrides needs.
 func BenchmarkDecide_more(b *testing.B) {
 	for _, l := range []load{
 		{plans: 20, clients: 100},
@@ -148,12 +151,14 @@ func BenchmarkDecide_more(b *testing.B) {
 		b.Run(fmt.Sprintf("limits=%d/clients=%d/in memory=%v/conditions=%d", l.plans, l.clients, l.inMemory, l.conditions), func(b *testing.B) {
 			with, turn := l, 10*l.clients
 			with.overrides = 100_000
-			decide := []func(){decideUnder(b, load{clients: l.clients, inMemory: l.inMemory, plans: 1}), decideUnder(b, with)}
+			without := load{clients: l.clients, inMemory: l.inMemory, plans: 1}
+			decide := []func(){decideUnder(b, without), decideUnder(b, with), readingUnder(b, without, with.overrides)}
 			for range l.clients {
-				decide[0]()
-				decide[1]()
+				for i := range decide {
+					decide[i]()
+				}
 			}
-			var took [2][]float64 // ns for each decision of a turn
+			var took [3][]float64 // ns for each decision of a turn
 			var more []float64
 			for b.Loop() {
 				for i := range decide {
@@ -169,6 +174,22 @@ func BenchmarkDecide_more(b *testing.B) {
 			b.ReportMetric(slices.Min(took[0]), "ns-without")
 			b.ReportMetric(slices.Min(took[1])-slices.Min(took[0]), "ns-more")
 			b.ReportMetric(more[len(more)/2], "ns-more-median")
+			b.ReportMetric(slices.Min(took[2])-slices.Min(took[0]), "ns-one-read")
 		})
+	}
+}
+
+// readingUnder is decideUnder, but each call also reads the client's line of a table of so many lines.
+func readingUnder(tb testing.TB, l load, lines int) func() {
+	tb.Helper()
+	decide := decideUnder(tb, l)
+	table := make([][64]byte, lines)
+	for i := range table {
+		table[i][0] = 1 // so that it has memory of its own
+	}
+	seed, next := maphash.MakeSeed(), uint64(0)
+	return func() {
+		decide()
+		next += uint64(table[maphash.Comparable(seed, next%uint64(l.clients))%uint64(lines)][0])
 	}
 }
