@@ -240,8 +240,8 @@ func TestSnippets_areGo(t *testing.T) {
 			build.Dir = ".."
 			out, _ := build.CombinedOutput()
 			for line := range strings.Lines(string(out)) {
-				progress := strings.HasPrefix(line, "#") || strings.HasPrefix(line, "go: downloading ")
-				if !progress && !strings.Contains(line, "declared and not used") {
+				harmless := strings.HasPrefix(line, "#") || strings.HasPrefix(line, "go: downloading ")
+				if !harmless && !strings.Contains(line, "declared and not used") {
 					assert.Fail(t, page, "%s\n%s", line, match[2])
 				}
 			}

@@ -135,8 +135,8 @@ func BenchmarkDecide(b *testing.B) {
 // turn each client has ten requests, since a process has one limiter, and the processor's caches are that one's. It reports the
 // median of the differences, and the difference of the quickest turns, which other work of the machine hardly changes. It wants many
 // rounds: -benchtime 100x. With few clients it is the work of a search; with many, that of waiting for memory, too: ns-one-read is how
-// much longer a decision without overrides takes if it reads one byte for each client from a table of as many lines, which is the least
-// that any table of overrides needs.
+// much longer a decision without overrides takes if a number is hashed and one byte read from a table with a line of the cache for each
+// override. A search needs about that at least.
 func BenchmarkDecide_more(b *testing.B) {
 	for _, l := range []load{
 		{plans: 20, clients: 100},

@@ -108,6 +108,10 @@ var mutations = append(refusals(),
 		"redis.pcall('ZREM', taking[i].set, taking_id)", "", redisstore, "TestACL_aMissingCommandCostsNoToken",
 	},
 	mutation{
+		"a take that passed loses its permit when a later group fails", "internal/adapters/redisstore/script/general.lua",
+		"    taking = nil\n", "", script, "TestPermits_aSetOfAnotherType",
+	},
+	mutation{
 		"expired permits count", "internal/adapters/redisstore/script/permits.lua",
 		"    elseif expires <= now_us then\n", "    elseif false then\n", script, "TestDifferential",
 	},

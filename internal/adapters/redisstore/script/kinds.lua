@@ -66,7 +66,9 @@ local function described(a)
   -- A table that is made with all its fields need not grow. False stands for what comes later.
   local kind = {
     false, op = op, size = ARGV[start] + 0, ttl_margin_us = 0, farthest_ms = 0, fields = false, writes = false, wrong = false,
-    permits = false, only = false, take = false, -- the limit and the function of a take from one quota or concurrency limit
+    permits = false,
+    -- Of a take from one quota or concurrency limit alone: that limit, and the function that takes, which decide sets.
+    only = false, take = false,
   }
   local fill_us = 0
   for i = 1, kind.size do

@@ -126,14 +126,16 @@ local function permit_functions()
     end
   end
 
-  -- Takes a permit of the limit that is all of a kind. Returns true, as a function of its kind does that has decided.
+  -- Takes a permit of the limit that is all of a kind. Returns true: unlike take_quota, it always decides.
   local function take(set, kind)
     local limit, id = kind.only, ARGV[first_id + k]
     local held, expires, expired = read(set)
     local out, i = reply, n
     out[i] = 0
     if held < limit.size then
-      limit.set, taking, taking_id = set, kind.permits, id
+      limit.set = set
+      taking = kind.permits
+      taking_id = id
       held, expires = add(limit, set, id, held, expires, expired)
       taking = nil
       out[i] = 1

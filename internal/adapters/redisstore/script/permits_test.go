@@ -116,14 +116,14 @@ func TestPermits_aSetOfAnotherTypeFailsItsGroupAlone(t *testing.T) {
 			}
 			require.NoError(t, c.Set(t.Context(), setKey("bad", "held"), "x", 0).Err())
 			before := everything(t, c)
-			reqs := []ports.TakeRequest{about("a", domain.OpTake, "good", 1, held), req, about("b", domain.OpTake, "good", 1, held)}
+			reqs := []ports.TakeRequest{about("a", domain.OpTake, "good", 1, limits...), req, about("b", domain.OpTake, "good", 1, limits...)}
 			results := make([]ports.TakeResult, 3)
 			s.TakeMany(t.Context(), reqs, results)
 			require.ErrorIs(t, results[1].Err, ports.ErrCorrupt, req.Op)
 			require.NoError(t, results[0].Err)
 			require.NoError(t, results[2].Err)
-			assert.Equal(t, domain.Credits(2), results[2].States[0].Amount)
-			require.NoError(t, c.Del(t.Context(), setKey("good", "held")).Err())
+			assert.Equal(t, domain.Credits(2), results[2].States[len(limits)-1].Amount)
+			require.NoError(t, c.Del(t.Context(), script.RedisKey(key("good")), setKey("good", "held"), setKey("good", "more")).Err())
 			assert.Equal(t, before, everything(t, c), "%v of %d limits left all as it was", req.Op, len(limits))
 		}
 	}

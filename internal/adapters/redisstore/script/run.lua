@@ -77,6 +77,7 @@ end
 while keys[k] do
   local ok, failure = pcall(decide_all)
   if not ok then
+    -- A take that failed holds nothing.
     for i = 1, taking and #taking or 0 do
       redis.pcall('ZREM', taking[i].set, taking_id)
     end

@@ -97,7 +97,7 @@ local next_run, next_group, times, kind_at = 3 + 4 * ARGV[2], nil, nil, 3
 if ARGV[6] + 0 > next_run then
   next_group = 1
 end
-local taking, taking_id -- the concurrency limits to whose sets a take is adding a permit, and its ID; nil if none is
+local taking, taking_id -- the concurrency limits to whose sets a take is adding a permit, and its ID; taking is nil if none is
 local refused -- the keys that a group of a wrong period had; nil if there is no such group
 
 -- The reply so far. The current group is the k-th, and its verdict goes to index n. The two zeros are replaced by the first
