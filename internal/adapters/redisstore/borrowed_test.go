@@ -13,6 +13,7 @@ import (
 
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore"
 	"github.com/velocity-limiter/velocity/internal/adapters/redisstore/redistest"
+	"github.com/velocity-limiter/velocity/internal/domain"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
@@ -80,10 +81,49 @@ func TestBorrowed_callersWaitNoLongerThanTheBudget(t *testing.T) {
 		server := redistest.Start(t)
 		stalled(t, server, redis.NewClient(&redis.Options{Addr: server.Addr, ReadTimeout: 2 * patient}))
 	})
+	t.Run("client with deadlines of calls", func(t *testing.T) {
+		server := redistest.Start(t)
+		stalled(t, server, redis.NewClient(&redis.Options{Addr: server.Addr, ReadTimeout: 2 * patient, ContextTimeoutEnabled: true}))
+	})
 	t.Run("cluster", func(t *testing.T) {
 		c := redistest.StartCluster(t, 1, 0)
 		stalled(t, c.Nodes[0], redis.NewClusterClient(&redis.ClusterOptions{Addrs: c.Addrs(), ReadTimeout: 2 * patient}))
 	})
+}
+
+// late is a hook of a client that returns only when the call's time is over, after the command has run.
+type late struct{ redis.Hook }
+
+func (late) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (late) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+func (late) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if err := next(ctx, cmd); err != nil || cmd.Name() != "evalsha" {
+			return err
+		}
+		<-ctx.Done()
+		cmd.SetErr(ctx.Err())
+		return ctx.Err()
+	}
+}
+
+// What a hook says of the context's end says nothing about what has run.
+func TestBorrowed_aTakeThatAHookHoldsBackMayHaveRun(t *testing.T) {
+	server := redistest.Start(t)
+	l := limit(t, "burst", "1/h", 10)
+	client := redis.NewClient(&redis.Options{Addr: server.Addr, ContextTimeoutEnabled: true}) // so that its hooks are called
+	cfg := borrowing(t, client)
+	takeOne(t, newStore(t, cfg), "alice", 1, l)
+	client.AddHook(late{})
+	cfg.TakeTimeout = 200 * time.Millisecond
+	r := ports.Take(t.Context(), newStore(t, cfg), take("alice", 1, l))
+	require.ErrorIs(t, r.Err, ports.ErrUnavailable)
+	require.NotErrorIs(t, r.Err, ports.ErrNotRun)
+	assert.Equal(t, []domain.Tokens{8}, levels(t, newStore(t, config(server.Addr)), "alice", l), "it ran")
 }
 
 func TestBorrowed_refusesWhatCannotBeExact(t *testing.T) {

@@ -117,9 +117,13 @@ func (o *Options) Failover(s Sentinel, onFailover func()) *redis.Client {
 	return client
 }
 
-// Borrow returns a client with the connections and hooks of the caller's client, which waits for a reply no longer than the
-// timeout. It must not be closed. The client's other options stay as they are. So commands that must not run twice have to
-// say so themselves; and while a server is down, go-redis may try to connect only once a second.
+// Borrow returns the caller's client, or one with its connections, which waits for a reply no longer than its context or than the
+// timeout. It must not be closed. If the client's ContextTimeoutEnabled is set, that is the client itself, with its hooks; otherwise
+// go-redis leaves them out. The client's other options stay as they are. So commands that must not run twice have to say so
+// themselves; and while a server is down, go-redis may try to connect only once a second.
 func Borrow(client *redis.Client, timeout time.Duration) *redis.Client {
+	if client.Options().ContextTimeoutEnabled {
+		return client
+	}
 	return client.WithTimeout(timeout)
 }
