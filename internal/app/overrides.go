@@ -30,14 +30,13 @@ func (r *RateLimiter) overrideRules(p *policy.Policy, key clientkey.BucketKey) *
 	if r.table == nil {
 		return nil
 	}
-	terms := r.table.Find(key)
-	if terms == nil || terms.ExpiresAt() != 0 && terms.ExpiresAt() <= domain.InstantOf(r.now()) {
+	record := r.table.Find(key)
+	if record == nil || record.ExpiresAt() != 0 && record.ExpiresAt() <= domain.InstantOf(r.now()) {
 		return nil
 	}
-	rules, isNew := r.table.Rules(terms, p)
+	rules, isNew := r.table.Rules(record, p)
 	if isNew && rules.Unfit != nil {
-		e, _ := r.table.Get(key)
-		r.unfit(p.Name, e.Client, rules.Unfit)
+		r.unfit(p.Name, record.Entry().Client, rules.Unfit)
 	}
 	if rules.Applies {
 		return rules
