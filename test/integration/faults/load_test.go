@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -113,6 +114,8 @@ func (l *load) work(ctx context.Context, w int, rnd *rand.Rand) {
 		l.paused.RUnlock()
 		if l.pace > 0 {
 			time.Sleep(l.pace)
+		} else {
+			runtime.Gosched() // else a worker that is answered without a store keeps its processor, and probes and proxies wait
 		}
 	}
 }
