@@ -90,8 +90,11 @@ func (f *remoteStore) TakeMany(_ context.Context, reqs []ports.TakeRequest, resu
 	f.now += f.back
 }
 
+// maxAge is longer than a test takes: the cache drops entries of this age by the process's clock too, which a test cannot set.
+const maxAge = time.Minute
+
 func newCache(t require.TestingT, remote *remoteStore) *denialcache.Cache {
-	c, err := denialcache.New(denialcache.Config{MaxEntries: 1000, MaxAge: time.Second}, remote, remote.clock)
+	c, err := denialcache.New(denialcache.Config{MaxEntries: 100_000, MaxAge: maxAge}, remote, remote.clock)
 	require.NoError(t, err)
 	return c
 }
@@ -130,7 +133,8 @@ func TestCache_givesTheVerdictOfTheStore(t *testing.T) {
 	total, answered := 0, 0
 	rapid.Check(t, func(t *rapid.T) {
 		remote := newRemoteStore()
-		c := newCache(t, remote)
+		c, err := denialcache.New(denialcache.Config{MaxEntries: 1000, MaxAge: time.Second}, remote, remote.clock)
+		require.NoError(t, err)
 		defer c.Close()
 		sets := [][]domain.Limit{
 			{mustLimit(t, "burst", "5/s", 10)},
@@ -257,8 +261,7 @@ func TestCache_forgetsDenialsOnReleaseButNotOnRenewal(t *testing.T) {
 func TestCache_deniesAQuotaUntilItsPeriodEnds(t *testing.T) {
 	for _, l := range []domain.Limit{mustQuota(t, "short", 5, "10s"), mustCost(t, mustQuota(t, "short", 5, "10s"), 1)} {
 		remote := newRemoteStore()
-		c, err := denialcache.New(denialcache.Config{MaxEntries: 1000, MaxAge: time.Minute}, remote, remote.clock)
-		require.NoError(t, err)
+		c := newCache(t, remote)
 		defer c.Close()
 		start, end, _ := l.Quota().Periods().At(remote.storeTime())
 		require.Equal(t, start, remote.storeTime())
@@ -335,7 +338,7 @@ func TestCache_forgetsWhatMayHaveChanged(t *testing.T) {
 			req.Limits = []domain.Limit{mustLimit(t, "burst", "2/h", 10)}
 		},
 		"age": func(remote *remoteStore, _ *denialcache.Cache, _ *ports.TakeRequest) {
-			remote.now += time.Second + time.Microsecond
+			remote.now += maxAge + time.Microsecond
 		},
 		"undo": func(_ *remoteStore, c *denialcache.Cache, req *ports.TakeRequest) {
 			ports.Take(t.Context(), c, ports.TakeRequest{Op: domain.OpUndo, Key: req.Key, Limits: req.Limits, Cost: 1})
@@ -366,7 +369,7 @@ func TestCache_remembersEachDenialForItsWholeAge(t *testing.T) {
 	defer c.Close()
 	req := deniedAt(t, remote, c, []domain.Limit{mustLimit(t, "burst", "1/h", 10)})
 	for range 3 {
-		remote.now += time.Second
+		remote.now += maxAge
 		require.Equal(t, decision.StoreShortcut, ports.Take(t.Context(), c, req).Store)
 		remote.now += time.Microsecond
 		require.Equal(t, decision.StoreRedis, ports.Take(t.Context(), c, req).Store, "it is too old; the store denies again")
@@ -376,17 +379,16 @@ func TestCache_remembersEachDenialForItsWholeAge(t *testing.T) {
 // Keys share slots: denials of others, which are younger, make none older than its age count.
 func TestCache_youngerDenialsOfOthersKeepNone(t *testing.T) {
 	remote := newRemoteStore()
-	c, err := denialcache.New(denialcache.Config{MaxEntries: 100_000, MaxAge: time.Second}, remote, remote.clock)
-	require.NoError(t, err)
+	c := newCache(t, remote)
 	defer c.Close()
 	req := deniedAt(t, remote, c, []domain.Limit{mustLimit(t, "burst", "1/h", 10)})
-	remote.now += 900 * time.Millisecond
+	remote.now += maxAge - time.Second
 	for i := range 20_000 { // some five for each slot
 		other := ports.TakeRequest{Key: clientkey.BucketKey(fmt.Sprintf("p:ip=other-%d", i)), Limits: req.Limits, Cost: 11}
 		require.Equal(t, domain.Denied, ports.Take(t.Context(), c, other).Verdict)
 	}
 	require.Equal(t, decision.StoreShortcut, ports.Take(t.Context(), c, req).Store)
-	remote.now += 101 * time.Millisecond
+	remote.now += time.Second + time.Microsecond
 	assert.Equal(t, decision.StoreRedis, ports.Take(t.Context(), c, req).Store)
 }
 
