@@ -30,13 +30,14 @@ func (r *RateLimiter) overrideRules(p *policy.Policy, key clientkey.BucketKey) *
 	if r.table == nil {
 		return nil
 	}
-	record := r.table.Find(key)
-	if record == nil || record.ExpiresAt() != 0 && record.ExpiresAt() <= domain.InstantOf(r.now()) {
+	terms := r.table.Find(key)
+	if terms == nil || terms.ExpiresAt() != 0 && terms.ExpiresAt() <= domain.InstantOf(r.now()) {
 		return nil
 	}
-	rules, isNew := r.table.Rules(record, p)
+	rules, isNew := r.table.Rules(terms, p)
 	if isNew && rules.Unfit != nil {
-		r.unfit(p.Name, record.Entry().Client, rules.Unfit)
+		e, _ := r.table.Get(key)
+		r.unfit(p.Name, e.Client, rules.Unfit)
 	}
 	if rules.Applies {
 		return rules

@@ -9,7 +9,6 @@ import (
 	"crypto/sha1"
 	"encoding/binary"
 	"fmt"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -134,16 +133,4 @@ func (e *Entry) expired(now domain.Instant) bool {
 // Forgotten reports whether the entry has ended so long ago that it need not be kept.
 func (e *Entry) Forgotten(now domain.Instant) bool {
 	return e.Ended && now.Sub(e.Version) > KeptAfterEnd
-}
-
-// implied is the client that a key of one source names, or "" if the key does not hold it unchanged.
-func implied(key clientkey.BucketKey) string {
-	_, value, _ := strings.Cut(string(key), "=")
-	if strings.Contains(value, "&") || strings.HasPrefix(value, "%sha256-") {
-		return ""
-	}
-	if client, err := url.PathUnescape(value); err == nil {
-		return client
-	}
-	return ""
 }

@@ -16,11 +16,11 @@ func (t *Table) Page(owner string, client string, key clientkey.BucketKey, limit
 		return nil
 	}
 	var page pageHeap
-	t.all(func(r *Record) {
-		if r.effect == nil || r.effect.owner.name != owner {
+	t.all(func(r *record) {
+		if r.terms == nil || r.terms.owner.name != owner {
 			return
 		}
-		e := r.Entry()
+		e := r.entry()
 		if !e.InForce(now) || compareTo(&e, client, key) <= 0 {
 			return
 		}

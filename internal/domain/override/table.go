@@ -1,9 +1,9 @@
 package override
 
 import (
-	"hash/maphash"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,12 +15,13 @@ import (
 // Table is this process's copy of the entries. Make it with [NewTable]. It is safe for concurrent use; [Table.Find] and
 // [Table.Has] take no lock and allocate nothing.
 type Table struct {
-	seed   maphash.Seed
-	slots  atomic.Pointer[slots]
+	seeds  seeds
+	index  atomic.Pointer[index]           // of the overrides that have not ended
 	owners atomic.Pointer[map[string]bool] // that have overrides; copied to be changed
 
 	mu       sync.Mutex // guards what follows, and changes of the above
-	taken    int        // slots that are not free
+	records  map[clientkey.BucketKey]*record
+	taken    int // places of the index that are not free
 	stats    Stats
 	expiring int // how many have an ExpiresAt
 	owned    map[string]*owner
@@ -42,21 +43,28 @@ type Stats struct {
 type owner struct {
 	name      string
 	overrides int
-	effects   map[string]*effect // by their texts
+	terms     map[string]*Terms // by their texts
 }
 
-// effect is shared by the records of one owner that do the same.
-type effect struct {
-	owner   *owner
-	text    string
-	records int // guarded by Table.mu
-	rules   atomic.Pointer[Rules]
+// Terms are what the overrides of one owner have in common that do the same until the same time.
+type Terms struct {
+	text       string // the effect and, if there is one, the expiry
+	effectSize int32
+	records    int32 // guarded by Table.mu
+	expiresAt  domain.Instant
+	owner      *owner
+	rules      atomic.Pointer[Rules]
 }
+
+func (t *Terms) effect() string { return t.text[:t.effectSize] }
+
+// ExpiresAt is when the overrides end; 0: never.
+func (t *Terms) ExpiresAt() domain.Instant { return t.expiresAt }
 
 // NewTable returns an empty table.
 func NewTable() *Table {
-	t := &Table{seed: maphash.MakeSeed(), owned: make(map[string]*owner)}
-	t.slots.Store(newSlots(leastSlots))
+	t := &Table{seeds: newSeeds(), owned: make(map[string]*owner)}
+	t.rebuildLocked()
 	return t
 }
 
@@ -75,29 +83,15 @@ func (t *Table) Owners() []string {
 	return slices.Collect(maps.Keys(*owners))
 }
 
-// Find returns the override of a client, or nil. It may have expired.
-func (t *Table) Find(key clientkey.BucketKey) *Record {
-	r := t.record(key)
-	if r == nil || r.effect == nil {
-		return nil
-	}
-	return r
-}
-
-func (t *Table) record(key clientkey.BucketKey) *Record {
-	s := t.slots.Load()
-	if i := s.find(t.hash(key), key); i >= 0 {
-		return &s.records[i]
-	}
-	return nil
-}
-
-func (t *Table) hash(key clientkey.BucketKey) uint64 { return maphash.String(t.seed, string(key)) }
+// Find returns the terms of a client's override, or nil. They may have expired.
+func (t *Table) Find(key clientkey.BucketKey) *Terms { return t.index.Load().termsOf(t.seeds.of(key)) }
 
 // Get returns the newest entry of a key, which may say that the override has ended. It reports false if there is none.
 func (t *Table) Get(key clientkey.BucketKey) (Entry, bool) {
-	if r := t.record(key); r != nil {
-		return r.Entry(), true
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if r := t.records[key]; r != nil {
+		return r.entry(), true
 	}
 	return Entry{}, false
 }
@@ -108,13 +102,13 @@ func (t *Table) Merge(entries ...Entry) (newer int) {
 	defer t.mu.Unlock()
 	for i := range entries {
 		e := &entries[i]
-		old := t.record(e.Key)
+		old := t.records[e.Key]
 		if old != nil {
-			if known := old.Entry(); !e.NewerThan(&known) {
+			if known := old.entry(); !e.NewerThan(&known) {
 				continue
 			}
 		}
-		t.putLocked(e.Key, old, e)
+		t.putLocked(old, newRecord(e, t.termsLocked(e)))
 		newer++
 	}
 	return newer
@@ -125,82 +119,90 @@ func (t *Table) Drop(entries ...Entry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for i := range entries {
-		if old := t.record(entries[i].Key); old != nil && old.Entry() == entries[i] {
-			t.putLocked(entries[i].Key, old, nil)
+		if old := t.records[entries[i].Key]; old != nil && old.entry() == entries[i] {
+			t.putLocked(old, nil)
 		}
 	}
-	if n := len(t.slots.Load().records); n > leastSlots && t.stats.Entries*4 < n {
+	if n := len(t.index.Load().places); n > leastPlaces && t.stats.Entries*8 < n {
 		t.rebuildLocked()
 	}
 }
 
-// putLocked replaces the record of a key, or nil, by that of an entry, or by nothing.
-func (t *Table) putLocked(key clientkey.BucketKey, old *Record, e *Entry) {
-	if e != nil {
-		t.growLocked()
-	}
-	s, hash := t.slots.Load(), t.hash(key)
-	at := s.find(hash, key)
-	if e != nil {
-		r := newRecord(e, t.effectLocked(e))
-		s.add(hash, &r)
-		t.taken++
-		t.countLocked(e, 1)
+// putLocked replaces the record of a key, or nil, by another, or by nil.
+func (t *Table) putLocked(old, r *record) {
+	if r != nil {
+		t.records[r.key] = r
+		t.countLocked(r, 1)
+		t.indexLocked(r.key, r.terms)
+	} else {
+		delete(t.records, old.key)
+		t.indexLocked(old.key, nil)
 	}
 	if old != nil {
-		s.remove(at)
-		was := old.Entry()
-		t.countLocked(&was, -1)
-		if old.effect != nil {
-			t.releaseLocked(old.effect)
+		t.countLocked(old, -1)
+		if old.terms != nil {
+			t.releaseLocked(old.terms)
 		}
 	}
 }
 
-// growLocked makes sure that one more slot can be taken, and that a fifth of them is free.
-func (t *Table) growLocked() {
-	if (t.taken+1)*5 > len(t.slots.Load().records)*4 {
-		t.rebuildLocked()
+// indexLocked shows readers the terms of a key's override; nil: it has none. It keeps a third of the index free.
+func (t *Table) indexLocked(key clientkey.BucketKey, terms *Terms) {
+	if t.index.Load().set(t.seeds.of(key), terms) {
+		if t.taken++; t.taken*3 > len(t.index.Load().places)*2 {
+			t.rebuildLocked()
+		}
 	}
 }
 
-// rebuildLocked copies the records into slots of which a third is free.
+// rebuildLocked copies the records, and indexes them anew, with half of the index free.
 func (t *Table) rebuildLocked() {
-	rebuilt := newSlots(max(leastSlots, t.stats.Entries*3/2))
-	t.slots.Load().all(func(r *Record) { rebuilt.add(t.hash(r.key()), r) })
-	t.taken = t.stats.Entries
-	t.slots.Store(rebuilt)
+	records, index := make(map[clientkey.BucketKey]*record, len(t.records)), newIndex(max(leastPlaces, t.stats.Live*2))
+	for key, r := range t.records {
+		records[key] = r
+		if r.terms != nil {
+			index.set(t.seeds.of(key), r.terms)
+		}
+	}
+	t.records, t.taken = records, t.stats.Live
+	t.index.Store(index)
 }
 
-// effectLocked returns what an entry does, for one more record; nil if it has ended.
-func (t *Table) effectLocked(e *Entry) *effect {
+// termsLocked returns the terms of an entry, for one more record; nil if it has ended.
+func (t *Table) termsLocked(e *Entry) *Terms {
 	if e.Ended {
 		return nil
 	}
 	name := e.Owner()
 	o := t.owned[name]
 	if o == nil {
-		o = &owner{name: strings.Clone(name), effects: make(map[string]*effect)}
+		o = &owner{name: strings.Clone(name), terms: make(map[string]*Terms)}
 		t.owned[o.name] = o
 		t.publishOwnersLocked()
 	}
-	f := o.effects[e.Effect]
-	if f == nil {
-		f = &effect{owner: o, text: strings.Clone(e.Effect)}
-		o.effects[f.text] = f
+	text := e.Effect
+	if e.ExpiresAt != 0 {
+		text += " until " + strconv.FormatInt(int64(e.ExpiresAt), 10)
+	}
+	terms := o.terms[text]
+	if terms == nil {
+		text = strings.Clone(text)
+		terms = &Terms{text: text, effectSize: int32(len(e.Effect)), expiresAt: e.ExpiresAt, owner: o}
+		o.terms[text] = terms
 	}
 	o.overrides++
-	f.records++
-	return f
+	terms.records++
+	return terms
 }
 
-// releaseLocked takes one record away from an effect.
-func (t *Table) releaseLocked(f *effect) {
-	if f.records--; f.records == 0 {
-		delete(f.owner.effects, f.text)
+// releaseLocked takes one record away from terms.
+func (t *Table) releaseLocked(terms *Terms) {
+	o := terms.owner
+	if terms.records--; terms.records == 0 {
+		delete(o.terms, terms.text)
 	}
-	if f.owner.overrides--; f.owner.overrides == 0 {
-		delete(t.owned, f.owner.name)
+	if o.overrides--; o.overrides == 0 {
+		delete(t.owned, o.name)
 		t.publishOwnersLocked()
 	}
 }
@@ -214,8 +216,9 @@ func (t *Table) publishOwnersLocked() {
 	t.owners.Store(&owners)
 }
 
-// countLocked adds an entry to the statistics, or takes it away.
-func (t *Table) countLocked(e *Entry, change int) {
+// countLocked adds a record to the statistics, or takes it away.
+func (t *Table) countLocked(r *record, change int) {
+	e := r.entry()
 	t.stats.Sum = (t.stats.Sum + uint64(change)*e.Hash()) & (1<<HashBits - 1)
 	t.stats.Entries += change
 	t.stats.Bytes += change * (len(e.Key) + len(e.Text()))
@@ -242,19 +245,20 @@ func (t *Table) InForce(now domain.Instant) int {
 		return t.stats.Live
 	}
 	inForce := 0
-	t.slots.Load().all(func(r *Record) {
-		if r.effect != nil && (!r.expires || r.ExpiresAt() > now) {
-			inForce++
+	for _, o := range t.owned {
+		for _, terms := range o.terms {
+			if terms.expiresAt == 0 || terms.expiresAt > now {
+				inForce += int(terms.records)
+			}
 		}
-	})
+	}
 	return inForce
 }
 
 // all calls f for each record that there was at one moment.
-func (t *Table) all(f func(*Record)) {
+func (t *Table) all(f func(*record)) {
 	t.mu.Lock()
-	records := make([]*Record, 0, t.stats.Entries)
-	t.slots.Load().all(func(r *Record) { records = append(records, r) })
+	records := slices.Collect(maps.Values(t.records))
 	t.mu.Unlock()
 	for _, r := range records {
 		f(r)
@@ -262,15 +266,15 @@ func (t *Table) all(f func(*Record)) {
 }
 
 // All calls f for each entry that there was at one moment.
-func (t *Table) All(f func(Entry)) { t.all(func(r *Record) { f(r.Entry()) }) }
+func (t *Table) All(f func(Entry)) { t.all(func(r *record) { f(r.entry()) }) }
 
 // Due returns the ends of the overrides that have expired, to be merged, and the entries that need not be kept, to be dropped.
 func (t *Table) Due(now domain.Instant) (ends, forgotten []Entry) {
-	t.all(func(r *Record) {
-		if r.effect != nil && !r.expires {
+	t.all(func(r *record) {
+		if r.terms != nil && r.terms.expiresAt == 0 {
 			return
 		}
-		switch e := r.Entry(); {
+		switch e := r.entry(); {
 		case e.expired(now):
 			ends = append(ends, e.End())
 		case e.Forgotten(now):
