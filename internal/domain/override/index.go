@@ -8,12 +8,12 @@ import (
 	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
 )
 
-// index tells what the override of a key does. It is a hash table with open addressing, which readers search without a lock. A search mostly
-// waits for memory, so it reads as little as it can: four places are a group, of one line of the processor's cache, and most searches end in
-// the first one.
+// index has the terms of each key that has an override. It is a hash table with open addressing, which readers search without a
+// lock. A search mostly waits for memory, so it reads as little as it can: four places are a group, of one line of the processor's
+// cache, and most searches end in the first one.
 //
 // There are no keys in it: equal hashes are taken for equal keys. A place has one hash of its key and lies where another one says, so
-// a search for a key that has no override finds that of another with a probability of 2^-62 at most for each group. Nobody can choose
+// a search for a key that has no override finds that of another with a probability of 2^-62 at most for each group. No client can choose
 // keys for it, since the seeds are the process's secret.
 type index struct{ places []place }
 

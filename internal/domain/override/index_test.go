@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-// Keys whose searches start together are told apart, and a search goes on over a place whose key has no override any more.
+// Keys whose searches start together stay apart, and a search goes on over a place whose key has no override any more.
 func TestIndex_searches(t *testing.T) {
 	x := newIndex(leastPlaces)
 	const last = 1<<64 - 1 // starts at the last group, so that searches go on at the first
