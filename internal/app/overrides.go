@@ -24,8 +24,8 @@ func (r *RateLimiter) UseOverrides(s ports.OverrideStore, unfit func(policyName,
 }
 
 // overrideRules returns the rules of the client of a key under a policy by its override at run time. They go before all that the file
-// says of it. They are nil if no override is in force that fits the policy; then the file's apply. It takes no lock. Callers on the hot
-// path ask hasOverrides first.
+// says of it. They are nil if no override is in force that fits the policy; then the file's apply. It takes no lock, unless the rules
+// are new. Callers on the hot path ask hasOverrides first.
 func (r *RateLimiter) overrideRules(p *policy.Policy, key clientkey.BucketKey) *override.Rules {
 	if r.table == nil {
 		return nil
@@ -36,8 +36,9 @@ func (r *RateLimiter) overrideRules(p *policy.Policy, key clientkey.BucketKey) *
 	}
 	rules, isNew := r.table.Rules(terms, p)
 	if isNew && rules.Unfit != nil {
-		e, _ := r.table.Get(key)
-		r.unfit(p.Name, e.Client, rules.Unfit)
+		if e, found := r.table.Get(key); found && !e.Ended {
+			r.unfit(p.Name, e.Client, rules.Unfit)
+		}
 	}
 	if rules.Applies {
 		return rules

@@ -34,10 +34,7 @@ func TestEffect_isReadAsItWasWritten(t *testing.T) {
 
 // What a newer release wrote is kept and does nothing.
 func TestRules_ofATextThatIsNotReadable(t *testing.T) {
-	limit, err := domain.NewBucket("burst", 10, 1, time.Hour)
-	require.NoError(t, err)
-	p := &policy.Policy{Name: "search", Key: clientkey.Key{byHeader}, Limits: []domain.Limit{limit}, OnStoreFailure: policy.FailOpen}
-	require.NoError(t, p.Compile())
+	p := searchPolicy(t)
 	table := override.NewTable()
 	table.Merge(entry("a", 1, `[{"from":"the future"}]`))
 	rules, isNew := table.Rules(table.Find(keyOf("a")), p)

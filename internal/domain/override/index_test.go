@@ -1,10 +1,18 @@
 package override
 
 import (
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"unsafe"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
 )
 
 // Keys whose searches start together stay apart, and a search goes on over a place whose key has no override any more.
@@ -14,7 +22,7 @@ func TestIndex_searches(t *testing.T) {
 	keys := make([]hashes, 3*groupSize)
 	terms := make([]Terms, len(keys))
 	for i := range keys {
-		keys[i] = hashes{start: last, place: uint64(i)}
+		keys[i] = hashes{start: last, check: uint64(i)}
 		assert.Nil(t, x.termsOf(keys[i]))
 		assert.False(t, x.set(keys[i], nil), "it has none anyway")
 		assert.True(t, x.set(keys[i], &terms[i]))
@@ -29,6 +37,86 @@ func TestIndex_searches(t *testing.T) {
 	assert.Same(t, &terms[0], x.termsOf(keys[1]))
 }
 
+// A search that ends at a free place ends there, also if another key takes the place meanwhile.
+func TestIndex_findsNothingOfAKeyThatComesMeanwhile(t *testing.T) {
+	const rounds = 100_000
+	var current atomic.Pointer[index]
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		var last *index
+		for range rounds {
+			x := current.Load()
+			for ; x == last; x = current.Load() {
+				runtime.Gosched()
+			}
+			x.set(hashes{check: 1}, new(Terms))
+			last = x
+		}
+	})
+	found := 0
+	for range rounds {
+		x := newIndex(groupSize)
+		current.Store(x)
+		for i := 1; x.places[0].terms.Load() == nil; i++ {
+			if x.termsOf(hashes{check: 2}) != nil {
+				found++
+			}
+			if i%100 == 0 {
+				runtime.Gosched() // there may be one processor
+			}
+		}
+	}
+	wg.Wait()
+	assert.Zero(t, found)
+}
+
+// In a large slice, whose memory starts at a page.
 func TestIndex_groupIsOneLineOfTheCache(t *testing.T) {
-	assert.LessOrEqual(t, unsafe.Sizeof([groupSize]place{}), uintptr(64))
+	const line = 64
+	assert.EqualValues(t, line, unsafe.Sizeof([groupSize]place{}))
+	assert.Zero(t, uintptr(unsafe.Pointer(&newIndex(4096).places[0]))%line)
+}
+
+// The index of a table has a place for each key with an override and for some that had one, and at least a third of it is free, whatever
+// came and went.
+func TestTable_keepsPartOfTheIndexFree(t *testing.T) {
+	table := NewTable()
+	check := func() (places int) {
+		x, taken := table.index.Load(), 0
+		for i := range x.places {
+			if x.places[i].terms.Load() != nil {
+				taken++
+			}
+		}
+		require.Equal(t, taken, table.taken)
+		require.LessOrEqual(t, table.stats.Live, taken)
+		require.LessOrEqual(t, 3*taken, 2*len(x.places))
+		return len(x.places)
+	}
+	const clients = 3000
+	set := func(client int, version domain.Instant, ended bool) {
+		e := Entry{Key: clientkey.BucketKey(fmt.Sprint("search:ip=", client)), Version: version, Ended: ended}
+		if !ended {
+			e.Effect = fmt.Sprintf(`[{"name":"burst","capacity":%d}]`, 1+client%100)
+		}
+		require.Equal(t, 1, table.Merge(e))
+	}
+	for client := range clients {
+		set(client, 1, false)
+		check()
+	}
+	full := check()
+	for client := range clients - 1 {
+		set(client, 2, true)
+		check()
+	}
+	assert.Len(t, table.owned["search"].effects, 1)
+	for client := range clients {
+		set(clients+client, 1, false)
+		set(clients+client, 2, true)
+		assert.Less(t, check(), full+1, "it does not grow with what has ended")
+	}
+	assert.Less(t, check(), full/2)
+	set(clients-1, 2, true)
+	assert.Empty(t, table.owned)
 }

@@ -17,7 +17,7 @@ func (t *Table) Page(owner string, client string, key clientkey.BucketKey, limit
 	}
 	var page pageHeap
 	t.all(func(r *record) {
-		if r.terms == nil || r.terms.owner.name != owner {
+		if r.terms == nil || ownerOf(r.key) != owner {
 			return
 		}
 		e := r.entry()

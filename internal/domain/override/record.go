@@ -30,7 +30,7 @@ func (r *record) entry() Entry {
 	e := Entry{Key: r.key, Version: r.version, Ended: r.terms == nil}
 	if !e.Ended {
 		e.Value = Value{
-			Effect: r.terms.effect(), ExpiresAt: r.terms.expiresAt, Client: cmp.Or(r.client, implied(r.key)), Note: r.note,
+			Effect: r.terms.effect.text, ExpiresAt: r.terms.expiresAt, Client: cmp.Or(r.client, implied(r.key)), Note: r.note,
 		}
 	}
 	return e

@@ -52,36 +52,36 @@ func Fits(p *policy.Policy, text string) error {
 	return err
 }
 
-// Rules returns what overrides of these terms mean under their policy. isNew reports whether that was found out just now.
+// Rules returns what an override of these terms means under its policy. isNew reports whether that was found out just now.
 func (t *Table) Rules(terms *Terms, p *policy.Policy) (rules *Rules, isNew bool) {
-	if rules := terms.rules.Load(); rules != nil && rules.policy == p {
+	if rules := terms.effect.rules.Load(); rules != nil && rules.policy == p {
 		return rules, false
 	}
-	return t.rules.compile(terms, p), true
+	return t.rules.compile(terms.effect, p), true
 }
 
 // maxRules bounds the memory of compiled rules, some 300 bytes each. Beyond it the oldest are compiled again when they are needed.
 const maxRules = 16_384
 
-// rulesCache compiles rules when they are first needed, and remembers which terms have some.
+// rulesCache compiles rules when they are first needed, and remembers which effects have some.
 type rulesCache struct {
 	mu   sync.Mutex
-	have []*Terms // a ring
+	have []*effect // a ring
 	next int
 }
 
-func (c *rulesCache) compile(terms *Terms, p *policy.Policy) *Rules {
-	rules := rulesUnder(p, terms.effect())
+func (c *rulesCache) compile(f *effect, p *policy.Policy) *Rules {
+	rules := rulesUnder(p, f.text)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if terms.rules.Swap(rules) != nil {
+	if f.rules.Swap(rules) != nil {
 		return rules // it is in the ring already
 	}
 	if len(c.have) < maxRules {
-		c.have = append(c.have, terms)
+		c.have = append(c.have, f)
 		return rules
 	}
 	c.have[c.next].rules.Store(nil)
-	c.have[c.next], c.next = terms, (c.next+1)%maxRules
+	c.have[c.next], c.next = f, (c.next+1)%maxRules
 	return rules
 }

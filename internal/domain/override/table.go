@@ -3,7 +3,6 @@ package override
 import (
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,10 +20,11 @@ type Table struct {
 
 	mu       sync.Mutex // guards what follows, and changes of the above
 	records  map[clientkey.BucketKey]*record
+	most     int // records that there have been, since the map was made
 	taken    int // places of the index that are not free
 	stats    Stats
-	expiring int // how many have an ExpiresAt
-	owned    map[string]*owner
+	expiring int               // how many have an ExpiresAt
+	owned    map[string]*owner // by their names
 
 	rules rulesCache
 }
@@ -39,32 +39,33 @@ type Stats struct {
 	Bytes int
 }
 
-// owner is a policy, or a shared limit, that has overrides. Table.mu guards it, but for its name.
+// owner is a policy, or a shared limit, that has overrides. Table.mu guards it.
 type owner struct {
-	name      string
 	overrides int
-	terms     map[string]*Terms // by their texts
+	effects   map[string]*effect // by their texts
 }
 
-// Terms are what the overrides of one owner have in common that do the same until the same time.
+// effect is shared by the overrides of one owner that do the same.
+type effect struct {
+	rules   atomic.Pointer[Rules]
+	always  Terms // of the overrides that do not expire
+	text    string
+	records int // guarded by Table.mu
+}
+
+// Terms say what an override does, and until when. They are immutable.
 type Terms struct {
-	text       string // the effect and, if there is one, the expiry
-	effectSize int32
-	records    int32 // guarded by Table.mu
-	expiresAt  domain.Instant
-	owner      *owner
-	rules      atomic.Pointer[Rules]
+	effect    *effect
+	expiresAt domain.Instant
 }
 
-func (t *Terms) effect() string { return t.text[:t.effectSize] }
-
-// ExpiresAt is when the overrides end; 0: never.
+// ExpiresAt is when the override ends; 0: never.
 func (t *Terms) ExpiresAt() domain.Instant { return t.expiresAt }
 
 // NewTable returns an empty table.
 func NewTable() *Table {
-	t := &Table{seeds: newSeeds(), owned: make(map[string]*owner)}
-	t.rebuildLocked()
+	t := &Table{seeds: newSeeds(), owned: make(map[string]*owner), records: make(map[clientkey.BucketKey]*record)}
+	t.index.Store(newIndex(leastPlaces))
 	return t
 }
 
@@ -123,8 +124,8 @@ func (t *Table) Drop(entries ...Entry) {
 			t.putLocked(old, nil)
 		}
 	}
-	if n := len(t.index.Load().places); n > leastPlaces && t.stats.Entries*8 < n {
-		t.rebuildLocked()
+	if t.most > leastPlaces && len(t.records)*4 < t.most {
+		t.shrinkLocked()
 	}
 }
 
@@ -132,6 +133,7 @@ func (t *Table) Drop(entries ...Entry) {
 func (t *Table) putLocked(old, r *record) {
 	if r != nil {
 		t.records[r.key] = r
+		t.most = max(t.most, len(t.records))
 		t.countLocked(r, 1)
 		t.indexLocked(r.key, r.terms)
 	} else {
@@ -141,7 +143,7 @@ func (t *Table) putLocked(old, r *record) {
 	if old != nil {
 		t.countLocked(old, -1)
 		if old.terms != nil {
-			t.releaseLocked(old.terms)
+			t.releaseLocked(old)
 		}
 	}
 }
@@ -150,22 +152,33 @@ func (t *Table) putLocked(old, r *record) {
 func (t *Table) indexLocked(key clientkey.BucketKey, terms *Terms) {
 	if t.index.Load().set(t.seeds.of(key), terms) {
 		if t.taken++; t.taken*3 > len(t.index.Load().places)*2 {
-			t.rebuildLocked()
+			t.reindexLocked()
 		}
 	}
 }
 
-// rebuildLocked copies the records, and indexes them anew, with half of the index free.
-func (t *Table) rebuildLocked() {
-	records, index := make(map[clientkey.BucketKey]*record, len(t.records)), newIndex(max(leastPlaces, t.stats.Live*2))
+// reindexLocked makes another index, at least half of which is free. Where most entries have ended it is larger than the others need, since
+// each time all are read.
+func (t *Table) reindexLocked() {
+	index := newIndex(max(leastPlaces, t.stats.Live*2, t.stats.Entries/8))
 	for key, r := range t.records {
-		records[key] = r
 		if r.terms != nil {
 			index.set(t.seeds.of(key), r.terms)
 		}
 	}
-	t.records, t.taken = records, t.stats.Live
+	t.taken = t.stats.Live
 	t.index.Store(index)
+}
+
+// shrinkLocked frees the memory of the records that have been removed, which a map keeps.
+func (t *Table) shrinkLocked() {
+	records := make(map[clientkey.BucketKey]*record, len(t.records))
+	maps.Copy(records, t.records)
+	t.records, t.most = records, len(records)
+	for _, o := range t.owned {
+		o.effects = maps.Collect(maps.All(o.effects))
+	}
+	t.reindexLocked()
 }
 
 // termsLocked returns the terms of an entry, for one more record; nil if it has ended.
@@ -176,33 +189,33 @@ func (t *Table) termsLocked(e *Entry) *Terms {
 	name := e.Owner()
 	o := t.owned[name]
 	if o == nil {
-		o = &owner{name: strings.Clone(name), terms: make(map[string]*Terms)}
-		t.owned[o.name] = o
+		o = &owner{effects: make(map[string]*effect)}
+		t.owned[strings.Clone(name)] = o
 		t.publishOwnersLocked()
 	}
-	text := e.Effect
-	if e.ExpiresAt != 0 {
-		text += " until " + strconv.FormatInt(int64(e.ExpiresAt), 10)
-	}
-	terms := o.terms[text]
-	if terms == nil {
-		text = strings.Clone(text)
-		terms = &Terms{text: text, effectSize: int32(len(e.Effect)), expiresAt: e.ExpiresAt, owner: o}
-		o.terms[text] = terms
+	f := o.effects[e.Effect]
+	if f == nil {
+		f = &effect{text: strings.Clone(e.Effect)}
+		f.always.effect = f
+		o.effects[f.text] = f
 	}
 	o.overrides++
-	terms.records++
-	return terms
+	f.records++
+	if e.ExpiresAt == 0 {
+		return &f.always
+	}
+	return &Terms{effect: f, expiresAt: e.ExpiresAt}
 }
 
-// releaseLocked takes one record away from terms.
-func (t *Table) releaseLocked(terms *Terms) {
-	o := terms.owner
-	if terms.records--; terms.records == 0 {
-		delete(o.terms, terms.text)
+// releaseLocked takes a record away from its effect.
+func (t *Table) releaseLocked(r *record) {
+	name, f := ownerOf(r.key), r.terms.effect
+	o := t.owned[name]
+	if f.records--; f.records == 0 {
+		delete(o.effects, f.text)
 	}
 	if o.overrides--; o.overrides == 0 {
-		delete(t.owned, o.name)
+		delete(t.owned, name)
 		t.publishOwnersLocked()
 	}
 }
@@ -245,11 +258,9 @@ func (t *Table) InForce(now domain.Instant) int {
 		return t.stats.Live
 	}
 	inForce := 0
-	for _, o := range t.owned {
-		for _, terms := range o.terms {
-			if terms.expiresAt == 0 || terms.expiresAt > now {
-				inForce += int(terms.records)
-			}
+	for _, r := range t.records {
+		if r.terms != nil && (r.terms.expiresAt == 0 || r.terms.expiresAt > now) {
+			inForce++
 		}
 	}
 	return inForce
@@ -258,7 +269,7 @@ func (t *Table) InForce(now domain.Instant) int {
 // all calls f for each record that there was at one moment.
 func (t *Table) all(f func(*record)) {
 	t.mu.Lock()
-	records := slices.Collect(maps.Values(t.records))
+	records := slices.AppendSeq(make([]*record, 0, len(t.records)), maps.Values(t.records))
 	t.mu.Unlock()
 	for _, r := range records {
 		f(r)

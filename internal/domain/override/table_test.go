@@ -30,6 +30,18 @@ func entry(client string, version domain.Instant, effect string) override.Entry 
 	return override.Entry{Key: keyOf(client), Version: version, Value: override.Value{Effect: effect, Client: client}}
 }
 
+// searchPolicy is the policy of the entries' keys.
+func searchPolicy(t *testing.T) *policy.Policy {
+	t.Helper()
+	burst, err := domain.NewBucket("burst", 10, 1, time.Hour)
+	require.NoError(t, err)
+	daily, err := domain.NewBucket("daily", 1000, 1, time.Hour)
+	require.NoError(t, err)
+	p := &policy.Policy{Name: "search", Key: clientkey.Key{byHeader}, Limits: []domain.Limit{burst, daily}, OnStoreFailure: policy.FailOpen}
+	require.NoError(t, p.Compile())
+	return p
+}
+
 func TestEntry_isReadAsItWasWritten(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		e := override.Entry{Key: keyOf(rapid.String().Draw(t, "key")), Version: domain.Instant(rapid.Int64Min(0).Draw(t, "version"))}
@@ -76,6 +88,7 @@ func TestEntry_order(t *testing.T) {
 
 // Copies that got the same entries, in whatever order and however often, are equal, and each agrees with a plain map.
 func TestTable_mergesInAnyOrder(t *testing.T) {
+	p := searchPolicy(t)
 	rapid.Check(t, func(t *rapid.T) {
 		entries := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) override.Entry {
 			n := rapid.IntRange(0, 200).Draw(t, "client")
@@ -84,6 +97,9 @@ func TestTable_mergesInAnyOrder(t *testing.T) {
 				e.Value = override.Value{}
 			} else {
 				e.Effect = rapid.SampledFrom([]string{"block", "exempt"}).Draw(t, "effect")
+				e.ExpiresAt = domain.Instant(rapid.SampledFrom([]int{0, 0, 5, 6}).Draw(t, "expiry"))
+				e.Client = rapid.SampledFrom([]string{e.Client, "another"}).Draw(t, "listed")
+				e.Note = rapid.SampledFrom([]string{"", "ticket 7"}).Draw(t, "note")
 			}
 			return e
 		}), 0, 400).Draw(t, "entries")
@@ -100,18 +116,33 @@ func TestTable_mergesInAnyOrder(t *testing.T) {
 		got := map[clientkey.BucketKey]override.Entry{}
 		a.All(func(e override.Entry) { got[e.Key] = e })
 		require.Equal(t, model, got)
-		live := 0
+		live, late := 0, 0 // late: in force at 5
 		for key, e := range model {
-			require.Equal(t, !e.Ended, a.Find(key) != nil)
-			if !e.Ended {
-				live++
+			found, there := a.Get(key)
+			require.True(t, there)
+			require.Equal(t, e, found)
+			terms := a.Find(key)
+			require.Equal(t, !e.Ended, terms != nil)
+			if e.Ended {
+				continue
+			}
+			require.Equal(t, e.ExpiresAt, terms.ExpiresAt())
+			rules, _ := a.Rules(terms, p)
+			require.Equal(t, e.Effect, map[bool]string{true: "block", false: "exempt"}[rules.Blocked])
+			live++
+			if e.InForce(5) {
+				late++
 			}
 		}
 		require.Equal(t, live > 0, a.Has("search"))
 		require.Equal(t, live, a.InForce(0))
-		require.Len(t, a.Page("search", "", "", 1000, 0), live)
+		require.Equal(t, late, a.InForce(5))
+		require.Len(t, a.Page("search", "", "", 1000, 5), late)
 		a.Drop(slices.Collect(maps.Values(model))...)
 		require.Equal(t, override.Stats{}, a.Stats())
+		for key := range model {
+			require.Nil(t, a.Find(key))
+		}
 		require.False(t, a.Has("search"))
 		a.Merge(entries...)
 		require.Equal(t, b.Stats(), a.Stats(), "what was removed can come again")
@@ -177,30 +208,45 @@ func TestTable_listsEachClientOnceWhileItChanges(t *testing.T) {
 }
 
 func TestTable_keepsNoMemoryForWhatWasDropped(t *testing.T) {
-	table := override.NewTable()
-	before := heap()
-	var entries []override.Entry
-	for i := range 100_000 {
-		entries = append(entries, entry(fmt.Sprint(i), 1, "block"))
+	for name, entryOf := range map[string]func(i int) override.Entry{
+		"alike": func(i int) override.Entry { return entry(fmt.Sprint(i), 1, "block") },
+		"each with an effect and an expiry of its own": func(i int) override.Entry {
+			e := entry(fmt.Sprint(i), 1, fmt.Sprintf(`[{"name":"burst","capacity":%d}]`, 1+i))
+			e.ExpiresAt = domain.Instant(1 + i)
+			return e
+		},
+		"ended": func(i int) override.Entry {
+			e := entry(fmt.Sprint(i), 1, "block")
+			if i > 0 {
+				e = e.End()
+			}
+			return e
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			table := override.NewTable()
+			before := heap()
+			var entries []override.Entry
+			for i := range 100_000 {
+				entries = append(entries, entryOf(i))
+			}
+			table.Merge(entries...)
+			full := heap()
+			table.Drop(entries[1:]...)
+			first := entries[0]
+			runtime.KeepAlive(entries)
+			entries = nil
+			assert.Less(t, heap()-before, (full-before)/20)
+			assert.NotNil(t, table.Find(first.Key))
+			runtime.KeepAlive(table)
+		})
 	}
-	table.Merge(entries...)
-	full := heap()
-	table.Drop(entries[1:]...)
-	first := entries[0]
-	runtime.KeepAlive(entries)
-	entries = nil
-	assert.Less(t, heap()-before, (full-before)/20)
-	assert.NotNil(t, table.Find(first.Key))
-	runtime.KeepAlive(table)
 }
 
 // Readers need no lock. The race detector watches this one.
 func TestTable_isReadWhileItChanges(t *testing.T) {
 	table := override.NewTable()
-	limit, err := domain.NewBucket("burst", 10, 1, time.Hour)
-	require.NoError(t, err)
-	p := &policy.Policy{Name: "search", Key: clientkey.Key{byHeader}, Limits: []domain.Limit{limit}, OnStoreFailure: policy.FailOpen}
-	require.NoError(t, p.Compile())
+	p := searchPolicy(t)
 	const clients = 2000
 	capacityOf := func(client int) domain.Tokens { return domain.Tokens(1 + client) }
 	var wg sync.WaitGroup
@@ -259,12 +305,7 @@ func TestTable_changesHideNothing(t *testing.T) {
 
 // 100,000 distinct overrides, each with limits of its own, and as many compiled as are kept.
 func TestTable_isSmall(t *testing.T) {
-	limit, err := domain.NewBucket("burst", 10, 1, time.Hour)
-	require.NoError(t, err)
-	daily, err := domain.NewBucket("daily", 1000, 1, time.Hour)
-	require.NoError(t, err)
-	p := &policy.Policy{Name: "search", Key: clientkey.Key{byHeader}, Limits: []domain.Limit{limit, daily}, OnStoreFailure: policy.FailOpen}
-	require.NoError(t, p.Compile())
+	p := searchPolicy(t)
 	const n = 100_000
 	before := heap()
 	table := override.NewTable()
