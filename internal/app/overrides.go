@@ -14,7 +14,8 @@ import (
 
 // UseOverrides has the limiter decide by the overrides of a store, too, which the caller follows. Call it before the first request.
 // Without it, the methods of ports.Overrides return an error.
-// unfit is called, from decisions, with the policy and the client of an override of which something does not fit the policy any more.
+// unfit is called, from decisions, with the policy and the client (see [override.ClientOf]) of an override of which something does not
+// fit the policy any more, once for all clients whose overrides are equal.
 // It may be nil, and must not block.
 func (r *RateLimiter) UseOverrides(s ports.OverrideStore, unfit func(policyName, client string, reason error)) {
 	r.overrides, r.table, r.unfit = s, s.Overrides(), unfit
@@ -25,7 +26,7 @@ func (r *RateLimiter) UseOverrides(s ports.OverrideStore, unfit func(policyName,
 
 // overrideRules returns the rules of the client of a key under a policy by its override at run time. They go before all that the file
 // says of it. They are nil if no override is in force that fits the policy; then the file's apply. It takes no lock, unless the rules
-// are new. Callers on the hot path ask hasOverrides first.
+// are computed now. Callers on the hot path ask hasOverrides first.
 func (r *RateLimiter) overrideRules(p *policy.Policy, key clientkey.BucketKey) *override.Rules {
 	if r.table == nil {
 		return nil
@@ -36,9 +37,7 @@ func (r *RateLimiter) overrideRules(p *policy.Policy, key clientkey.BucketKey) *
 	}
 	rules, isNew := r.table.Rules(terms, p)
 	if isNew && rules.Unfit != nil {
-		if e, found := r.table.Get(key); found && !e.Ended {
-			r.unfit(p.Name, e.Client, rules.Unfit)
-		}
+		r.unfit(p.Name, override.ClientOf(key), rules.Unfit)
 	}
 	if rules.Applies {
 		return rules

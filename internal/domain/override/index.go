@@ -14,7 +14,7 @@ import (
 //
 // There are no keys in it: equal hashes are taken for equal keys. One hash of a key says where its search starts, and the place has
 // another one, so a search for a key without an override finds that of another key with a probability of 2^-62 for each group that it
-// reads. No client can choose keys for it, since the seeds are the process's secret.
+// reads. No client can choose such a key, since the seeds are the process's secret.
 type index struct{ places []place }
 
 // place belongs to one key for as long as the index lives, also when the key has no override any more. So its hash never changes, and a

@@ -62,7 +62,7 @@ func TestIndex_findsNothingOfAKeyThatComesMeanwhile(t *testing.T) {
 				found++
 			}
 			if i%100 == 0 {
-				runtime.Gosched() // there may be one processor
+				runtime.Gosched() // with one processor the test ends, and shows nothing
 			}
 		}
 	}

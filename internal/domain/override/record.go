@@ -36,6 +36,12 @@ func (r *record) entry() Entry {
 	return e
 }
 
+// ClientOf names the client of a key: as [Entry] does where the key implies that, else by the key without its owner.
+func ClientOf(key clientkey.BucketKey) string {
+	_, client, _ := strings.Cut(string(key), ":")
+	return cmp.Or(implied(key), client)
+}
+
 // implied is the client that a key of one source names, or "" if the key does not hold it unchanged.
 func implied(key clientkey.BucketKey) string {
 	_, value, _ := strings.Cut(string(key), "=")

@@ -20,7 +20,7 @@ type Table struct {
 
 	mu       sync.Mutex // guards what follows, and changes of the above
 	records  map[clientkey.BucketKey]*record
-	most     int // records that there have been, since the map was made
+	most     int // the largest size of that map
 	taken    int // places of the index that are not free
 	stats    Stats
 	expiring int               // how many have an ExpiresAt
@@ -157,8 +157,8 @@ func (t *Table) indexLocked(key clientkey.BucketKey, terms *Terms) {
 	}
 }
 
-// reindexLocked makes another index, at least half of which is free. Where most entries have ended it is larger than the others need, since
-// each time all are read.
+// reindexLocked makes another index, at least half of which is free. Where most entries have ended it is larger than the live ones need:
+// it reads all records, so it must not run often.
 func (t *Table) reindexLocked() {
 	index := newIndex(max(leastPlaces, t.stats.Live*2, t.stats.Entries/8))
 	for key, r := range t.records {
@@ -170,7 +170,7 @@ func (t *Table) reindexLocked() {
 	t.index.Store(index)
 }
 
-// shrinkLocked frees the memory of the records that have been removed, which a map keeps.
+// shrinkLocked makes the maps and the index anew: a map keeps the memory of what was removed from it.
 func (t *Table) shrinkLocked() {
 	records := make(map[clientkey.BucketKey]*record, len(t.records))
 	maps.Copy(records, t.records)

@@ -1,6 +1,6 @@
 -- Creates the functions for the concurrency limits of a group. Most runs need none.
 local function permit_functions()
-  local hour_us, most_removed, most_listed = 3600000000, 1000, 100
+  local hour_us, most_removed, most_listed, most_searched = 3600000000, 1000, 100, 32
   local hour_start_us = floor(now_us / hour_us) * hour_us
 
   -- Converts a score, which another program may have written.
@@ -77,6 +77,14 @@ local function permit_functions()
     end
   end
 
+  -- Redis keeps a small set in a list, which nearly every command searches from end to end, until a member is longer than 64 bytes
+  -- (zset-max-listpack-value). From then on, until the set is gone, it has an index. That takes more memory.
+  local function make_index(set)
+    local long = format('%070d', 0)
+    call('ZADD', set, '0', long)
+    call('ZREM', set, long)
+  end
+
   -- Adds the permit of a take to a set that is as read says. Returns how many are held then, and when the first expires. The set
   -- itself expires a day after its last lease can end. That day is an hour and more than enough, so an old set is postponed only
   -- by a renewal, and by a take unless the permit that expires first began in this hour: then another take or renewal of this
@@ -100,6 +108,9 @@ local function permit_functions()
     else
       held = held + 1
       expires = limit.ends < expires and limit.ends or expires
+      if held == most_searched then
+        make_index(set)
+      end
     end
     if expired > 0 then
       call('ZREMRANGEBYRANK', set, 0, (expired < most_removed and expired or most_removed) - 1)

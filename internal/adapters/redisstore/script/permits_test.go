@@ -40,6 +40,31 @@ func (s store) one(t *testing.T, req ports.TakeRequest) ports.TakeResult {
 	return r
 }
 
+// Redis would search a list of up to 128 permits from end to end.
+func TestPermits_manyHaveAnIndex(t *testing.T) {
+	s, c := storeAndClient(t)
+	held := concurrency(t, "held", 100, time.Minute)
+	var ids []string
+	encoding := func() string { return c.ObjectEncoding(t.Context(), setKey("a", "held")).Val() }
+	for i := range 40 {
+		ids = append(ids, fmt.Sprintf("id-%02d", i))
+		r := s.one(t, about(ids[i], domain.OpTake, "a", 1, held))
+		require.Equal(t, domain.Allowed, r.Verdict)
+		require.Equal(t, domain.Tokens(100-len(ids)), held.Remaining(r.States[0]))
+		want := "listpack"
+		if len(ids) >= 32 {
+			want = "skiplist"
+		}
+		require.Equal(t, want, encoding(), "%d held", len(ids))
+		require.ElementsMatch(t, ids, c.ZRange(t.Context(), setKey("a", "held"), 0, -1).Val(), "and nothing else")
+	}
+	for i, id := range ids {
+		r := s.one(t, about(id, domain.OpRelease, "a", 0, held))
+		assert.Equal(t, domain.Tokens(100-len(ids)+i+1), held.Remaining(r.States[0]))
+	}
+	assert.Zero(t, c.Exists(t.Context(), setKey("a", "held")).Val())
+}
+
 func TestPermits_takesOfOneBatchSeeEachOther(t *testing.T) {
 	s, c := storeAndClient(t)
 	both := []domain.Limit{concurrency(t, "held", 2, time.Minute), limit(t, "burst", "1/h", 10)}
