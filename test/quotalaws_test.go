@@ -47,7 +47,7 @@ func TestQuotas_limitsOfEachKindAreExactTogether(t *testing.T) {
 	vars := harness.Settings{
 		"VELOCITY_REDIS_ADDRS": strings.Join(addrs, ","), "VELOCITY_POLICY_FILE": harness.WriteFile(t, "policies.yaml", kindsPolicy()),
 		"VELOCITY_TRUSTED_PROXIES": "loopback", "VELOCITY_API_TOKEN": "api-token",
-		"VELOCITY_TAKE_TIMEOUT": "20s", "VELOCITY_ON_STORE_FAILURE": "closed", // so that only Redis ever allows
+		"VELOCITY_TAKE_TIMEOUT": "20s", "VELOCITY_HTTP_READ_TIMEOUT": "20s", "VELOCITY_ON_STORE_FAILURE": "closed", // so that only Redis decides
 	}
 	processes := []*harness.Process{harness.Start(t, vars), harness.Start(t, vars)}
 	for round := range rounds {
