@@ -37,7 +37,7 @@ test: test-needs ## every test that needs no other program than Redis (make lint
 # Skipped: long ones that do one thing after the other, and those of memory, which the detector needs for itself.
 SKIP_RACE := TestDocs|TestCommandLine|TestEmbedding|TestSnippets|TestLinks|TestDifferential|TestParse_refusesBombs|TestNewLimit_noRateIsNearer
 SKIP_RACE := $(SKIP_RACE)|TestAt_agreesWithAnOracle|TestTable_isSmall|TestCosts_longStreams|TestStreams_largeBodies|TestSecretKeys_noValue
-SKIP_RACE := $(SKIP_RACE)|TestTable_keepsNoMemory|TestReadAhead_denialsFreeTheMemory|TestStreams_silenceIsNotCut|TestRoute_spreadsWithinFivePercent
+SKIP_RACE := $(SKIP_RACE)|TestTable_keepsNoMemory|TestReadAhead_denialsFreeTheMemory
 race: test-needs ## the tests under the race detector
 	GORACE=atexit_sleep_ms=0 go test -race -vet=off -timeout 15m -skip '$(SKIP_RACE)' ./...
 
