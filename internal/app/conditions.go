@@ -11,9 +11,9 @@ import (
 )
 
 // rulesFor finds what the policy says of a request, given its client. It notes the override that applies.
-func (b *batchState) rulesFor(q *resolved, client string, missing bool) (policy.Rules, error) {
+func (b *batchState) rulesFor(q *resolved, client string, missing bool) (*policy.Rules, error) {
 	p, d := q.policy, &q.answer.Decision
-	var rules policy.Rules
+	var rules *policy.Rules
 	if p.HasConditions() {
 		b.values.ignored = ""
 		var err error

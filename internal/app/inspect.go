@@ -235,7 +235,7 @@ func (r *RateLimiter) rulesFor(p *policy.Policy, c *client, bucket clientkey.Buc
 		shown := r.shownUnder(p, &e)
 		o = &shown
 	}
-	return ownGroups(groupsOf(p, atRunTime.Rules)), o
+	return ownGroups(groupsOf(p, &atRunTime.Rules)), o
 }
 
 // policyOrShared returns the policy of that name, or what stands for a shared limit: "shared/tenant".

@@ -46,7 +46,7 @@ func (r *RateLimiter) overrideRules(p *policy.Policy, key clientkey.BucketKey) *
 }
 
 // groupsOf returns the limits of rules or, for a client that is blocked or exempt, those of the policy.
-func groupsOf(p *policy.Policy, rules policy.Rules) []policy.Group {
+func groupsOf(p *policy.Policy, rules *policy.Rules) []policy.Group {
 	if rules.Groups != nil {
 		return rules.Groups
 	}

@@ -51,9 +51,11 @@ func decideUnder(tb testing.TB, l load) func() {
 	require.NoError(tb, err)
 	p := policy.Policy{Key: clientkey.Key{byHeader}, Limits: []domain.Limit{limit}}
 	byPlan := clientkey.Source{Kind: clientkey.SourceHeader, Name: "x-plan"}
-	planNames := make([]string, l.conditions)
+	planNames := make([]string, 1000) // which requests have, whether a condition is about them or not
 	for i := range planNames {
 		planNames[i] = fmt.Sprint("plan-", i)
+	}
+	for i := range l.conditions {
 		p.Overrides = append(p.Overrides, policy.Override{
 			When: []policy.Condition{{Source: byPlan, Values: []string{planNames[i]}}}, Limits: []domain.Limit{limit},
 		})
@@ -78,19 +80,22 @@ func decideUnder(tb testing.TB, l load) func() {
 			names[i] = "person" + names[i][6:]
 		}
 	}
-	next := 0
+	client, plan := "", "" // of the request
 	reqs, answers := make([]policy.Request, 1), make([]ports.Answer, 1)
 	reqs[0] = policy.Request{Cost: 1, Trusted: true, Lookup: func(s clientkey.Source) (string, error) {
 		if s.Name == byPlan.Name {
-			return planNames[next%len(planNames)], nil
+			return plan, nil
 		}
+		return client, nil
+	}}
+	ctx, next := tb.Context(), 0
+	return func() {
 		if next++; next == len(names) {
 			next = 0
 		}
-		return names[next], nil
-	}}
-	ctx := tb.Context()
-	return func() { limiter.DecideMany(ctx, reqs, answers) }
+		client, plan = names[next], planNames[next%len(planNames)]
+		limiter.DecideMany(ctx, reqs, answers)
+	}
 }
 
 func TestDecideMany_allocatesNothingForOverridesAndConditions(t *testing.T) {

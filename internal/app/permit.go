@@ -195,8 +195,8 @@ func (r *RateLimiter) groupsOfPermit(p *policy.Policy, t *permitText) []policy.G
 			return o.Groups
 		}
 	}
-	rules, there := p.RulesByOverride(t.Override)
-	if !there {
+	rules := p.RulesByOverride(t.Override)
+	if rules == nil {
 		rules = p.RulesForListed(t.Client, t.NoKey)
 	}
 	return groupsOf(p, rules)

@@ -101,12 +101,15 @@ func (c *policyClient) bucket(p *policy.Policy) clientkey.BucketKey {
 	return c.key
 }
 
+// exemptPreflight are the rules for a request that asks what it may send, where the policy lets those pass.
+var exemptPreflight = policy.Rules{Exempt: true, Override: -1}
+
 // resolveKeys finds the client, and adds a take for each bucket group. After an error some takes may have been added, and the
 // answer is as before.
-func (r *RateLimiter) resolveKeys(b *batchState, q *resolved, cost domain.Tokens) (policy.Rules, error) {
+func (r *RateLimiter) resolveKeys(b *batchState, q *resolved, cost domain.Tokens) (*policy.Rules, error) {
 	c, err := r.clientOfRequest(b, q)
 	if err != nil {
-		return policy.Rules{}, err
+		return nil, err
 	}
 	client := ""
 	if len(c.parts) > 0 {
@@ -117,7 +120,7 @@ func (r *RateLimiter) resolveKeys(b *batchState, q *resolved, cost domain.Tokens
 		return rules, err
 	}
 	if q.policy.SkipPreflight && rules.Groups != nil && q.req.IsPreflight() {
-		rules = policy.Rules{Exempt: true, Override: -1}
+		rules = &exemptPreflight
 	}
 	if refusesKey(q.policy, c.missing) && rules.Groups != nil {
 		return rules, &domain.FieldError{
@@ -164,12 +167,12 @@ func refusesKey(p *policy.Policy, missing bool) bool {
 }
 
 // clientRules returns the rules for a client, given also as it is listed. It notes whether a limit may be a concurrency limit.
-func (r *RateLimiter) clientRules(b *batchState, q *resolved, c *policyClient, client string) (policy.Rules, error) {
+func (r *RateLimiter) clientRules(b *batchState, q *resolved, c *policyClient, client string) (*policy.Rules, error) {
 	q.hasConcurrency = q.policy.HasConcurrency()
 	if len(c.parts) > 0 && r.hasOverrides(q.policy.Name) {
 		if o := r.overrideRules(q.policy, c.bucket(q.policy)); o != nil {
 			q.hasConcurrency = q.hasConcurrency || o.HasConcurrency
-			return o.Rules, nil
+			return &o.Rules, nil
 		}
 	}
 	return b.rulesFor(q, rawClient(client, c.parts), c.missing)

@@ -25,7 +25,9 @@ func (p *Policy) Compile() error {
 
 // compile is [Policy.Compile] for a policy that is valid.
 func (p *Policy) compile() {
-	c := &compiled{groups: p.makeGroups()}
+	groups := p.makeGroups()
+	c := &compiled{rules: Rules{Override: -1, Groups: groups}}
+	c.ranked = append(c.ranked, Rules{Blocked: true, Override: -1}, Rules{Exempt: true, Override: -1}) // rankBlock and rankExempt
 	lists := make([][]string, firstOverride, firstOverride+len(p.Overrides))
 	lists[rankBlock], lists[rankExempt] = p.Block, p.Exempt
 	for i := range p.Overrides {
@@ -33,11 +35,11 @@ func (p *Policy) compile() {
 		if when := p.Overrides[i].When; len(when) > 0 {
 			c.conditions.add(int32(i)+firstOverride, nil, when)
 		}
-		c.overrides = append(c.overrides, groupsWith(c.groups, p.Overrides[i].Limits))
+		c.ranked = append(c.ranked, Rules{Override: i, Groups: groupsWith(groups, p.Overrides[i].Limits)})
 	}
 	c.patterns = newPatternIndex(lists, p.EffectiveKey())
 	c.listed = listedRanks(lists, p.EffectiveKey())
-	c.needsPolicyKey = c.patterns.nonEmpty || slices.ContainsFunc(c.groups, func(g Group) bool { return g.ByPolicyKey })
+	c.needsPolicyKey = c.patterns.nonEmpty || slices.ContainsFunc(groups, func(g Group) bool { return g.ByPolicyKey })
 	c.hasConcurrency = p.ConcurrencyLimit() != ""
 	if c.hasConcurrency || len(p.Shared) > 0 || strings.HasPrefix(p.Name, SharedPrefix) {
 		c.overrideIDs = p.overrideIDs()
@@ -109,7 +111,7 @@ func (p *Policy) makeGroups() []Group {
 	for i := range p.Limits {
 		key := p.KeyOf(p.Limits[i].Name())
 		if s := p.Shared[p.Limits[i].Name()]; s != nil {
-			alone := s.own.compiled.groups[0]
+			alone := s.own.Groups()[0]
 			groups = append(groups, Group{&GroupKey{Owner: alone.Owner, Key: key, Positions: []int{i}, Shared: s}, alone.Limits})
 			continue
 		}

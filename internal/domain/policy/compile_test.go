@@ -168,9 +168,9 @@ func TestRulesFor(t *testing.T) {
 	assert.Equal(t, []domain.Limit{p.Limits[0], p.Overrides[1].Limits[0]}, gold[0].Limits, "those not named stay")
 	assert.Equal(t, p.Limits[2:], gold[1].Limits)
 
-	assert.Equal(t, policy.Rules{Exempt: true, Override: -1}, p.RulesFor("health-1", false))
-	assert.Equal(t, policy.Rules{Blocked: true, Override: -1}, p.RulesFor("banned-1", false))
-	assert.Equal(t, policy.Rules{Blocked: true, Override: -1}, p.RulesFor("both", false), "block goes before exempt")
+	assert.Equal(t, &policy.Rules{Exempt: true, Override: -1}, p.RulesFor("health-1", false))
+	assert.Equal(t, &policy.Rules{Blocked: true, Override: -1}, p.RulesFor("banned-1", false))
+	assert.Equal(t, &policy.Rules{Blocked: true, Override: -1}, p.RulesFor("both", false), "block goes before exempt")
 }
 
 func TestRulesFor_fallbackKeyMatchesNoOtherClientsPatterns(t *testing.T) {
@@ -179,7 +179,7 @@ func TestRulesFor_fallbackKeyMatchesNoOtherClientsPatterns(t *testing.T) {
 		Overrides: []policy.Override{{Keys: []string{"192.*"}, Limits: burst}}, Exempt: []string{"10.0.0.1"}, Block: []string{"10.0.0.2"},
 	})
 	for _, address := range []string{"192.0.2.1", "10.0.0.1", "10.0.0.2"} {
-		assert.Equal(t, policy.Rules{Override: -1, Groups: p.Groups()}, p.RulesFor(address, true), address)
+		assert.Equal(t, &policy.Rules{Override: -1, Groups: p.Groups()}, p.RulesFor(address, true), address)
 	}
 	p = compiledPolicy(t, policy.Policy{Overrides: []policy.Override{{Keys: []string{"*"}, Limits: burst}}})
 	assert.Zero(t, p.RulesFor("192.0.2.1", true).Override, "a limit for everybody is for those without a key, too")

@@ -328,12 +328,11 @@ func TestOverrideID_findsTheOverrideInAnotherFile(t *testing.T) {
 	assert.NotEqual(t, after.OverrideID(1), after.OverrideID(2))
 	assert.Empty(t, before.OverrideID(0))
 	assert.Empty(t, before.OverrideID(-1))
-	rules, there := after.RulesByOverride(before.OverrideID(2))
-	require.True(t, there)
+	rules := after.RulesByOverride(before.OverrideID(2))
+	require.NotNil(t, rules)
 	assert.Equal(t, 1, rules.Override)
 	for _, id := range []string{before.OverrideID(1), ""} {
-		_, there = after.RulesByOverride(id)
-		assert.False(t, there)
+		assert.Nil(t, after.RulesByOverride(id))
 	}
 	assert.Empty(t, plans(t, 1, false).OverrideID(0), "only permits need it")
 }

@@ -9,8 +9,8 @@ import (
 
 // compiled holds what deciding needs, computed once.
 type compiled struct {
-	groups         []Group
-	overrides      []([]Group) // the groups of each override
+	rules          Rules   // for clients that no pattern and no condition fits
+	ranked         []Rules // for the others, by their ranks
 	patterns       patternIndex
 	conditions     conditionIndex   // of overrides; a rule's rank is that of the override's patterns
 	listed         map[string]int32 // of a secret key: the ranks of the patterns without *, by their clients as they are listed
@@ -68,7 +68,7 @@ func (p *Policy) Groups() []Group {
 	if p.compiled == nil {
 		return nil
 	}
-	return p.compiled.groups
+	return p.compiled.rules.Groups
 }
 
 // NeedsPolicyKey reports whether any limit or pattern needs the value of the policy's key. The policy must be compiled.
@@ -77,7 +77,7 @@ func (p *Policy) NeedsPolicyKey() bool { return p.compiled.needsPolicyKey }
 // HasConcurrency reports whether any limit of the policy is of domain.KindConcurrency, for any client. The policy must be compiled.
 func (p *Policy) HasConcurrency() bool { return p.compiled.hasConcurrency }
 
-// Rules are what a policy says about one client.
+// Rules are what a policy says about one client. They are immutable.
 type Rules struct {
 	// Blocked and Exempt clients are not held against limits.
 	Blocked, Exempt bool
@@ -91,8 +91,8 @@ type Rules struct {
 // that the request lacked that value, or a part of it, and the client's address replaced it: then only the pattern *
 // matches. It knows no conditions: overrides that have some do not apply; see [Policy.RulesForRequest]. RulesFor does not allocate. The
 // policy must be compiled.
-func (p *Policy) RulesFor(client string, usedFallbackKey bool) Rules {
-	return p.compiled.rules(p.compiled.rankOf(client, usedFallbackKey))
+func (p *Policy) RulesFor(client string, usedFallbackKey bool) *Rules {
+	return p.compiled.rulesOf(p.compiled.rankOf(client, usedFallbackKey))
 }
 
 // HasConditions reports whether an override has conditions. The policy must be compiled.
@@ -112,21 +112,21 @@ func (p *Policy) ConditionSources() (names []string) {
 
 // RulesForRequest is RulesFor for one request: overrides may have conditions, of which facts decide. The error is one of facts, for a
 // value on which the rules may depend. RulesForRequest does not allocate, unless facts do.
-func (p *Policy) RulesForRequest(client string, usedFallbackKey bool, facts Facts) (Rules, error) {
+func (p *Policy) RulesForRequest(client string, usedFallbackKey bool, facts Facts) (*Rules, error) {
 	rank := p.compiled.rankOf(client, usedFallbackKey)
 	if rank < firstOverride {
-		return p.compiled.rules(rank), nil
+		return p.compiled.rulesOf(rank), nil
 	}
 	rank, _, err := p.compiled.conditions.find(facts, "", rank)
 	if err != nil {
-		return Rules{}, err
+		return nil, err
 	}
-	return p.compiled.rules(rank), nil
+	return p.compiled.rulesOf(rank), nil
 }
 
 // RulesForListed is [Policy.RulesFor] for a client that is given as it is listed; see [clientkey.ListValue]. Of a secret value only
 // the HMAC is known then: besides the pattern *, only patterns without a * match.
-func (p *Policy) RulesForListed(client string, usedFallbackKey bool) Rules {
+func (p *Policy) RulesForListed(client string, usedFallbackKey bool) *Rules {
 	c := p.compiled
 	if c.listed == nil || usedFallbackKey {
 		return p.RulesFor(client, usedFallbackKey)
@@ -135,12 +135,12 @@ func (p *Policy) RulesForListed(client string, usedFallbackKey bool) Rules {
 	if exact, there := c.listed[client]; there {
 		rank = min(rank, exact)
 	}
-	return c.rules(rank)
+	return c.rulesOf(rank)
 }
 
 // RulesForParts is [Policy.RulesFor] for a client that an operator named, given as the parts of the policy's key, of whose secret
 // values perhaps only the HMACs are known.
-func (p *Policy) RulesForParts(client []clientkey.Part, usedFallbackKey bool) Rules {
+func (p *Policy) RulesForParts(client []clientkey.Part, usedFallbackKey bool) *Rules {
 	if raw, known := clientkey.RawListValue(client); known {
 		return p.RulesFor(raw, usedFallbackKey)
 	}
@@ -157,13 +157,13 @@ func (p *Policy) OverrideID(override int) string {
 	return p.compiled.overrideIDs[override]
 }
 
-// RulesByOverride returns the rules of the first override that has an ID; see [Policy.OverrideID]. It reports false if there is none.
-func (p *Policy) RulesByOverride(id string) (Rules, bool) {
+// RulesByOverride returns the rules of the first override that has an ID; see [Policy.OverrideID]. It is nil if there is none.
+func (p *Policy) RulesByOverride(id string) *Rules {
 	override := slices.Index(p.compiled.overrideIDs, id)
 	if id == "" || override < 0 {
-		return Rules{}, false
+		return nil
 	}
-	return p.compiled.rules(int32(override) + firstOverride), true
+	return p.compiled.rulesOf(int32(override) + firstOverride)
 }
 
 // rankOf returns the lowest rank of the patterns that match a client, or noRank.
@@ -178,15 +178,9 @@ func (c *compiled) rankOf(client string, usedFallbackKey bool) int32 {
 	}
 }
 
-func (c *compiled) rules(rank int32) Rules {
-	switch rank {
-	case noRank:
-		return Rules{Override: -1, Groups: c.groups}
-	case rankBlock:
-		return Rules{Blocked: true, Override: -1}
-	case rankExempt:
-		return Rules{Exempt: true, Override: -1}
+func (c *compiled) rulesOf(rank int32) *Rules {
+	if rank == noRank {
+		return &c.rules
 	}
-	override := int(rank) - firstOverride
-	return Rules{Override: override, Groups: c.overrides[override]}
+	return &c.ranked[rank]
 }

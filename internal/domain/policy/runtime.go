@@ -39,7 +39,7 @@ func (p *Policy) NotALimit() string {
 // [Policy.Replaceable]. All else is shared with [Policy.Groups], so that the groups of many overrides are small. The policy must be
 // compiled.
 func (p *Policy) GroupsWith(limits []domain.Limit) []Group {
-	return groupsWith(p.compiled.groups, limits)
+	return groupsWith(p.Groups(), limits)
 }
 
 func groupsWith(groups []Group, limits []domain.Limit) []Group {

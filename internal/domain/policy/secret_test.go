@@ -29,7 +29,7 @@ func TestRulesFor_secretKey(t *testing.T) {
 		},
 		Exempt: []string{"health"}, Block: []string{"banned"},
 	})
-	listed := func(value string) policy.Rules { return p.RulesForListed(source.Hasher.Hash(value), false) }
+	listed := func(value string) *policy.Rules { return p.RulesForListed(source.Hasher.Hash(value), false) }
 	assert.Equal(t, 0, p.RulesFor("partner-1", false).Override, "requests are compared by their value")
 	assert.Equal(t, 1, listed("partner-1").Override, "the pattern with a * cannot be compared with an HMAC")
 	assert.Equal(t, -1, listed("partner-2").Override)

@@ -95,7 +95,7 @@ func (g *Group) LimitsForListed(client string, usedFallbackKey bool, overrideID 
 	if g.Shared == nil {
 		return g.Limits
 	}
-	if rules, there := g.Shared.own.RulesByOverride(overrideID); there {
+	if rules := g.Shared.own.RulesByOverride(overrideID); rules != nil {
 		return rules.Groups[0].Limits
 	}
 	return g.limitsOf(g.Shared.own.RulesForListed(client, usedFallbackKey).Override)
@@ -106,5 +106,5 @@ func (g *Group) limitsOf(override int) []domain.Limit {
 	if override < 0 {
 		return g.Limits
 	}
-	return g.Shared.own.compiled.overrides[override][0].Limits
+	return g.Shared.own.compiled.rulesOf(int32(override) + firstOverride).Groups[0].Limits
 }
