@@ -1,6 +1,7 @@
 -- Creates the functions for the concurrency limits of a group. Most runs need none.
 local function permit_functions()
   local hour_us, most_removed, most_listed, most_searched = 3600000000, 1000, 100, 32
+  local long_member = format('%070d', 0)
   local hour_start_us = floor(now_us / hour_us) * hour_us
 
   -- Converts a score, which another program may have written.
@@ -77,12 +78,14 @@ local function permit_functions()
     end
   end
 
-  -- Redis keeps a small set in a list, which nearly every command searches from end to end, until a member is longer than 64 bytes
-  -- (zset-max-listpack-value). From then on, until the set is gone, it has an index. That takes more memory.
-  local function make_index(set)
-    local long = format('%070d', 0)
-    call('ZADD', set, '0', long)
-    call('ZREM', set, long)
+  -- Adds a permit to a set of so many that are held. Redis keeps a set of up to 128 members (zset-max-listpack-entries) in a list, which
+  -- nearly every command searches from end to end, until a member is longer than 64 bytes (zset-max-listpack-value). From then on it
+  -- has an index, until the set is gone, or Redis loads it from a file. That takes more memory, so a set that stays small has none.
+  local function put(set, limit, id, held)
+    if limit.size <= most_searched or held % most_searched > 0 or held >= 128 then
+      return call('ZADD', set, limit.ends_text, id)
+    end
+    return call('ZADD', set, '0', long_member, limit.ends_text, id) - call('ZREM', set, long_member)
   end
 
   -- Adds the permit of a take to a set that is as read says. Returns how many are held then, and when the first expires. The set
@@ -98,7 +101,7 @@ local function permit_functions()
         call('PEXPIREAT', set, limit.deadline_ms)
       end
     end
-    local added = call('ZADD', set, limit.ends_text, id)
+    local added = put(set, limit, id, held)
     if held == 0 then
       call('PEXPIREAT', set, limit.deadline_ms)
       expires = limit.ends
@@ -108,9 +111,6 @@ local function permit_functions()
     else
       held = held + 1
       expires = limit.ends < expires and limit.ends or expires
-      if held == most_searched then
-        make_index(set)
-      end
     end
     if expired > 0 then
       call('ZREMRANGEBYRANK', set, 0, (expired < most_removed and expired or most_removed) - 1)

@@ -43,26 +43,38 @@ func (s store) one(t *testing.T, req ports.TakeRequest) ports.TakeResult {
 // Redis would search a list of up to 128 permits from end to end.
 func TestPermits_manyHaveAnIndex(t *testing.T) {
 	s, c := storeAndClient(t)
-	held := concurrency(t, "held", 100, time.Minute)
+	few, many := concurrency(t, "few", 32, time.Minute), concurrency(t, "many", 100, time.Minute)
 	var ids []string
-	encoding := func() string { return c.ObjectEncoding(t.Context(), setKey("a", "held")).Val() }
-	for i := range 40 {
-		ids = append(ids, fmt.Sprintf("id-%02d", i))
-		r := s.one(t, about(ids[i], domain.OpTake, "a", 1, held))
-		require.Equal(t, domain.Allowed, r.Verdict)
-		require.Equal(t, domain.Tokens(100-len(ids)), held.Remaining(r.States[0]))
-		want := "listpack"
-		if len(ids) >= 32 {
-			want = "skiplist"
-		}
-		require.Equal(t, want, encoding(), "%d held", len(ids))
-		require.ElementsMatch(t, ids, c.ZRange(t.Context(), setKey("a", "held"), 0, -1).Val(), "and nothing else")
+	take := func(limit domain.Limit, id string) {
+		t.Helper()
+		require.Equal(t, domain.Allowed, s.one(t, about(id, domain.OpTake, "a", 1, limit)).Verdict)
 	}
+	takeMany := func() {
+		t.Helper()
+		ids = append(ids, fmt.Sprintf("id-%02d", len(ids)))
+		take(many, ids[len(ids)-1])
+		require.ElementsMatch(t, ids, c.ZRange(t.Context(), setKey("a", "many"), 0, -1).Val(), "and nothing else")
+	}
+	encoding := func(name string) string { return c.ObjectEncoding(t.Context(), setKey("a", name)).Val() }
+	for i := range 32 {
+		takeMany()
+		require.Equal(t, "skiplist", encoding("many"))
+		take(few, ids[i])
+		require.Equal(t, "listpack", encoding("few"), "that takes less memory")
+	}
+
+	file := c.Dump(t.Context(), setKey("a", "many")).Val()
+	require.NoError(t, c.RestoreReplace(t.Context(), setKey("a", "many"), time.Hour, file).Err())
+	require.Equal(t, "listpack", encoding("many"), "Redis loaded it")
+	for len(ids) < 65 {
+		takeMany()
+	}
+	assert.Equal(t, "skiplist", encoding("many"))
 	for i, id := range ids {
-		r := s.one(t, about(id, domain.OpRelease, "a", 0, held))
-		assert.Equal(t, domain.Tokens(100-len(ids)+i+1), held.Remaining(r.States[0]))
+		r := s.one(t, about(id, domain.OpRelease, "a", 0, many))
+		assert.Equal(t, domain.Tokens(100-len(ids)+i+1), many.Remaining(r.States[0]))
 	}
-	assert.Zero(t, c.Exists(t.Context(), setKey("a", "held")).Val())
+	assert.Zero(t, c.Exists(t.Context(), setKey("a", "many")).Val())
 }
 
 func TestPermits_takesOfOneBatchSeeEachOther(t *testing.T) {
@@ -246,18 +258,20 @@ func TestPermits_whatAnotherProgramAddedCountsUntilItExpires(t *testing.T) {
 
 func TestPermits_aPermitTakesLittleMemory(t *testing.T) {
 	s, c := storeAndClient(t)
-	held := concurrency(t, "held", 100, time.Minute)
-	memory := func() int64 {
-		used, err := c.MemoryUsage(t.Context(), setKey("192.0.2.123", "held")).Result()
-		require.NoError(t, err)
-		return used
-	}
 	id := domain.NewPermitID(strings.Repeat("r", 22), 1, domain.InstantOf(time.Now()))
-	s.one(t, about(id, domain.OpTake, "192.0.2.123", 1, held))
-	first := memory()
-	assert.LessOrEqual(t, first, int64(256), "a client that holds one")
-	for i := range 10 {
-		s.one(t, about(fmt.Sprint(id[1:], i), domain.OpTake, "192.0.2.123", 1, held))
+	for _, limit := range []struct{ permits, first, each int64 }{{32, 256, 128}, {33, 1280, 192}} { // without and with an index
+		held := concurrency(t, fmt.Sprint("held-", limit.permits), domain.Tokens(limit.permits), time.Minute)
+		memory := func() int64 {
+			used, err := c.MemoryUsage(t.Context(), setKey("192.0.2.123", held.Name())).Result()
+			require.NoError(t, err)
+			return used
+		}
+		s.one(t, about(id, domain.OpTake, "192.0.2.123", 1, held))
+		first := memory()
+		assert.LessOrEqual(t, first, limit.first, "a client that holds one")
+		for i := range 10 {
+			s.one(t, about(fmt.Sprint(id[1:], i), domain.OpTake, "192.0.2.123", 1, held))
+		}
+		assert.LessOrEqual(t, memory()-first, 10*limit.each)
 	}
-	assert.LessOrEqual(t, memory()-first, int64(10*128))
 }
