@@ -1,7 +1,6 @@
 package app
 
 import (
-	"cmp"
 	"errors"
 	"net/netip"
 
@@ -20,7 +19,9 @@ func (b *batchState) rulesFor(q *resolved, client string, missing bool) (*policy
 		if rules, err = p.RulesForRequest(client, missing, (*facts)(&b.values)); err != nil {
 			return rules, err
 		}
-		d.IgnoredHeader = cmp.Or(b.values.ignored, d.IgnoredHeader)
+		if b.values.ignored != "" {
+			d.IgnoredHeader = b.values.ignored
+		}
 	} else {
 		rules = p.RulesFor(client, missing)
 	}
@@ -48,7 +49,7 @@ func (f *facts) Value(source clientkey.Source) (string, error) {
 		return "", nil
 	}
 	value, err := f.req.Lookup(source)
-	if errors.Is(err, domain.ErrNoValue) {
+	if err != nil && errors.Is(err, domain.ErrNoValue) {
 		return "", nil
 	}
 	if source.Kind == clientkey.SourceHeader && !f.req.Trusted {

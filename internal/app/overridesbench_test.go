@@ -29,7 +29,7 @@ func manyOverrides(n, plans int) []override.Entry {
 		entries[i] = override.Entry{
 			Key: clientkey.NewBucketKey("default", byHeader, client), Version: domain.Instant(i + 1),
 			Value: override.Value{
-				Effect: fmt.Sprintf(`[{"name":"burst","rate":"5/s","capacity":%d}]`, 100+i%plans), Client: client, Note: fmt.Sprint("ticket ", i),
+				Effect: fmt.Sprintf(`[{"name":"burst","rate":"5/h","capacity":%d}]`, 100+i%plans), Client: client, Note: fmt.Sprint("ticket ", i),
 			},
 		}
 	}

@@ -22,7 +22,7 @@ func TestIndex_searches(t *testing.T) {
 	keys := make([]hashes, 3*groupSize)
 	terms := make([]Terms, len(keys))
 	for i := range keys {
-		keys[i] = hashes{start: last, check: uint64(i)}
+		keys[i] = hashes{start: last, check: uint64(i) << 12} // equal for the filter
 		assert.Nil(t, x.termsOf(keys[i]))
 		assert.False(t, x.set(keys[i], nil), "it has none anyway")
 		assert.True(t, x.set(keys[i], &terms[i]))
@@ -58,7 +58,7 @@ func TestIndex_findsNothingOfAKeyThatComesMeanwhile(t *testing.T) {
 		x := newIndex(groupSize)
 		current.Store(x)
 		for i := 1; x.places[0].terms.Load() == nil; i++ {
-			if x.termsOf(hashes{check: 2}) != nil {
+			if _, terms := x.find(hashes{check: 2}); terms != nil {
 				found++
 			}
 			if i%100 == 0 {
@@ -68,6 +68,22 @@ func TestIndex_findsNothingOfAKeyThatComesMeanwhile(t *testing.T) {
 	}
 	wg.Wait()
 	assert.Zero(t, found)
+}
+
+func TestIndex_fewSearchesForNothingReadAPlace(t *testing.T) {
+	const keys, others = 2000, 100_000
+	x, s := newIndex(keys*3/2), newSeeds() // as full as it gets
+	key := func(i int) hashes { return s.of(clientkey.BucketKey(fmt.Sprint("search:ip=", i))) }
+	for i := range keys {
+		x.set(key(i), new(Terms))
+	}
+	passed := 0
+	for i := range others {
+		if x.mayHave(key(keys + i)) {
+			passed++
+		}
+	}
+	assert.Less(t, passed, others/20)
 }
 
 // In a large slice, whose memory starts at a page.
