@@ -141,14 +141,14 @@ func needsEscape(s string) bool {
 	return false
 }
 
-// escaped are the separators, braces, the percent sign and control characters.
-func escaped(c byte) bool {
-	switch c {
-	case '{', '}', ':', '=', '&', '%', 0x7f:
-		return true
-	}
-	return c < 0x20
+// escapedBytes has a bit for each byte that is escaped: the separators, braces, the percent sign and control characters. A table, since
+// branches that depend on the bytes of a random key are mispredicted.
+var escapedBytes = [4]uint64{
+	1<<' ' - 1 | 1<<'%' | 1<<'&' | 1<<':' | 1<<'=',
+	1<<('{'-64) | 1<<('}'-64) | 1<<(0x7f-64),
 }
+
+func escaped(c byte) bool { return escapedBytes[c>>6]>>(c&63)&1 != 0 }
 
 // appendEscaped percent-encodes.
 func appendEscaped(dst []byte, s string) []byte {
