@@ -39,7 +39,8 @@ func manyOverrides(n, plans int) []override.Entry {
 // load is what decisions are measured under.
 type load struct {
 	overrides, plans int // see manyOverrides
-	conditions       int // in the policy; then each second client has no override, but fits one of them
+	conditions       int // in the policy; each request fits one of them
+	strangers        int // each so-manieth client has no override; 0: all have one
 	clients          int // of 100,000, whose requests come in turn
 	inMemory         bool
 }
@@ -76,7 +77,7 @@ func decideUnder(tb testing.TB, l load) func() {
 	names := make([]string, l.clients)
 	for i := range names {
 		names[i] = fmt.Sprintf("client-%06d", i*997%100_000)
-		if l.conditions > 0 && i%2 == 0 {
+		if l.strangers > 0 && i%l.strangers == 0 {
 			names[i] = "person" + names[i][6:]
 		}
 	}
@@ -114,7 +115,7 @@ func TestDecideMany_allocatesNothingForOverridesAndConditions(t *testing.T) {
 		assert.LessOrEqual(t, without, clients+2.0*garbage, "the key")
 		for _, l := range []load{
 			{overrides: 100_000, plans: 100_000, inMemory: inMemory},
-			{overrides: 100_000, plans: 20, conditions: 1000, inMemory: inMemory},
+			{overrides: 100_000, plans: 20, conditions: 1000, strangers: 2, inMemory: inMemory},
 		} {
 			assert.LessOrEqual(t, allocations(l), without, "%+v", l)
 		}
@@ -145,18 +146,21 @@ func BenchmarkDecide(b *testing.B) {
 func BenchmarkDecide_more(b *testing.B) {
 	for _, l := range []load{
 		{plans: 20, clients: 100},
-		{plans: 20, clients: 100, conditions: 1000},
-		{plans: 20, clients: 100, inMemory: true, conditions: 1000},
+		{plans: 20, clients: 100, conditions: 1000, strangers: 2},
+		{plans: 20, clients: 100, inMemory: true, conditions: 1000, strangers: 2},
+		{plans: 20, clients: 100, inMemory: true, conditions: 1000, strangers: 1},
 		{plans: 20, clients: 10_000},
 		{plans: 20, clients: 10_000, inMemory: true},
-		{plans: 20, clients: 10_000, inMemory: true, conditions: 1000},
+		{plans: 20, clients: 10_000, inMemory: true, conditions: 1000, strangers: 2},
+		{plans: 20, clients: 10_000, inMemory: true, conditions: 1000, strangers: 1},
 		{plans: 100_000, clients: 10_000},
 		{plans: 100_000, clients: 10_000, inMemory: true},
 	} {
-		b.Run(fmt.Sprintf("limits=%d/clients=%d/in memory=%v/conditions=%d", l.plans, l.clients, l.inMemory, l.conditions), func(b *testing.B) {
+		name := fmt.Sprintf("limits=%d/clients=%d/in memory=%v/conditions=%d/strangers=%d", l.plans, l.clients, l.inMemory, l.conditions, l.strangers)
+		b.Run(name, func(b *testing.B) {
 			with, turn := l, 10*l.clients
 			with.overrides = 100_000
-			without := load{clients: l.clients, inMemory: l.inMemory, plans: 1}
+			without := load{clients: l.clients, strangers: l.strangers, inMemory: l.inMemory, plans: 1}
 			decide := []func(){decideUnder(b, without), decideUnder(b, with), readingUnder(b, without, with.overrides)}
 			for range l.clients {
 				for i := range decide {

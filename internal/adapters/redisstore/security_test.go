@@ -2,6 +2,7 @@ package redisstore_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -95,7 +96,7 @@ func TestACL_aMissingCommandIsNamed(t *testing.T) {
 // A request that fails because a permission is missing is not debited.
 func TestACL_aMissingCommandCostsNoToken(t *testing.T) {
 	one, two := limit(t, "burst", "1/h", 10), limit(t, "daily", "1/24h", 10)
-	held := concurrency(t, "held", 10, time.Minute)
+	held := concurrency(t, "held", 100, time.Minute) // whose sets have an index
 	for _, missing := range []string{"-hset", "-pexpireat", "-zadd"} {
 		server := redistest.Start(t, withUser(limiterACL...))
 		admin := plainClient(t, server.Addr)
@@ -127,6 +128,19 @@ func TestACL_aMissingCommandCostsNoToken(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, []string{script.RedisKey(key("old"))}, keys, "%s: nothing was written", missing)
 	}
+}
+
+// It cannot be taken back then, but ends.
+func TestACL_withoutZREMAPermitThatFailedExpires(t *testing.T) {
+	server := redistest.Start(t, withUser(append(slices.Clone(limiterACL), "-zrem")...))
+	cfg := config(server.Addr)
+	cfg.Username, cfg.Password = "limiter", password
+	held := concurrency(t, "held", 25, time.Minute)
+	r := ports.Take(t.Context(), newStore(t, cfg), withPermit("id", take("new", 1, held)))
+	require.ErrorIs(t, r.Err, ports.ErrUnavailable)
+	require.ErrorContains(t, r.Err, "can't run this command")
+	set := script.PermitsKey(key("new"), "held")
+	assert.Positive(t, plainClient(t, server.Addr).PTTL(t.Context(), set).Val())
 }
 
 // levels is how many whole tokens a client has left.

@@ -17,8 +17,8 @@ import (
 // reads. No client can choose such a key, since the seeds are the process's secret.
 type index struct {
 	places []place
-	// filter ends nearly all searches for keys without an override before they wait for a place. It is a Bloom filter with a word for
-	// eight places, so it stays in the processor's cache: a key has two bits of one word.
+	// filter ends nearly all searches for keys without an override before they wait for a place. It is a Bloom filter: a key has two bits
+	// of one word, and eight places share a word, so that of 100,000 overrides is small enough for the processor's cache.
 	filter []atomic.Uint64
 }
 

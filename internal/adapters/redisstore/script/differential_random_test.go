@@ -70,7 +70,11 @@ func (d *differential) randomLimit(name string) domain.Limit {
 
 func (d *differential) randomConcurrency(name string) domain.Limit {
 	leases := []time.Duration{time.Second, 1_500_001 * time.Microsecond, time.Minute, time.Hour, 24 * time.Hour}
-	return concurrency(d.t, name, 1+domain.Tokens(d.rnd.IntN(1+d.rnd.IntN(permitIDs+2))), leases[d.rnd.IntN(len(leases))])
+	permits := 1 + domain.Tokens(d.rnd.IntN(1+d.rnd.IntN(permitIDs+2)))
+	if d.rnd.IntN(4) == 0 {
+		permits += 24 // its set has an index
+	}
+	return concurrency(d.t, name, permits, leases[d.rnd.IntN(len(leases))])
 }
 
 func (d *differential) randomQuota(name string) domain.Limit {

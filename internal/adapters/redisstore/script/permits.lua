@@ -1,7 +1,7 @@
 -- Creates the functions for the concurrency limits of a group. Most runs need none.
 local function permit_functions()
-  local hour_us, most_removed, most_listed, most_searched = 3600000000, 1000, 100, 32
-  local long_member = format('%070d', 0)
+  local hour_us, most_removed, most_listed, most_searched = 3600000000, 1000, 100, 24
+  long_id = format('%070d', 0)
   local hour_start_us = floor(now_us / hour_us) * hour_us
 
   -- Converts a score, which another program may have written.
@@ -78,14 +78,12 @@ local function permit_functions()
     end
   end
 
-  -- Adds a permit to a set of so many that are held. Redis keeps a set of up to 128 members (zset-max-listpack-entries) in a list, which
-  -- nearly every command searches from end to end, until a member is longer than 64 bytes (zset-max-listpack-value). From then on it
-  -- has an index, until the set is gone, or Redis loads it from a file. That takes more memory, so a set that stays small has none.
-  local function put(set, limit, id, held)
-    if limit.size <= most_searched or held % most_searched > 0 or held >= 128 then
-      return call('ZADD', set, limit.ends_text, id)
-    end
-    return call('ZADD', set, '0', long_member, limit.ends_text, id) - call('ZREM', set, long_member)
+  -- Reports whether a take must see to it that Redis has an index of a set of so many permits. Redis keeps a set of up to 128 members
+  -- (zset-max-listpack-entries) in a list, which nearly every command searches from end to end, until a member is longer than 64
+  -- bytes (zset-max-listpack-value). From then on it has an index, until the set is gone. A set that Redis loaded from a file is a list
+  -- again, so this is repeated. An index takes more memory: a set that stays small needs none.
+  local function needs_index(limit, held)
+    return limit.size > most_searched and held % most_searched == 0 and held < 128
   end
 
   -- Adds the permit of a take to a set that is as read says. Returns how many are held then, and when the first expires. The set
@@ -101,12 +99,20 @@ local function permit_functions()
         call('PEXPIREAT', set, limit.deadline_ms)
       end
     end
-    local added = put(set, limit, id, held)
+    local index, added = needs_index(limit, held)
+    if index then
+      added = call('ZADD', set, '0', long_id, limit.ends_text, id) - 1
+    else
+      added = call('ZADD', set, limit.ends_text, id)
+    end
     if held == 0 then
       call('PEXPIREAT', set, limit.deadline_ms)
       expires = limit.ends
     end
-    if added == 0 then
+    if index then
+      call('ZREM', set, long_id)
+    end
+    if added < 1 then
       held, expires, expired = read(set)
     else
       held = held + 1

@@ -43,36 +43,34 @@ func (s store) one(t *testing.T, req ports.TakeRequest) ports.TakeResult {
 // Redis would search a list of up to 128 permits from end to end.
 func TestPermits_manyHaveAnIndex(t *testing.T) {
 	s, c := storeAndClient(t)
-	few, many := concurrency(t, "few", 32, time.Minute), concurrency(t, "many", 100, time.Minute)
+	few, many := concurrency(t, "few", 24, time.Minute), concurrency(t, "many", 25, time.Minute)
 	var ids []string
 	take := func(limit domain.Limit, id string) {
 		t.Helper()
-		require.Equal(t, domain.Allowed, s.one(t, about(id, domain.OpTake, "a", 1, limit)).Verdict)
-	}
-	takeMany := func() {
-		t.Helper()
-		ids = append(ids, fmt.Sprintf("id-%02d", len(ids)))
-		take(many, ids[len(ids)-1])
-		require.ElementsMatch(t, ids, c.ZRange(t.Context(), setKey("a", "many"), 0, -1).Val(), "and nothing else")
+		r := s.one(t, about(id, domain.OpTake, "a", 1, limit))
+		require.Equal(t, domain.Allowed, r.Verdict)
+		require.Equal(t, limit.Capacity()-domain.Tokens(len(ids)), limit.Remaining(r.States[0]))
+		require.ElementsMatch(t, ids, c.ZRange(t.Context(), setKey("a", limit.Name()), 0, -1).Val(), "and nothing else")
 	}
 	encoding := func(name string) string { return c.ObjectEncoding(t.Context(), setKey("a", name)).Val() }
-	for i := range 32 {
-		takeMany()
+	for i := range 24 {
+		ids = append(ids, fmt.Sprintf("id-%02d", i))
+		take(many, ids[i])
 		require.Equal(t, "skiplist", encoding("many"))
 		take(few, ids[i])
 		require.Equal(t, "listpack", encoding("few"), "that takes less memory")
 	}
+	take(many, ids[23]) // again
 
 	file := c.Dump(t.Context(), setKey("a", "many")).Val()
 	require.NoError(t, c.RestoreReplace(t.Context(), setKey("a", "many"), time.Hour, file).Err())
 	require.Equal(t, "listpack", encoding("many"), "Redis loaded it")
-	for len(ids) < 65 {
-		takeMany()
-	}
+	ids = append(ids, "id-24")
+	take(many, "id-24")
 	assert.Equal(t, "skiplist", encoding("many"))
 	for i, id := range ids {
 		r := s.one(t, about(id, domain.OpRelease, "a", 0, many))
-		assert.Equal(t, domain.Tokens(100-len(ids)+i+1), many.Remaining(r.States[0]))
+		assert.Equal(t, domain.Tokens(i+1), many.Remaining(r.States[0]))
 	}
 	assert.Zero(t, c.Exists(t.Context(), setKey("a", "many")).Val())
 }
@@ -259,7 +257,7 @@ func TestPermits_whatAnotherProgramAddedCountsUntilItExpires(t *testing.T) {
 func TestPermits_aPermitTakesLittleMemory(t *testing.T) {
 	s, c := storeAndClient(t)
 	id := domain.NewPermitID(strings.Repeat("r", 22), 1, domain.InstantOf(time.Now()))
-	for _, limit := range []struct{ permits, first, each int64 }{{32, 256, 128}, {33, 1280, 192}} { // without and with an index
+	for _, limit := range []struct{ permits, first, each int64 }{{24, 256, 128}, {25, 1280, 192}} { // without and with an index
 		held := concurrency(t, fmt.Sprint("held-", limit.permits), domain.Tokens(limit.permits), time.Minute)
 		memory := func() int64 {
 			used, err := c.MemoryUsage(t.Context(), setKey("192.0.2.123", held.Name())).Result()

@@ -79,7 +79,7 @@ while keys[k] do
   if not ok then
     -- A take that failed holds nothing.
     for i = 1, taking and #taking or 0 do
-      redis.pcall('ZREM', taking[i].set, taking_id)
+      redis.pcall('ZREM', taking[i].set, taking_id, long_id)
     end
     taking = nil
     reply[n], reply[n + 1] = -1, type(failure) == 'table' and failure.err or tostring(failure)
