@@ -105,7 +105,7 @@ var mutations = append(refusals(),
 	},
 	mutation{
 		"a take that fails keeps its permit", "internal/adapters/redisstore/script/run.lua",
-		"redis.pcall('ZREM', taking[i].set, taking_id)", "", redisstore, "TestACL_aMissingCommandCostsNoToken",
+		"redis.pcall('ZREM', taking[i].set, taking_id, long_id)", "", redisstore, "TestACL_aMissingCommandCostsNoToken",
 	},
 	mutation{
 		"a take that passed loses its permit when a later group fails", "internal/adapters/redisstore/script/general.lua",
