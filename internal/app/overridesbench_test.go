@@ -39,8 +39,8 @@ func manyOverrides(n, plans int) []override.Entry {
 // load is what decisions are measured under.
 type load struct {
 	overrides, plans int // see manyOverrides
-	conditions       int // in the policy; each request fits one of them
-	strangers        int // each so-manieth client has no override; 0: all have one
+	conditions       int // in the policy; with 1,000 each request fits one of them
+	strangers        int // 1: no client has an override; 2: each second one has none; 0: all have one
 	clients          int // of 100,000, whose requests come in turn
 	inMemory         bool
 }

@@ -130,7 +130,7 @@ func TestACL_aMissingCommandCostsNoToken(t *testing.T) {
 	}
 }
 
-// It cannot be taken back then, but ends.
+// The permit cannot be taken back then, but its set expires.
 func TestACL_withoutZREMAPermitThatFailedExpires(t *testing.T) {
 	server := redistest.Start(t, withUser(append(slices.Clone(limiterACL), "-zrem")...))
 	cfg := config(server.Addr)

@@ -18,7 +18,7 @@ import (
 type index struct {
 	places []place
 	// filter ends nearly all searches for keys without an override before they wait for a place. It is a Bloom filter: a key has two bits
-	// of one word, and eight places share a word, so that of 100,000 overrides is small enough for the processor's cache.
+	// of one word, and eight places share a word. The filter of 100,000 overrides fits into the processor's cache.
 	filter []atomic.Uint64
 }
 

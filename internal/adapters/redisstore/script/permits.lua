@@ -78,10 +78,10 @@ local function permit_functions()
     end
   end
 
-  -- Reports whether a take must see to it that Redis has an index of a set of so many permits. Redis keeps a set of up to 128 members
-  -- (zset-max-listpack-entries) in a list, which nearly every command searches from end to end, until a member is longer than 64
-  -- bytes (zset-max-listpack-value). From then on it has an index, until the set is gone. A set that Redis loaded from a file is a list
-  -- again, so this is repeated. An index takes more memory: a set that stays small needs none.
+  -- Reports whether a take gives a set of so many permits an index. Redis keeps a set of up to 128 members (zset-max-listpack-entries)
+  -- in a list, which nearly every command searches from end to end, until a member is longer than 64 bytes
+  -- (zset-max-listpack-value). From then on it has an index, until the set is gone. So add adds long_id, and removes it. A set that
+  -- Redis loaded from a file is a list again, so this is repeated. An index takes more memory: a set that stays small needs none.
   local function needs_index(limit, held)
     return limit.size > most_searched and held % most_searched == 0 and held < 128
   end
@@ -90,7 +90,7 @@ local function permit_functions()
   -- itself expires a day after its last lease can end. That day is an hour and more than enough, so an old set is postponed only
   -- by a renewal, and by a take unless the permit that expires first began in this hour: then another take or renewal of this
   -- hour has postponed it. It is postponed before it is written; a new one after that, and if that fails the permit leaves it, as
-  -- after any error: no set stays without an expiry. Permits that have expired are removed last: while its slot moves, a node
+  -- after any error: no set stays without an expiry. long_id is removed after that, for if ZREM is refused nothing leaves the set. Permits that have expired are removed last: while its slot moves, a node
   -- refuses to write to a set that was emptied.
   local function add(limit, set, id, held, expires, expired)
     if held > 0 then

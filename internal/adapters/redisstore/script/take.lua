@@ -98,7 +98,7 @@ if ARGV[6] + 0 > next_run then
   next_group = 1
 end
 local taking, taking_id -- the concurrency limits to whose sets a take is adding a permit, and its ID; taking is nil if none is
-local long_id -- what a take may add beside the permit, see needs_index
+local long_id -- of 70 bytes: what a take may add beside the permit and remove, see needs_index
 local refused -- the keys that a group of a wrong period had; nil if there is no such group
 
 -- The reply so far. The current group is the k-th, and its verdict goes to index n. The two zeros are replaced by the first
