@@ -166,7 +166,13 @@ func TestGRPC_deadlinesEndTheCall(t *testing.T) {
 		stream, err := c.FullDuplexCall(ctx)
 		require.NoError(t, err)
 		_, err = stream.Recv()
-		assert.Equal(t, codes.DeadlineExceeded, status.Code(err), err)
+		deadline, _ := ctx.Deadline()
+		require.False(t, time.Now().Before(deadline), "the call ended too soon: %v", err)
+		if code := status.Code(err); code != codes.DeadlineExceeded {
+			// The upstream knows the deadline, too. On a busy machine its end of the stream may arrive before the client ends the call.
+			assert.Equal(t, codes.Unavailable, code, err)
+			assert.ErrorContains(t, err, "502")
+		}
 	})
 }
 
