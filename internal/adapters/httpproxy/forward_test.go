@@ -151,9 +151,6 @@ func TestProxy_tokensComeBackAsThePolicySays(t *testing.T) {
 	allowed.Cost, allowed.RefundOn, allowed.AppliedPolicy = 3, statuses, &policy.Policy{Name: "p"}
 	unasked := allowed
 	unasked.RefundOn = policy.StatusSet{}
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	require.NoError(t, closed.Close())
 	answers := func(status int) string {
 		return startUpstream(t, func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body)
@@ -172,8 +169,8 @@ func TestProxy_tokensComeBackAsThePolicySays(t *testing.T) {
 		"not in the set":       {answers(500), allowed, "", 500, 0},
 		"success":              {answers(200), allowed, "", 200, 0},
 		"nothing taken":        {answers(503), unasked, "", 503, 0},
-		"dead, and named":      {"http://" + closed.Addr().String(), allowed, "", 502, 1},
-		"dead, and not named":  {"http://" + closed.Addr().String(), unasked, "", 502, 0},
+		"dead, and named":      {deadURL, allowed, "", 502, 1},
+		"dead, and not named":  {deadURL, unasked, "", 502, 0},
 		"slow, and named":      {silent, allowed, "", 504, 1},
 		"the client's failure": {answers(503), allowed, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400, 0},
 		"a trailer names another client": {answers(503), allowed, "POST / HTTP/1.1\r\nHost: x\r\nX-Client-ID: alice\r\n" +

@@ -30,6 +30,9 @@ const (
 	tick     = 5 * time.Millisecond
 )
 
+// deadURL is of a port that no server gets which asks for a free one.
+const deadURL = "http://127.0.0.1:1"
+
 // limiterFunc is a Limiter of one function.
 type limiterFunc = webtest.LimiterFunc
 

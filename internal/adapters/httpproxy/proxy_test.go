@@ -112,17 +112,11 @@ func TestProxy_anOutageOfTheUpstreamFillsNoDisk(t *testing.T) {
 
 func TestProxy_badUpstreams(t *testing.T) {
 	silent := rawUpstream(t, func(_ net.Conn, in *bufio.Reader) { _, _ = io.Copy(io.Discard, in) })
-	closed := func() string {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		require.NoError(t, ln.Close())
-		return "http://" + ln.Addr().String()
-	}()
 	for name, c := range map[string]struct {
 		url    string
 		status int
 	}{
-		"dead":              {closed, 502},
+		"dead":              {deadURL, 502},
 		"silent":            {silent, 504},
 		"closes":            {rawUpstream(t, says("")), 502},
 		"not HTTP":          {rawUpstream(t, says("SSH-2.0-OpenSSH_9\r\n\r\n")), 502},
