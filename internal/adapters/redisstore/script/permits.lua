@@ -90,8 +90,8 @@ local function permit_functions()
   -- itself expires a day after its last lease can end. That day is an hour and more than enough, so an old set is postponed only
   -- by a renewal, and by a take unless the permit that expires first began in this hour: then another take or renewal of this
   -- hour has postponed it. It is postponed before it is written; a new one after that, and if that fails the permit leaves it, as
-  -- after any error: no set stays without an expiry. long_id is removed after that, for if ZREM is refused nothing leaves the set. Permits that have expired are removed last: while its slot moves, a node
-  -- refuses to write to a set that was emptied.
+  -- after any error: no set stays without an expiry. long_id is removed after that, for if ZREM is refused nothing leaves the set.
+  -- Permits that have expired are removed last: while its slot moves, a node refuses to write to a set that was emptied.
   local function add(limit, set, id, held, expires, expired)
     if held > 0 then
       local first_us = expires - limit.lease_us
