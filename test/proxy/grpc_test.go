@@ -176,7 +176,7 @@ func TestGRPC_deadlinesEndTheCall(t *testing.T) {
 		select {
 		case <-ended:
 		case <-time.After(10 * time.Second):
-			t.Error("the upstream was not told")
+			t.Error("the request of the upstream has not ended")
 		}
 	})
 }

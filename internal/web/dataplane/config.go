@@ -20,7 +20,7 @@ import (
 // Config configures the data plane. The tags are envconfig's.
 type Config struct {
 	Addr           string        `envconfig:"HTTP_ADDR" default:":3000" desc:"address of the data plane"`
-	TrustedProxies []string      `envconfig:"TRUSTED_PROXIES" desc:"peers whose X-Forwarded-For is believed: CIDRs, addresses, loopback, private"`
+	TrustedProxies []string      `envconfig:"TRUSTED_PROXIES" desc:"peers whose X-Forwarded-For is believed, and the headers of conditions: CIDRs, addresses, loopback, private"`
 	APIToken       secret.Secret `envconfig:"API_TOKEN" tokens:"" desc:"bearer token of the decision API; without it only loopback and trusted proxies may ask"`
 	// LiveTokens, if not nil, are what APIToken lists now: it may change while the server runs.
 	LiveTokens  *bearer.Tokens `envconfig:"-"`
