@@ -43,7 +43,7 @@ func (r *RateLimiter) leaveQueue(q *resolved) {
 }
 
 // await sleeps until the wait of every request with Hold is over. If the caller leaves before, their permits are released, and
-// the answers are the error of ctx.
+// the answers are the error of ctx, or that of BeforeWait.
 func (r *RateLimiter) await(ctx context.Context, reqs []policy.Request, answers []ports.Answer) {
 	longest := time.Duration(0)
 	for i := range answers {
@@ -54,13 +54,23 @@ func (r *RateLimiter) await(ctx context.Context, reqs []policy.Request, answers 
 	if longest == 0 {
 		return
 	}
-	r.eachWaiting(reqs, answers, func(policyName string) { r.holds.Waiting(policyName, 1) })
-	err := sleep(ctx, longest)
+	turn := time.NewTimer(longest)
+	defer turn.Stop()
+	var err error
+	r.eachWaiting(reqs, answers, func(q *policy.Request, policyName string) {
+		r.holds.Waiting(policyName, 1)
+		if q.BeforeWait != nil && err == nil {
+			err = q.BeforeWait()
+		}
+	})
+	if err == nil {
+		err = until(ctx, turn.C)
+	}
 	outcome := ports.WaitServed
 	if err != nil {
 		outcome = ports.WaitLeft
 	}
-	r.eachWaiting(reqs, answers, func(policyName string) {
+	r.eachWaiting(reqs, answers, func(_ *policy.Request, policyName string) {
 		r.waiting.Add(-1)
 		r.holds.Waiting(policyName, -1)
 		r.holds.Waited(policyName, outcome)
@@ -76,20 +86,18 @@ func (r *RateLimiter) await(ctx context.Context, reqs []policy.Request, answers 
 	}
 }
 
-func (r *RateLimiter) eachWaiting(reqs []policy.Request, answers []ports.Answer, do func(policyName string)) {
+func (r *RateLimiter) eachWaiting(reqs []policy.Request, answers []ports.Answer, do func(q *policy.Request, policyName string)) {
 	for i := range answers {
 		if reqs[i].Hold && answers[i].Decision.Wait > 0 {
-			do(answers[i].Decision.Policy)
+			do(&reqs[i], answers[i].Decision.Policy)
 		}
 	}
 }
 
-// sleep returns the error of ctx if that ends before d is over.
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
+// until returns the error of ctx if that ends before the time has come.
+func until(ctx context.Context, turn <-chan time.Time) error {
 	select {
-	case <-t.C:
+	case <-turn:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

@@ -2,6 +2,7 @@ package app_test
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -178,6 +179,38 @@ func TestWait_aCallerThatLeavesReleasesItsPermit(t *testing.T) {
 		time.Sleep(time.Second)
 		require.True(t, s.must(t, waiting(time.Hour, true)).Allowed(), "its place is free")
 		s.End(first.Permit, ports.Unsettled)
+		require.NoError(t, s.Close(t.Context()))
+	})
+}
+
+// What is done before a wait is part of it, is done for requests that wait only, and if it fails, nothing waits.
+func TestWait_beforeIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := patient(t)
+		p.Limits = append(p.Limits, mustConcurrent(t, "parallel", 5, time.Second))
+		s := fixtureOf(t, p)
+		s.ticks()
+		calls, failure := 0, error(nil)
+		req := waiting(time.Hour, true)
+		req.BeforeWait = func() error {
+			calls++
+			time.Sleep(30 * time.Millisecond)
+			return failure
+		}
+		s.must(t, req)
+		assert.Zero(t, calls)
+		began := time.Now()
+		s.must(t, req)
+		assert.Equal(t, 1, calls)
+		assert.Equal(t, 100*time.Millisecond, time.Since(began))
+		failure = errors.New("on purpose")
+		d, err := s.Decide(t.Context(), req)
+		require.ErrorIs(t, err, failure)
+		assert.Empty(t, d.Permit)
+		assert.Equal(t, 130*time.Millisecond, time.Since(began))
+		synctest.Wait()
+		assert.Equal(t, 1, s.observer.count("left"))
+		assert.Equal(t, domain.Tokens(3), s.must(t, of("a", "t", 0)).Limits[1].Remaining, "the first two hold one")
 		require.NoError(t, s.Close(t.Context()))
 	})
 }

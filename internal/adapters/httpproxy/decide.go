@@ -52,7 +52,7 @@ func (x *exchange) decide() error {
 	req.Client = x.client()
 	req.Lookup, req.Elements = x.values.Lookup, x.values.Elements
 	if x.body != nil {
-		req.Body = x.ahead
+		req.Body, req.BeforeWait = x.ahead, x.before
 	}
 	if x.span != nil {
 		req.TraceID = x.span.TraceID()
@@ -74,6 +74,15 @@ func (x *exchange) decide() error {
 
 // bodyAhead is the body of the policy.Request.
 func (x *exchange) bodyAhead() ([]byte, error) { return x.body.readAhead(), x.body.failure() }
+
+// beforeWait reads a body whose length is known and at most policy.MaxCostBody. Over HTTP/1, net/http notices a client that leaves only
+// once it has read the body.
+func (x *exchange) beforeWait() error {
+	if x.in.ProtoMajor == 1 && x.in.ContentLength > 0 {
+		x.body.readAhead()
+	}
+	return x.body.failure()
+}
 
 // refund gives the tokens back. It does so once: a refund whose outcome is unknown is not sent again, because then both might
 // be carried out.

@@ -59,6 +59,7 @@ type exchange struct {
 	clientFailed bool // the client, not the upstream, is why the request failed
 
 	ahead  func() ([]byte, error) // x.bodyAhead: making the method value allocates
+	before func() error           // x.beforeWait
 	fields limitFields
 	buf    []byte
 }
@@ -70,7 +71,7 @@ func exchangeOf(r *http.Request) *exchange { return r.Context().Value(exchangeKe
 
 func newExchange(p *proxy) *exchange {
 	x := &exchange{proxy: p}
-	x.fields.set, x.ahead = x.fields.add, x.bodyAhead
+	x.fields.set, x.ahead, x.before = x.fields.add, x.bodyAhead, x.beforeWait
 	return x
 }
 
@@ -117,7 +118,7 @@ func (x *exchange) end(reason any) (aborted bool) {
 		x.setWriteDeadline() // for what net/http still holds
 	}
 	limits := x.decision().Limits[:0]
-	*x = exchange{proxy: x.proxy, values: x.values, ahead: x.ahead, fields: x.fields, buf: x.buf}
+	*x = exchange{proxy: x.proxy, values: x.values, ahead: x.ahead, before: x.before, fields: x.fields, buf: x.buf}
 	x.answer[0].Decision.Limits = limits
 	return aborted
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -22,8 +23,8 @@ import (
 
 // slots is a Limiter of one permit at once.
 type slots struct {
-	decision decision.Decision                                      // of a request that gets the permit
-	wait     func(ctx context.Context, maxWait time.Duration) error // of such a request; may be nil
+	decision decision.Decision                                   // of a request that gets the permit
+	wait     func(ctx context.Context, req policy.Request) error // of such a request; may be nil
 
 	mu     sync.Mutex
 	holder string // the permit that is held, or ""
@@ -51,7 +52,7 @@ func (s *slots) Decide(ctx context.Context, req policy.Request) (decision.Decisi
 	permit := fmt.Sprint(s.last)
 	if s.holder = permit; s.wait != nil {
 		s.mu.Unlock()
-		err := s.wait(ctx, req.MaxWait)
+		err := s.wait(ctx, req)
 		s.mu.Lock()
 		if err != nil {
 			s.holder = ""
@@ -151,29 +152,74 @@ func TestPermit_endsOnceHoweverTheExchangeEnds(t *testing.T) {
 	}
 }
 
-// TestPermit_waitsAsLongAsItsClientStays: a client that leaves while its request waits ends the wait, and nothing is forwarded.
+// TestPermit_waitsAsLongAsItsClientStays: a client that leaves while its request waits ends the wait, and nothing is forwarded. net/http
+// reads no further than the begin of the body by itself, and does not notice a client that leaves before it was read.
 func TestPermit_waitsAsLongAsItsClientStays(t *testing.T) {
-	limiter := new(slots)
-	waiting := make(chan struct{})
-	limiter.wait = func(ctx context.Context, maxWait time.Duration) error {
-		assert.Equal(t, policy.MaxMaxWait, maxWait, "the policy says how long")
-		waiting <- struct{}{}
-		<-ctx.Done()
-		return fmt.Errorf("%w: %w", ports.ErrUnavailable, context.Cause(ctx))
+	for name, request := range map[string]string{
+		"no body":                  "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+		"a body":                   "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello",
+		"a body that stops":        "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhe",
+		"a body that is asked for": "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			limiter := new(slots)
+			waiting := make(chan struct{})
+			limiter.wait = func(ctx context.Context, req policy.Request) error {
+				assert.Equal(t, policy.MaxMaxWait, req.MaxWait, "the policy says how long")
+				waiting <- struct{}{}
+				if req.BeforeWait != nil {
+					if err := req.BeforeWait(); err != nil {
+						return err
+					}
+				}
+				<-ctx.Done()
+				return fmt.Errorf("%w: %w", ports.ErrUnavailable, context.Cause(ctx))
+			}
+			addr := start(t, proxyConfig(startUpstream(t, func(http.ResponseWriter, *http.Request) {
+				t.Error("it was forwarded")
+			})), limiter)
+			conn := dial(t, addr)
+			_, err := io.WriteString(conn, request)
+			require.NoError(t, err)
+			<-waiting
+			assert.Equal(t, 429, call(t, "GET", "http://"+addr+"/", "").status, "the one that waits holds the permit")
+			require.NoError(t, conn.Close())
+			assert.Eventually(t, func() bool {
+				limiter.mu.Lock()
+				defer limiter.mu.Unlock()
+				return limiter.holder == ""
+			}, patience, tick)
+			limiter.happened(t)
+		})
 	}
-	addr := start(t, proxyConfig(startUpstream(t, func(http.ResponseWriter, *http.Request) {
-		t.Error("it was forwarded")
-	})), limiter)
-	conn := dial(t, addr)
-	_, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-	require.NoError(t, err)
-	<-waiting
-	assert.Equal(t, 429, call(t, "GET", "http://"+addr+"/", "").status, "the one that waits holds the permit")
-	require.NoError(t, conn.Close())
-	assert.Eventually(t, func() bool {
-		limiter.mu.Lock()
-		defer limiter.mu.Unlock()
-		return limiter.holder == ""
-	}, patience, tick)
-	limiter.happened(t)
+}
+
+// TestPermit_aBodyIsForwardedAfterAWait, as it was sent. One without an end in sight is not read before: its client may be waiting for an
+// answer to its begin.
+func TestPermit_aBodyIsForwardedAfterAWait(t *testing.T) {
+	endless, end := io.Pipe()
+	go func() { _, _ = io.WriteString(end, "hello") }()
+	for name, c := range map[string]struct {
+		body io.Reader
+		want string
+	}{
+		"small":          {strings.NewReader("hello"), "hello"},
+		"large":          {strings.NewReader(strings.Repeat("x", policy.MaxCostBody+1)), strings.Repeat("x", policy.MaxCostBody+1)},
+		"without an end": {endless, "hello"},
+	} {
+		limiter := new(slots)
+		limiter.wait = func(_ context.Context, req policy.Request) error { return req.BeforeWait() }
+		got := make([]byte, len(c.want))
+		addr := start(t, proxyConfig(startUpstream(t, func(w http.ResponseWriter, r *http.Request) {
+			assert.NoError(t, http.NewResponseController(w).EnableFullDuplex())
+			_, err := io.ReadFull(r.Body, got)
+			assert.NoError(t, err, name)
+		})), limiter)
+		res, err := http.Post("http://"+addr+"/", "text/plain", c.body)
+		require.NoError(t, err, name)
+		require.NoError(t, res.Body.Close())
+		assert.Equal(t, http.StatusOK, res.StatusCode, name)
+		assert.Equal(t, c.want, string(got), name)
+	}
+	require.NoError(t, end.Close())
 }

@@ -66,6 +66,9 @@ type Request struct {
 	// estimate may be there and in no source before. Nil: the request has no body. It reads the body, and may wait for it: the
 	// error of a body that cannot be read is that of the decision.
 	Body func() ([]byte, error)
+	// BeforeWait is called before a request with Hold waits, so that its caller can notice a client that leaves meanwhile. Its error is
+	// that of the decision, and nothing waits. Nil: there is nothing to do.
+	BeforeWait func() error
 	// ID is the request's id. It is logged.
 	ID string
 	// TraceID is the id of the trace that records the request. It is logged. Empty: the request is not traced.
