@@ -63,7 +63,9 @@ type kept struct {
 	ending bool // it is to be released
 	lost   bool // whether it was taken is not known
 	again  bool // the lost permit has been released once
-	ended  bool // it is not held any more: it has expired, or its take was undone
+	ended  bool // it is not held any more: it has expired in every group, or its take was undone
+	// expired says that it has expired in a group, and was counted. In the others it is renewed as before.
+	expired bool
 }
 
 // add adds a permit, and renews it until end. While the keeper closes, the permit is released instead, as all others are, and its
@@ -224,15 +226,18 @@ func (k *keeper) renew(list []*kept) {
 		if h.ended || k.held[h.id] != h {
 			continue // it has ended meanwhile
 		}
+		if calls[i].err == nil && !calls[i].held && !h.expired {
+			h.expired = true
+			expired = append(expired, h)
+		}
 		switch {
 		case calls[i].err != nil:
 			if h.retry == 0 {
 				failed = append(failed, &calls[i])
 			}
 			h.due = now + h.nextRetry()
-		case !calls[i].held:
+		case !calls[i].renewed:
 			h.ended = true
-			expired = append(expired, h)
 			continue
 		default:
 			h.retry, h.until, h.due = 0, now+h.lease, (now + h.lease/3).Truncate(renewSlack)
@@ -278,7 +283,7 @@ func (k *keeper) release(list []*kept) {
 			h.again, h.due = true, now+releaseAgain
 			k.pushLocked(h, now)
 			continue
-		case failure == nil && !calls[i].held && !h.lost && !h.ended && h.retry == 0:
+		case failure == nil && !calls[i].held && !h.lost && !h.ended && !h.expired && h.retry == 0:
 			expired = append(expired, h)
 		}
 		k.doneLocked()

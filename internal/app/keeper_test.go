@@ -182,6 +182,46 @@ func TestKeeper_countsAPermitThatHadEndedBefore(t *testing.T) {
 	})
 }
 
+// ofTwo has a concurrency limit by each of two keys, and a bucket beside each.
+func ofTwo(t *testing.T) policy.Policy {
+	return policy.Policy{
+		Key: clientkey.Key{byHeader},
+		Limits: []domain.Limit{
+			mustConcurrent(t, "own", 1, time.Minute), mustLimit(t, "burst", "1/h", 100),
+			mustConcurrent(t, "tenant", 5, time.Minute), mustLimit(t, "tenant-burst", "1/h", 100),
+		},
+		LimitKeys: map[string]clientkey.Key{"tenant": {byTenant}, "tenant-burst": {byTenant}},
+	}
+}
+
+// An operator ends the permit under one key. The request keeps that of the other, and the ended one stays ended.
+func TestKeeper_renewsWhatIsLeftOfAPermit(t *testing.T) {
+	for ended, want := range map[ports.ClientID][]domain.Tokens{
+		{Policy: "default", Key: "t", Source: "header:x-tenant"}: {0, 5},
+		{Policy: "default", Key: "a"}:                            {1, 4},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := fixtureOf(t, ofTwo(t))
+			s.ticks()
+			d := s.must(t, held("a", 1))
+			n, err := s.EndPermits(t.Context(), ended, "")
+			require.NoError(t, err)
+			require.Equal(t, 1, n)
+			for range 3 {
+				time.Sleep(5 * time.Minute)
+				synctest.Wait()
+				left := s.must(t, of("a", "t", 0)).Limits
+				assert.Equal(t, want, []domain.Tokens{left[0].Remaining, left[2].Remaining}, "%s has been ended", ended.Key)
+			}
+			s.End(d.Permit, ports.Unsettled)
+			left := s.must(t, of("a", "t", 0)).Limits
+			assert.Equal(t, []domain.Tokens{1, 5}, []domain.Tokens{left[0].Remaining, left[2].Remaining})
+			assert.Equal(t, 1, s.observer.count("expired"), "once")
+			require.NoError(t, s.Close(t.Context()))
+		})
+	}
+}
+
 // A refund of the whole take ends the permit, too. Ending it afterwards is no expiry.
 func TestKeeper_aRefundEndsThePermit(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *fixture) {

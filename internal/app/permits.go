@@ -79,9 +79,10 @@ type permitCall struct {
 	permit     *permit
 	difference domain.Tokens // of a release
 
-	// held reports whether a release ended the permit, or a renewal renewed it. first is held, of the first group that was asked.
-	// Both mean nothing if err is not nil.
+	// held reports whether a release ended the permit in a group, or a renewal renewed it in every group. first is held, of the
+	// first group that was asked. All mean nothing if err is not nil.
 	held, first bool
+	renewed     bool // a renewal renewed it in a group
 	err         error
 }
 
@@ -133,7 +134,7 @@ func (r *RateLimiter) askAll(ctx context.Context, op domain.Op, calls []permitCa
 	var b permitBatch
 	for j := range calls {
 		c := &calls[j]
-		c.held, c.first, c.err = op == domain.OpRenew, false, nil
+		c.held, c.first, c.renewed, c.err = op == domain.OpRenew, false, false, nil
 		for i := range c.permit.groups {
 			switch g := &c.permit.groups[i]; {
 			case !g.holds || g.place == nowhere:
@@ -155,7 +156,7 @@ func (r *RateLimiter) askAll(ctx context.Context, op domain.Op, calls []permitCa
 		case result.Err != nil:
 			c.err = result.Err
 		case op == domain.OpRenew:
-			c.held = c.held && allowed
+			c.held, c.renewed = c.held && allowed, c.renewed || allowed
 		default:
 			c.held = c.held || allowed
 			c.first = c.first || !asked[j] && allowed
