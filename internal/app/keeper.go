@@ -53,6 +53,7 @@ type keeper struct {
 // kept is one permit.
 type kept struct {
 	permit
+	text       *permitText // nil if it is lost
 	lease      time.Duration
 	due        time.Duration // when it is renewed or released next, by the limiter's clock
 	until      time.Duration // when its lease is over for certain
@@ -70,7 +71,7 @@ type kept struct {
 
 // add adds a permit, and renews it until end. While the keeper closes, the permit is released instead, as all others are, and its
 // request pays what was taken. After that it ends with its lease.
-func (k *keeper) add(p permit, lease time.Duration) {
+func (k *keeper) add(p permit, text *permitText, lease time.Duration) {
 	now := k.limiter.clock()
 	k.mu.Lock()
 	if k.closing {
@@ -81,7 +82,7 @@ func (k *keeper) add(p permit, lease time.Duration) {
 	if k.held == nil {
 		k.held = make(map[string]*kept)
 	}
-	h := &kept{permit: p, lease: lease, due: (now + lease/3).Truncate(renewSlack), until: now + lease, index: -1}
+	h := &kept{permit: p, text: text, lease: lease, due: (now + lease/3).Truncate(renewSlack), until: now + lease, index: -1}
 	k.held[p.id] = h
 	k.pushLocked(h, now)
 	k.mu.Unlock()
@@ -262,6 +263,9 @@ func (k *keeper) release(list []*kept) {
 	calls := make([]permitCall, len(list))
 	for i, h := range list {
 		calls[i].permit, calls[i].difference = &h.permit, h.difference
+		if h.difference != 0 {
+			calls[i].permit = k.limiter.underToday(h.permit, h.text)
+		}
 	}
 	k.limiter.release(context.Background(), calls)
 	now := k.limiter.clock()

@@ -228,6 +228,29 @@ func (r *RateLimiter) limitsOf(g *groupText, groups []policy.Group) (limits []do
 	return limits, holds
 }
 
+// underToday returns a permit with the limits that have its limits' names and kinds today. Those that are no more stay as they were, so that
+// the permit ends where it was taken.
+func (r *RateLimiter) underToday(p permit, t *permitText) *permit {
+	rules, err := r.named(p.policy)
+	if err != nil {
+		return &p
+	}
+	groups := r.groupsOfPermit(rules, t)
+	p.groups = slices.Clone(p.groups)
+	for i := range p.groups {
+		g := &p.groups[i]
+		today, _ := r.limitsOf(&t.Groups[i], groups)
+		g.limits = slices.Clone(g.limits)
+		for k := range g.limits {
+			same := func(l domain.Limit) bool { return l.Name() == g.limits[k].Name() && l.Kind() == g.limits[k].Kind() }
+			if at := slices.IndexFunc(today, same); at >= 0 {
+				g.limits[k] = today[at]
+			}
+		}
+	}
+	return &p
+}
+
 // hasConcurrency reports whether one of the limits is a concurrency limit, and the shortest lease of those.
 func hasConcurrency(limits []domain.Limit) (has bool, lease time.Duration) {
 	for i := range limits {

@@ -235,7 +235,7 @@ func (r *RateLimiter) grant(b *batchState, q *resolved) {
 	}
 	d.PermitID, d.Lease, d.Permit = p.id, p.lease(), t.String(p.id)
 	if q.req.Hold && held {
-		r.keeper.add(p, d.Lease)
+		r.keeper.add(p, &t, d.Lease)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -60,17 +61,19 @@ func TestPermitText_reachesOnlyThePolicysOwnKeys(t *testing.T) {
 // reloadable is a source whose policies change.
 type reloadable struct{ ports.PolicySource }
 
+func source(t *testing.T, p policy.Policy) ports.PolicySource {
+	t.Helper()
+	single, err := app.NewSinglePolicy(p)
+	require.NoError(t, err)
+	return single
+}
+
 // A permit is released, and its cost settled, by the limits that the policy has today.
 func TestPermits_areReleasedByTodaysLimits(t *testing.T) {
-	source := func(p policy.Policy) ports.PolicySource {
-		single, err := app.NewSinglePolicy(p)
-		require.NoError(t, err)
-		return single
-	}
 	before := parallel(t, policy.FailOpen)
 	before.Name = policy.DefaultName
 	before.Overrides = []policy.Override{{Keys: []string{"a"}, Limits: []domain.Limit{mustLimit(t, "burst", "1/h", 500)}}}
-	policies := &reloadable{source(before)}
+	policies := &reloadable{source(t, before)}
 	s := &fixture{store: &fakeStore{}, local: &fakeStore{}, observer: &fakeObserver{}}
 	s.RateLimiter = app.NewRateLimiter(s.store, s.local, policies, s.observer)
 	d := s.must(t, holding(100))
@@ -86,7 +89,7 @@ func TestPermits_areReleasedByTodaysLimits(t *testing.T) {
 	after := parallel(t, policy.FailOpen)
 	after.Name = policy.DefaultName
 	after.Limits[1] = mustConcurrent(t, "other", 2, time.Minute)
-	policies.PolicySource = source(after)
+	policies.PolicySource = source(t, after)
 	released, err = s.Release(t.Context(), d.Permit, 40)
 	require.NoError(t, err)
 	assert.False(t, released, "the limit is no more")
@@ -94,12 +97,43 @@ func TestPermits_areReleasedByTodaysLimits(t *testing.T) {
 	require.ErrorIs(t, err, ports.ErrPermitEnded)
 
 	after.Name = "renamed"
-	policies.PolicySource = source(after)
+	policies.PolicySource = source(t, after)
 	released, err = s.Release(t.Context(), d.Permit, 40)
 	require.NoError(t, err)
 	assert.False(t, released, "the policy is no more")
 	_, err = s.Renew(t.Context(), d.Permit)
 	require.ErrorIs(t, err, ports.ErrPermitEnded)
+}
+
+// So does the end of a request of this process: its buckets keep their tokens. A permit of a limit that is no more ends all the same.
+func TestPermits_endByTodaysLimits(t *testing.T) {
+	withCapacity := func(capacity domain.Tokens, parallel string) policy.Policy {
+		return withDefaults(policy.Policy{
+			Key: clientkey.Key{byHeader},
+			Limits: []domain.Limit{
+				mustLimit(t, "burst", "1000/s", capacity), mustConcurrent(t, parallel, 2, time.Minute), mustLimit(t, "tenant", "1000/s", capacity),
+			},
+			LimitKeys: map[string]clientkey.Key{"tenant": {byTenant}},
+		})
+	}
+	for _, parallel := range []string{"parallel", "other"} {
+		synctest.Test(t, func(t *testing.T) {
+			policies := &reloadable{source(t, withCapacity(10, "parallel"))}
+			s := &fixture{store: &fakeStore{}, local: &fakeStore{}, observer: &fakeObserver{}}
+			s.ticks()
+			s.RateLimiter = app.NewRateLimiter(s.store, s.local, policies, s.observer)
+			d := s.must(t, held("a", 5))
+			policies.PolicySource = source(t, withCapacity(10_000, parallel))
+			s.must(t, of("a", "t", 0))
+			time.Sleep(20 * time.Second)
+			s.End(d.Permit, 6)
+			after := s.must(t, of("a", "t", 0)).Limits
+			assert.Equal(t, []domain.Tokens{9999, 2, 9999}, []domain.Tokens{after[0].Remaining, after[1].Remaining, after[2].Remaining}, parallel)
+			assert.Zero(t, s.observer.count("expired"))
+			assert.Zero(t, s.store.permits["default:h:x-client-id=a"]["parallel"].Len())
+			require.NoError(t, s.Close(t.Context()))
+		})
+	}
 }
 
 // A shared limit has overrides by its own key.
