@@ -224,6 +224,9 @@ func (k *keeper) renew(list []*kept) {
 	var failed []*permitCall
 	k.mu.Lock()
 	for i, h := range list {
+		if calls[i].renewed {
+			h.until = now + h.lease
+		}
 		if h.ended || k.held[h.id] != h {
 			continue // it has ended meanwhile
 		}
@@ -241,7 +244,7 @@ func (k *keeper) renew(list []*kept) {
 			h.ended = true
 			continue
 		default:
-			h.retry, h.until, h.due = 0, now+h.lease, (now + h.lease/3).Truncate(renewSlack)
+			h.retry, h.due = 0, (now + h.lease/3).Truncate(renewSlack)
 		}
 		k.pushLocked(h, now)
 	}

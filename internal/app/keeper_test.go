@@ -144,6 +144,24 @@ func TestKeeper_givesUpWhenTheLeaseIsOver(t *testing.T) {
 	})
 }
 
+// A renewal whose answer is lost may have given the permit a new lease. It is released as long as that may last.
+func TestKeeper_releasesWhatALostRenewalRenewed(t *testing.T) {
+	inBubble(t, func(t *testing.T, s *fixture) {
+		d := s.must(t, held("a", 10))
+		s.store.set(nil, unavailable)
+		time.Sleep(50 * time.Second)
+		s.store.set(unavailable, nil)
+		s.End(d.Permit, 4)
+		time.Sleep(15 * time.Second)
+		s.store.set(nil, nil)
+		assert.Equal(t, domain.Tokens(1), s.free(t, "a"))
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		assert.Equal(t, domain.Tokens(2), s.free(t, "a"))
+		assert.Equal(t, domain.Tokens(46), s.must(t, of("a", "t", 0)).Limits[0].Remaining)
+	})
+}
+
 // The store was away for longer than the lease: the permit has expired, its holder goes on, and is counted once.
 func TestKeeper_countsAPermitThatHasExpired(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *fixture) {

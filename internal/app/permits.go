@@ -80,9 +80,9 @@ type permitCall struct {
 	difference domain.Tokens // of a release
 
 	// held reports whether a release ended the permit in a group, or a renewal renewed it in every group. first is held, of the
-	// first group that was asked. All mean nothing if err is not nil.
+	// first group that was asked. Both mean nothing if err is not nil.
 	held, first bool
-	renewed     bool // a renewal renewed it in a group
+	renewed     bool // a renewal renewed it in a group or, if err is not nil, may have
 	err         error
 }
 
@@ -154,7 +154,7 @@ func (r *RateLimiter) askAll(ctx context.Context, op domain.Op, calls []permitCa
 		c, allowed := &calls[j], result.Verdict == domain.Allowed
 		switch {
 		case result.Err != nil:
-			c.err = result.Err
+			c.err, c.renewed = result.Err, c.renewed || op == domain.OpRenew && mayHaveRun(result.Err)
 		case op == domain.OpRenew:
 			c.held, c.renewed = c.held && allowed, c.renewed || allowed
 		default:
@@ -254,10 +254,13 @@ func (g *permitGroup) text(client groupClient) groupText {
 	return groupText{g.key, names, g.taken, g.place, client.name, client.noKey, client.override}
 }
 
+func mayHaveRun(cause error) bool {
+	return errors.Is(cause, ports.ErrUnavailable) && !errors.Is(cause, ports.ErrNotRun)
+}
+
 // lost hands on a take or an undo whose answer did not come, so that its permit does not stay held.
 func (r *RateLimiter) lost(take *ports.TakeRequest, cause error) {
-	mayHaveRun := errors.Is(cause, ports.ErrUnavailable) && !errors.Is(cause, ports.ErrNotRun)
-	if take.Permit == "" || take.Op == domain.OpTake && !mayHaveRun {
+	if take.Permit == "" || take.Op == domain.OpTake && !mayHaveRun(cause) {
 		return
 	}
 	owner, _, _ := strings.Cut(string(take.Key), ":")
