@@ -15,9 +15,13 @@ func (r *RateLimiter) prepareHold(b *batchState, q *resolved, cost domain.Tokens
 		case q.req.Op == domain.OpUndo:
 			id = q.req.Permit
 			r.keeper.undone(id)
-		case q.req.Op == domain.OpTake && cost > 0 && holdsAny(takes):
-			if !q.req.HoldsPermit && !q.req.Hold {
+		case q.req.Op == domain.OpTake && cost > 0:
+			limited, holds := underConcurrency(takes)
+			if limited && !q.req.HoldsPermit && !q.req.Hold {
 				return ports.ErrCannotHold
+			}
+			if !holds {
+				break
 			}
 			if !q.req.Hold { // who has it held here releases it by its ID
 				if err := permitFits(q, takes); err != nil {
@@ -42,14 +46,15 @@ func (r *RateLimiter) prepareHold(b *batchState, q *resolved, cost domain.Tokens
 	return nil
 }
 
-// holdsAny reports whether one of the takes needs a permit. Those that only peek do not.
-func holdsAny(takes []ports.TakeRequest) bool {
+// underConcurrency reports whether a concurrency limit is asked about, and whether one of the takes holds a permit of it. Those that only
+// peek, at a shared limit in shadow mode, hold none.
+func underConcurrency(takes []ports.TakeRequest) (limited, holds bool) {
 	for i := range takes {
-		if takes[i].Op == domain.OpTake && holdsPermit(&takes[i]) {
-			return true
+		if holdsPermit(&takes[i]) {
+			limited, holds = true, holds || takes[i].Op == domain.OpTake
 		}
 	}
-	return false
+	return limited, holds
 }
 
 func holdsPermit(take *ports.TakeRequest) bool {

@@ -138,8 +138,11 @@ func TestPermits_aShadowPolicyOnlyPeeksAtASharedLimit(t *testing.T) {
 	p := policy.Policy{Key: clientkey.Key{byHeader}, Mode: policy.ModeShadow, Limits: []domain.Limit{mustLimit(t, "burst", "1/h", 50)}}
 	p.Use(tenants)
 	s := fixtureOf(t, p)
+	_, err = s.Decide(t.Context(), of("a", "t", 1))
+	require.ErrorIs(t, err, ports.ErrCannotHold, "as under a policy that enforces")
+	assert.Zero(t, s.store.asked())
 	for range 2 {
-		d := s.must(t, of("a", "t", 1))
+		d := s.must(t, holding(1))
 		assert.Equal(t, decision.OutcomeAllowed, d.Outcome)
 		assert.Empty(t, d.Permit)
 	}
