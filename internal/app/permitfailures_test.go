@@ -106,6 +106,32 @@ func TestPermits_aReleaseSettlesOnce(t *testing.T) {
 	assert.Equal(t, domain.Tokens(90), after.Limits[2].Remaining, "the estimate stays: whether it was settled is not known")
 }
 
+// A permit under two keys ends in two steps, perhaps by two releases. What was taken under a third key is settled by the first step alone.
+func TestPermits_releasesOfTwoStepsSettleOnce(t *testing.T) {
+	p := ofTwo(t)
+	p.Limits = append(p.Limits, mustLimit(t, "address", "1/h", 100))
+	p.LimitKeys["address"] = clientkey.Key{byAddress}
+	for _, away := range []clientkey.BucketKey{"default:h:x-client-id=a", "default:h:x-tenant=t"} {
+		s := fixtureOf(t, p)
+		d := s.must(t, holding(50))
+		s.store.set(func(req *ports.TakeRequest) error {
+			if req.Key == away {
+				return ports.ErrUnavailable
+			}
+			return nil
+		}, nil)
+		_, err := s.Release(t.Context(), d.Permit, 20)
+		require.ErrorIs(t, err, ports.ErrUnavailable)
+		s.store.set(nil, nil)
+		for _, left := range []bool{true, false} {
+			released, err := s.Release(t.Context(), d.Permit, 20)
+			require.NoError(t, err)
+			assert.Equal(t, left, released)
+		}
+		assert.Equal(t, int64(80), s.store.levels()["default:ip=192.0.2.7 address"], "%s was away", away)
+	}
+}
+
 func TestPermits_aCallerThatCannotHoldOneTakesNothing(t *testing.T) {
 	s := fixtureOf(t, parallel(t, policy.FailOpen))
 	_, err := s.Decide(t.Context(), of("a", "t", 1))

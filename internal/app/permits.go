@@ -14,7 +14,8 @@ import (
 
 // A permit may be held on several shards, one for each bucket group that has a concurrency limit. Releasing it twice changes
 // nothing, so a release is sent again until it arrives; it settles the cost under its own key in the same step. The groups
-// without a concurrency limit are settled once, by the call that removed the permit from the first group that has one.
+// without a concurrency limit are settled once, by the call that removed the permit from the first group that has one. If the first has
+// lost its permit otherwise, they are not settled: a call cannot know that no other call has released the first, and settles them.
 
 // Release implements ports.Permits.
 func (r *RateLimiter) Release(ctx context.Context, text string, cost domain.Tokens) (released bool, err error) {
