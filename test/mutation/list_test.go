@@ -274,8 +274,8 @@ var mutations = append(refusals(),
 		batch, "TestBreaker_oneGroupsFault",
 	},
 	mutation{
-		"a reset leaves a key of another type as it is", "internal/adapters/redisstore/script/levels.lua",
-		"      call('PEXPIREAT', key, 0)", "      --", redisstore, "TestBucketStore_oneRedis",
+		"a reset leaves a key of another type as it is", "internal/adapters/redisstore/script/general.lua",
+		"    call('PEXPIREAT', key, 0)", "    --", redisstore, "TestBucketStore_oneRedis",
 	},
 
 	// Clusters and Sentinel.

@@ -1,6 +1,15 @@
 -- Creates the function that decides a group of any kind. Most runs do not need it, and creating functions takes time.
 local function general()
   local first_id -- the offset in ARGV of the IDs of permits; nil if no kind so far has a concurrency limit
+
+  -- Deletes the key of a reset, if failed is the error of a command for another type.
+  local function delete_other_type(key, failed)
+    if not match(failed.err, '^WRONGTYPE') then
+      error(failed.err, 0)
+    end
+    call('PEXPIREAT', key, 0) -- deletes a key of any type, and needs no permission that other operations do not
+  end
+
 -- kinds.lua
 -- levels.lua
 -- permits.lua

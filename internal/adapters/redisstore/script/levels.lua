@@ -55,10 +55,7 @@ local function level_functions()
   local function delete(key, kind)
     local done = redis.pcall('HDEL', key, unpack(kind.fields or {kind[1].field}))
     if type(done) == 'table' then
-      if not match(done.err, '^WRONGTYPE') then
-        error(done.err, 0)
-      end
-      call('PEXPIREAT', key, 0) -- deletes a key of any type, and needs no permission that other operations do not
+      delete_other_type(key, done)
     end
   end
 

@@ -28,9 +28,20 @@ local function permit_functions()
     return held, expires, 0
   end
 
-  -- Reads what the operation needs, and writes nothing. In a group that has only concurrency limits, first_set is the first
-  -- one's set, and key is needed for the others. Returns whether the concurrency limits let it pass: a take if none is
-  -- used up, a release if its permit is held of any, a renewal if it is held of all.
+  -- Deletes the set of a reset if it is a key of another type. Returns whether it did.
+  local function deleted(set)
+    local done = redis.pcall('ZCARD', set)
+    if type(done) == 'table' then
+      delete_other_type(set, done)
+      return true
+    end
+    return false
+  end
+
+  -- Reads what the operation needs, and writes nothing, except that a reset deletes sets that are keys of another type. In a
+  -- group that has only concurrency limits, first_set is the first one's set, and key is needed for the others. Returns whether
+  -- the concurrency limits let it pass: a take if none is used up, a release if its permit is held of any, a renewal if it is
+  -- held of all.
   local function check(key, first_set, kind, id)
     local op, passes = kind.op, kind.op ~= '6'
     for i = 1, #kind.permits do
@@ -50,6 +61,8 @@ local function permit_functions()
         elseif op == '7' then
           passes = passes and held
         end
+      elseif op == '4' and deleted(limit.set) then
+        limit.held, limit.expires = 0, now_us -- and not read: while its slot moves a node refuses to read a key that is gone
       else
         limit.held, limit.expires, limit.expired = read(limit.set)
         if op == '8' then
@@ -71,7 +84,7 @@ local function permit_functions()
         call('ZREM', limit.set, id)
       end
       if last then -- the set is gone, so a node refuses to read it while its slot moves
-        limit.held, limit.expires = 0, now_us
+        limit.held, limit.expires = 0, now_us -- and not read: while its slot moves a node refuses to read a key that is gone
       else
         limit.held, limit.expires = read(limit.set)
       end

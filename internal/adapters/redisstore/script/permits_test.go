@@ -145,6 +145,9 @@ func TestPermits_aSetOfAnotherTypeFailsItsGroupAlone(t *testing.T) {
 	for _, limits := range [][]domain.Limit{{held}, {burst, more, held}} {
 		s, c := storeAndClient(t)
 		for _, req := range everyOperation("bad", limits...) {
+			if req.Op == domain.OpReset {
+				continue // it deletes the set
+			}
 			require.NoError(t, c.FlushDB(t.Context()).Err())
 			takeOne(t, s, "bad", 4, burst)
 			if len(limits) > 1 {
@@ -162,6 +165,27 @@ func TestPermits_aSetOfAnotherTypeFailsItsGroupAlone(t *testing.T) {
 			require.NoError(t, c.Del(t.Context(), script.RedisKey(key("good")), setKey("good", "held"), setKey("good", "more")).Err())
 			assert.Equal(t, before, everything(t, c), "%v of %d limits left all as it was", req.Op, len(limits))
 		}
+	}
+}
+
+func TestPermits_aResetDeletesSetsOfAnotherType(t *testing.T) {
+	held, more, burst := concurrency(t, "held", 5, time.Minute), concurrency(t, "more", 5, time.Minute), limit(t, "burst", "1/h", 10)
+	for _, limits := range [][]domain.Limit{{held}, {more, held}, {burst, more, held}} {
+		s, c := storeAndClient(t)
+		s.one(t, about("id", domain.OpTake, "a", 1, more, burst))
+		require.NoError(t, c.Set(t.Context(), setKey("a", "held"), "x", 0).Err())
+		for range 2 {
+			r := s.one(t, about("", domain.OpReset, "a", 0, limits...))
+			for i := range limits {
+				want := limits[i].Capacity()
+				if limits[i].Name() == "more" {
+					want-- // a reset ends no permit
+				}
+				assert.Equal(t, want, limits[i].Remaining(r.States[i]), limits[i].Name())
+			}
+		}
+		assert.Equal(t, domain.Allowed, s.one(t, about("new", domain.OpTake, "a", 1, limits...)).Verdict)
+		assert.Equal(t, []string{"new"}, c.ZRange(t.Context(), setKey("a", "held"), 0, -1).Val())
 	}
 }
 
