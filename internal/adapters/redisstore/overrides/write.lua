@@ -18,12 +18,10 @@ local function hash(field, value)
   return tonumber(string.sub(redis.sha1hex(field .. '\n' .. value), 1, 12), 16)
 end
 
+-- Returns nil for a value that is not ours: any entry replaces it, and the counts leave it out.
 local function read(field, value)
   local version, ended = string.match(value, '^(%d+):([01]):')
-  if not version then
-    return {version = -1, ended = '1', hash = hash(field, value)} -- not ours: any entry replaces it
-  end
-  return {version = tonumber(version), ended = ended, hash = hash(field, value)}
+  return version and {version = tonumber(version), ended = ended, hash = hash(field, value)}
 end
 
 -- Go's override.Entry.NewerThan.
@@ -82,6 +80,8 @@ for i = 5, #ARGV, 2 do
   reply[#reply + 1] = result
 end
 if changed then
+  -- Counts that someone has edited may end below zero, which no script reads. They are corrected when the copies are compared.
+  live, entries, bytes = math.max(live, 0), math.max(entries, 0), math.max(bytes, 0)
   redis.call('HSET', key, '=', string.format('%.0f %.0f %.0f %.0f %.0f', number, sum, live, entries, bytes))
 end
 return reply
