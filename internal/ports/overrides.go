@@ -62,7 +62,7 @@ type OverridesStatus struct {
 	Known bool
 	// Behind is the time since this process last knew that it has seen every change; 0 for a store in this process.
 	Behind time.Duration
-	// Local says that the overrides are this process's own, and end with it.
+	// Local says that the overrides are this process's own, and end with it. It never changes.
 	Local bool
 }
 

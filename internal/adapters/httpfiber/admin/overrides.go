@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
@@ -31,7 +32,9 @@ const (
 func WithOverrides(set ports.Overrides) Option {
 	return func(a *Server, token fiber.Handler) {
 		a.overrides, a.readiness.overrides = set, set.OverridesStatus
-		o := &overrides{set: set, audit: a.audit}
+		// Local never changes, and a status counts the overrides in force, one by one.
+		local := sync.OnceValue(func() bool { return set.OverridesStatus().Local })
+		o := &overrides{set: set, local: local, audit: a.audit}
 		a.http.App.Get("/v1/overrides/:policy", token, o.list)
 		a.http.App.Get("/v1/overrides/:policy/:key", token, o.get)
 		a.http.App.Put("/v1/overrides/:policy/:key", token, o.put)
@@ -41,6 +44,7 @@ func WithOverrides(set ports.Overrides) Option {
 
 type overrides struct {
 	set   ports.Overrides
+	local func() bool
 	audit func(*fiber.Ctx, change)
 }
 
@@ -58,7 +62,7 @@ type (
 )
 
 func (o *overrides) answer(c *fiber.Ctx, id ports.ClientID, found *ports.Override) error {
-	out := jsonOverride{overridejson.Of(found), o.set.OverridesStatus().Local}
+	out := jsonOverride{overridejson.Of(found), o.local()}
 	if out.Key == "" {
 		out.Key = id.Key
 	}
@@ -146,7 +150,7 @@ func (o *overrides) list(c *fiber.Ctx) error {
 	if err != nil {
 		return unread(err)
 	}
-	out := jsonOverrides{Overrides: make([]overridejson.Override, len(page)), Next: next, Local: o.set.OverridesStatus().Local}
+	out := jsonOverrides{Overrides: make([]overridejson.Override, len(page)), Next: next, Local: o.local()}
 	for i := range page {
 		out.Overrides[i] = overridejson.Of(&page[i])
 	}

@@ -165,6 +165,28 @@ func TestOverrides_listHasPages(t *testing.T) {
 	}
 }
 
+// A status counts all overrides. That they are local never changes.
+func TestOverrides_answersAskForOneStatus(t *testing.T) {
+	statuses := 0
+	url := startAdminWith(t, admin.Config{}, admin.WithOverrides(fakeOverrides{
+		get: func(ports.ClientID) (ports.Override, error) { return ports.Override{Block: true}, nil },
+		set: func(_ ports.ClientID, o ports.Override) (*ports.Override, ports.Override, error) { return nil, o, nil },
+		list: func(string, string, int) ([]ports.Override, string, error) {
+			return []ports.Override{{Key: "a", Block: true}}, "", nil
+		},
+		status: func() ports.OverridesStatus {
+			statuses++
+			return ports.OverridesStatus{Known: true, Local: true}
+		},
+	}))
+	for _, request := range [][3]string{{"PUT", "search/a", `{"block":true}`}, {"GET", "search/a"}, {"GET", "search"}} {
+		got := call(t, request[0], url+"/v1/overrides/"+request[1], request[2], "Content-Type", jsonType)
+		require.Equal(t, 200, got.status, got.body)
+		assert.Contains(t, got.body, `"local":true`)
+		assert.Equal(t, 1, statuses, request)
+	}
+}
+
 func TestOverrides_putRefusesWhatIsNoOverride(t *testing.T) {
 	url := startAdminWith(t, admin.Config{}, admin.WithOverrides(fakeOverrides{}))
 	put := func(path, body string, header ...string) answer {
