@@ -125,9 +125,17 @@ func checkConditions(field string, conditions []Condition, secret bool) (errs []
 // checkWhen returns what is wrong with the conditions of an override.
 func (p *Policy) checkWhen(o *Override) []error {
 	errs := checkConditions("overrides", o.When, p.hasSecret())
-	if len(o.When) > 0 && p.Match.ForEnvoy() {
-		errs = append(errs, invalid("overrides", strconv.Quote(o.When[0].Source.String()),
-			"a request of Envoy has a descriptor, and neither headers nor claims nor an address: write keys"))
+	reason := ""
+	switch {
+	case len(o.When) == 0:
+	case p.Match.ForEnvoy():
+		reason = "a request of Envoy has a descriptor, and neither headers nor claims nor an address: write keys"
+	case p.EffectiveKey()[0].Kind == clientkey.SourceGlobal:
+		reason = "under the key global all requests count in the same buckets, and each without these conditions would cut what the others have left: " +
+			"the policy needs a key that distinguishes clients"
+	}
+	if reason != "" {
+		errs = append(errs, invalid("overrides", strconv.Quote(o.When[0].Source.String()), reason))
 	}
 	return errs
 }

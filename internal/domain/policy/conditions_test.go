@@ -296,6 +296,7 @@ func TestValidate_refusesConditions(t *testing.T) {
 		"mapped":                 {policy.Policy{}, when(is(byIP, "::ffff:192.0.2.1")), `must be written as IPv4`},
 		"too many":               {policy.Policy{}, when(many...), `overrides: 17: there must be at most 16 conditions`},
 		"under Envoy":            {policy.Policy{Match: envoy}, when(pro), `"header:x-plan": a request of Envoy has a descriptor, and neither headers`},
+		"under global":           {policy.Policy{Key: clientkey.Key{{Kind: clientkey.SourceGlobal}}}, when(is(byIP, "192.0.2.1"), pro), `"ip": under the key global all requests count`},
 		"a limit with a key":     {own, policy.Override{Keys: []string{"a"}, Limits: own.Limits[1:]}, `overrides: "site": has a key of its own`},
 		"the same by conditions": {own, policy.Override{When: []policy.Condition{pro}, Limits: own.Limits[1:]}, `overrides: "site": has a key of its own`},
 		"a cost above":           {policy.Policy{Cost: policy.Cost{Fixed: 2}, Limits: []domain.Limit{named(t, "burst", 2)}}, when(is(byPlan, "a", "b", "c", "d", "e")), `the capacity of the limit burst where header:x-plan is a or b or c or 2 more`},
