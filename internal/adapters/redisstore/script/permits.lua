@@ -62,7 +62,7 @@ local function permit_functions()
           passes = passes and held
         end
       elseif op == '4' and deleted(limit.set) then
-        limit.held, limit.expires = 0, now_us -- and not read: while its slot moves a node refuses to read a key that is gone
+        limit.held, limit.expires = 0, now_us -- and not read, as after the last release
       else
         limit.held, limit.expires, limit.expired = read(limit.set)
         if op == '8' then
@@ -84,7 +84,7 @@ local function permit_functions()
         call('ZREM', limit.set, id)
       end
       if last then -- the set is gone, so a node refuses to read it while its slot moves
-        limit.held, limit.expires = 0, now_us -- and not read: while its slot moves a node refuses to read a key that is gone
+        limit.held, limit.expires = 0, now_us
       else
         limit.held, limit.expires = read(limit.set)
       end
