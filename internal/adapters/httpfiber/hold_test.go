@@ -98,7 +98,10 @@ func TestMiddleware_holdsThePermitUntilTheAnswerHasEnded(t *testing.T) {
 }
 
 // fasthttp sends streams, and serves hijacked connections, when the handlers have returned.
+// A refund of the tokens does not end their permit.
 func TestMiddleware_holdsThePermitOfAStream(t *testing.T) {
+	refunded, err := policy.ParseRefundOn("2xx")
+	require.NoError(t, err)
 	for name, answer := range map[string]func(ctx *fiber.Ctx, end func()) error{
 		"stream": func(c *fiber.Ctx, end func()) error {
 			c.Context().SetBodyStreamWriter(func(w *bufio.Writer) {
@@ -112,7 +115,7 @@ func TestMiddleware_holdsThePermitOfAStream(t *testing.T) {
 			return nil
 		},
 	} {
-		h := newHolder(t, policy.StatusSet{})
+		h := newHolder(t, refunded)
 		began, end := make(chan struct{}), make(chan struct{})
 		app := fiber.New(fiber.Config{DisableStartupMessage: true})
 		app.Get("/", httpfiber.RateLimitMiddleware(h, httpfiber.WithPermits(h)), func(c *fiber.Ctx) error {
@@ -125,13 +128,14 @@ func TestMiddleware_holdsThePermitOfAStream(t *testing.T) {
 		_, err = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 		require.NoError(t, err)
 		<-began
+		require.Eventually(t, func() bool { return len(h.seen()) > 1 }, 5*time.Second, time.Millisecond, "%s: the tokens are refunded", name)
 		time.Sleep(20 * time.Millisecond)
-		assert.Len(t, h.seen(), 1, "%s: it has not ended", name)
+		assert.Len(t, h.seen(), 2, "%s: it has not ended", name)
 		close(end)
-		assert.Eventually(t, func() bool { return len(h.seen()) > 1 }, 5*time.Second, time.Millisecond, name)
+		assert.Eventually(t, func() bool { return len(h.seen()) > 2 }, 5*time.Second, time.Millisecond, name)
 		require.NoError(t, conn.Close())
 		require.NoError(t, app.Shutdown())
-		assert.Equal(t, []string{"take, 1h0m0s", "end text -1"}, h.seen(), name)
+		assert.Equal(t, []string{"take, 1h0m0s", "undo none", "end text -1"}, h.seen(), name)
 	}
 }
 

@@ -205,10 +205,14 @@ func undoEndsThePermit(t *testing.T, h Harness) {
 	b.take(key("a"), 3, all[1:]...)
 	require.Equal(t, domain.Allowed, b.hold(key("a"), "p0", all...))
 	require.Equal(t, []domain.Tokens{0, 6, 6}, b.remaining(key("a"), all...))
-	r := b.ask(ports.TakeRequest{Op: domain.OpUndo, Key: key("a"), Limits: all, Cost: 1, Permit: "p0"})
+	undo := ports.TakeRequest{Op: domain.OpUndo, Key: key("a"), Limits: all, Cost: 1, Permit: "none"}
+	b.ask(undo)
+	require.Equal(t, []domain.Tokens{0, 7, 8}, b.remaining(key("a"), all...), "tokens come back without the permit")
+	undo.Permit = "p0"
+	r := b.ask(undo)
 	assert.Equal(t, domain.Allowed, r.Verdict)
 	assert.Equal(t, domain.Tokens(1), all[0].Remaining(r.States[0]))
-	assert.Equal(t, []domain.Tokens{1, 7, 8}, b.remaining(key("a"), all...))
+	assert.Equal(t, []domain.Tokens{1, 8, 10}, b.remaining(key("a"), all...))
 	assert.Equal(t, domain.Denied, b.release(key("a"), "p0", all...))
 }
 

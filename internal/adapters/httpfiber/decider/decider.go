@@ -142,7 +142,8 @@ func (d *Decider) SetHeaders(ctx *fasthttp.RequestCtx, s *RequestScratch) {
 }
 
 // Refund gives the tokens back if the policy refunds requests that are answered with status. It does so once per request:
-// a refund whose outcome is unknown is not sent again, because then both might be carried out.
+// a refund whose outcome is unknown is not sent again, because then both might be carried out. It ends the request's permit,
+// unless the answer has yet to be sent.
 func (d *Decider) Refund(ctx *fasthttp.RequestCtx, s *RequestScratch, status int) {
 	decision := s.Decision()
 	if !decision.RefundOn.Has(status) {
@@ -150,7 +151,11 @@ func (d *Decider) Refund(ctx *fasthttp.RequestCtx, s *RequestScratch, status int
 	}
 	decision.RefundOn = policy.StatusSet{} // an answer may fail after its header was sent
 	active, _ := span.Of(ctx)
-	if _, err := d.limiter.Decide(active.Context(), decision.Refund(s.req[0])); err != nil {
+	refund := decision.Refund(s.req[0])
+	if answersLater(ctx) {
+		refund.Permit = noPermit
+	}
+	if _, err := d.limiter.Decide(active.Context(), refund); err != nil {
 		d.failures.Warn("A refund may be lost", zap.String("requestID", reply.RequestID(ctx)), zap.Error(err))
 	}
 }

@@ -16,7 +16,7 @@ func (d *Decider) End(ctx *fasthttp.RequestCtx, s *RequestScratch) {
 	if permit == "" {
 		return
 	}
-	if !ctx.Response.IsBodyStream() && !ctx.Hijacked() {
+	if !answersLater(ctx) {
 		d.cfg.Permits.End(permit, ports.Unsettled)
 		return
 	}
@@ -24,6 +24,14 @@ func (d *Decider) End(ctx *fasthttp.RequestCtx, s *RequestScratch) {
 	runtime.AddCleanup(held, heldPermit.end, *held)
 	ctx.SetUserValue(held, held) // a key of its own, since a request may pass several limits
 }
+
+// answersLater reports whether the answer is sent, or the connection served, after the handlers.
+func answersLater(ctx *fasthttp.RequestCtx) bool {
+	return ctx.Response.IsBodyStream() || ctx.Hijacked()
+}
+
+// noPermit is an ID that no permit has: an undo must name one.
+const noPermit = "none"
 
 // heldPermit is a permit that ends when it is closed. To end it twice does nothing more.
 type heldPermit struct {
