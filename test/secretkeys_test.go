@@ -328,8 +328,8 @@ func (l *leaks) commands(plain, proxy *harness.Process, policies string) {
 		{"override", "export"},
 		{"inspect", raw},
 		{"inspect", "-json", raw},
-		{"reset", "-yes", listed},
-		{"override", "delete", listed}, // these repeat what they are given
+		{"reset", "-yes", raw},
+		{"override", "delete", raw},
 	} {
 		run(harness.Settings{}, args...)
 	}

@@ -96,10 +96,13 @@ func (c *overridden) checkAddresses() error {
 			continue
 		}
 		if isOwn := part.Source.Same(own[i]); !isOwn || likeAddress(part.Value) {
-			return &domain.FieldError{
-				Kind: domain.ErrInvalidRequest, Field: "key", Value: strconv.Quote(part.Value),
-				Reason: "must be one address: networks belong in the policy file",
+			wrong := &domain.FieldError{
+				Kind: domain.ErrInvalidRequest, Field: "key", Reason: "must be one address: networks belong in the policy file",
 			}
+			if !own.Secret() { // else it may be the secret
+				wrong.Value = strconv.Quote(part.Value)
+			}
+			return wrong
 		}
 	}
 	return nil

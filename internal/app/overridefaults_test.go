@@ -80,6 +80,9 @@ func TestOverrides_errorsComeWithTheListedClient(t *testing.T) {
 		require.ErrorIs(t, err, domain.ErrInvalidRequest)
 		assert.Equal(t, client.Hasher.Hash(wrong.Key), after.Key, "also if the client is wrong")
 	}
+	noAddress := ports.ClientID{Policy: "default", Key: "sk_live_raw", Source: "ip"}
+	_, _, err = s.SetOverride(t.Context(), noAddress, ports.Override{Block: true})
+	require.EqualError(t, err, "key: must be one address: networks belong in the policy file")
 }
 
 func TestShownKey_ofAPolicyOfSharedLimitsOnly(t *testing.T) {

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/velocity-limiter/velocity/internal/cli/command"
+	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
 	"github.com/velocity-limiter/velocity/internal/settings"
 )
 
@@ -195,6 +196,30 @@ func (c *adminClient) policyNames(ctx context.Context, sharedToo bool) (names []
 		}
 	}
 	return names, nil
+}
+
+// hasSecretKeys reports whether a policy of the service has a secret key, or may have one.
+func (c *adminClient) hasSecretKeys(ctx context.Context) bool {
+	var known struct {
+		Policies []struct {
+			SecretKeys []string `json:"secret_keys"`
+		}
+	}
+	_, err := c.get(ctx, "/v1/policies", &known)
+	for _, p := range known.Policies {
+		if len(p.SecretKeys) > 0 {
+			return true
+		}
+	}
+	return err != nil
+}
+
+// clientName returns the text by which output names a client that the operator called key. secrets says that this may be a secret.
+func clientName(key string, secrets bool) string {
+	if secrets && !clientkey.Listed(key) {
+		return "the client"
+	}
+	return command.Printable(key)
 }
 
 // checkPolicy returns an error that names the policies of the service if it has none of this name. sharedToo says that the name

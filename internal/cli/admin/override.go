@@ -225,7 +225,7 @@ func (o *overrideFlags) end(ctx context.Context, args []string, s command.Stream
 		return o.explained(ctx, c, err)
 	}
 	o.print(s.Out, []byte(`{"ended":true}`), func() {
-		_, _ = fmt.Fprintf(s.Out, "Ended: %s has the limits of %s again.\n", command.Printable(args[0]), o.policy)
+		_, _ = fmt.Fprintf(s.Out, "Ended: %s has the limits of %s again.\n", clientName(args[0], c.hasSecretKeys(ctx)), o.policy)
 	})
 	return nil
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/velocity-limiter/velocity/internal/adapters/policyfile"
 	"github.com/velocity-limiter/velocity/internal/cli/command"
 	"github.com/velocity-limiter/velocity/internal/domain"
+	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
 	"github.com/velocity-limiter/velocity/internal/domain/limitspec"
 	"github.com/velocity-limiter/velocity/internal/ports"
 )
@@ -43,6 +44,8 @@ type memoryOverrides struct {
 	sets  int
 	fails func(id ports.ClientID, sets int) error // nil: nothing fails
 	local bool
+	// policies are those of the service; "": overridden.
+	policies string
 }
 
 func (m *memoryOverrides) check(id ports.ClientID) error {
@@ -111,7 +114,9 @@ func (m *memoryOverrides) OverridesStatus() ports.OverridesStatus {
 func overridesOf(t *testing.T, m *memoryOverrides) *memoryOverrides {
 	t.Helper()
 	m.all = map[ports.ClientID]ports.Override{}
-	set, err := policyfile.Parse([]byte(overridden), "")
+	hasher, err := clientkey.NewHasher([]byte("0123456789abcdef"))
+	require.NoError(t, err)
+	set, err := policyfile.Parse([]byte(cmp.Or(m.policies, overridden)), "", policyfile.WithKeySecret(hasher))
 	require.NoError(t, err)
 	a, err := admin.New(admin.Config{Addr: "127.0.0.1:0"}, nil, nil, admin.ServiceState{}, zap.NewNop(),
 		admin.WithPolicies(set.All), admin.WithOverrides(m))
@@ -167,6 +172,17 @@ a/b c              `+text+`  2127-01-31T00:00:00Z  "ticket\x1b 123"  2026-11-28T
 	assert.JSONEq(t, `{"ended":true}`, overrideCommand(t, 0, "", "delete", "-json", "-source", "ip", "-policy", "search", "192.0.2.7"))
 	overrideCommand(t, 0, "", "delete", "-policy", "search", "a/b c")
 	assert.Equal(t, "No client has an override.\n", overrideCommand(t, 0, "", "list"))
+}
+
+func TestOverride_namesNoSecret(t *testing.T) {
+	secret := strings.Replace(overridden, "key: header:X-Client-ID", "key: { from: header:X-Client-ID, secret: true }", 1)
+	m := overridesOf(t, &memoryOverrides{policies: secret})
+	listed := "hmac:" + strings.Repeat("0", 64)
+	for key, named := range map[string]string{"sk_live_raw": "the client", listed: listed} {
+		m.all[ports.ClientID{Policy: "search", Key: key}] = ports.Override{Key: listed, Block: true}
+		assert.Equal(t, "Ended: "+named+" has the limits of search again.\n", overrideCommand(t, 0, "", "delete", "-policy", "search", key))
+		assert.Contains(t, overrideCommand(t, 1, `{"policy":"search","key":"`+key+`"}`, "apply", "-"), "standard input:1: "+named+" of search: limits: ")
+	}
 }
 
 // A later policy file may have no such limit any more.

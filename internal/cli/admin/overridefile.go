@@ -151,6 +151,8 @@ type application struct {
 	name   string
 	read   atomic.Int64 // bytes
 
+	secrets func() bool // reports whether a key may be a secret
+
 	mu          sync.Mutex
 	set, failed int
 	errs        []lineError // the first maxLineErrors
@@ -158,7 +160,8 @@ type application struct {
 
 func newApplication(ctx context.Context, c *adminClient, name string) *application {
 	ctx, cancel := context.WithCancelCause(ctx)
-	return &application{ctx: ctx, cancel: cancel, client: c, name: name}
+	secrets := sync.OnceValue(func() bool { return c.hasSecretKeys(ctx) })
+	return &application{ctx: ctx, cancel: cancel, client: c, name: name, secrets: secrets}
 }
 
 // lineError is what is wrong with a line.
@@ -267,7 +270,7 @@ func (a *application) send(line *numbered) {
 		return
 	}
 	if err != nil {
-		a.fail(line.number, fmt.Errorf("%s of %s: %w", command.Printable(line.Key), command.Printable(line.Policy), err))
+		a.fail(line.number, fmt.Errorf("%s of %s: %w", clientName(line.Key, a.secrets()), command.Printable(line.Policy), err))
 		return
 	}
 	a.mu.Lock()

@@ -61,10 +61,10 @@ hold one go on, while others may take its place; what they took stays spent.
 			}
 			flags.print(s.Out, body, func() {
 				if unreadable {
-					_, _ = fmt.Fprintf(s.Out, "%s %s under %s.\n", done, command.Printable(args[0]), flags.policy)
+					_, _ = fmt.Fprintf(s.Out, "%s %s under %s.\n", done, clientName(args[0], c.hasSecretKeys(ctx)), flags.policy)
 					return
 				}
-				_, _ = fmt.Fprintf(s.Out, "%s %s under %s, by %s.\n", done, command.Printable(args[0]), flags.policy, report.Source)
+				_, _ = fmt.Fprintf(s.Out, "%s %s under %s, by %s.\n", done, command.Printable(report.Key), flags.policy, report.Source)
 				report.printIfUnspent(s.Out)
 			})
 			return nil

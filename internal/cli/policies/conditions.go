@@ -17,6 +17,8 @@ import (
 func printOverride(w io.Writer, r *writtenRequest, d *decision.Decision) {
 	o, p := d.Override, d.AppliedPolicy
 	switch {
+	case o != nil && len(o.When) == 0 && p.EffectiveKey().Secret():
+		_, _ = fmt.Fprintf(w, "the override on line %d applies: the client matches one of its keys\n", o.Line)
 	case o != nil && len(o.When) == 0:
 		_, _ = fmt.Fprintf(w, "the override on line %d applies: the client matches %s\n", o.Line, someOf(o.Keys))
 	case o != nil:

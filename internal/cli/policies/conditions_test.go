@@ -71,10 +71,13 @@ func TestValidate_aConditionOfASecretKeyFollowsFromIt(t *testing.T) {
 	assert.Contains(t, out, "warning: api: header:x-region should follow from the key")
 }
 
-func TestExplain_showsNoPatternOfASecretKeyThatDoesNotMatch(t *testing.T) {
+func TestExplain_showsNoPatternOfASecretKey(t *testing.T) {
 	t.Setenv("VELOCITY_KEY_SECRET", "0123456789abcdef")
 	text := strings.Replace(plansByHeader, "key: header:X-Account", "key: { from: header:X-Account, secret: true }", 1)
 	text = strings.Replace(text, `"header:X-Plan": [pro, team]`, `"header:X-Account": [pro, team]`, 1)
 	out := output(t, "explain", "-policies", policyFile(t, text), "GET", "/api/x", "-header", "X-Account: a1")
 	assert.Contains(t, out, "  line 10: the client matches none of its keys\n  line 11: header:x-account has none of the values\n")
+	out = output(t, "explain", "-policies", policyFile(t, text), "GET", "/api/x", "-header", "X-Account: acme")
+	assert.Contains(t, out, "the override on line 10 applies: the client matches one of its keys\n")
+	assert.NotContains(t, out, "acme")
 }
