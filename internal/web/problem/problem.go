@@ -191,7 +191,7 @@ var (
 	ErrNotRead          = errors.New("a read failed")
 	ErrUpstreamTimeout  = errors.New("the upstream does not answer in time")
 	ErrUpstream         = errors.New("the upstream does not answer as it should")
-	// ErrSendAgain goes with ports.ErrUnavailable where the same request may be sent again.
+	// ErrSendAgain goes with an error of the store where the same request may be sent again, to make a change or the rest of it.
 	ErrSendAgain = errors.New("the store does not answer: send it again")
 )
 
@@ -250,10 +250,10 @@ var statusTable = []struct {
 		"use the reverse proxy, a middleware, or /v1/check with /v1/release"},
 	{ErrUpstreamTimeout, http.StatusGatewayTimeout, "the upstream does not answer in time"},
 	{ErrUpstream, http.StatusBadGateway, "the upstream does not answer as it should"},
+	{ErrSendAgain, http.StatusServiceUnavailable, "the store does not answer: send it again, it counts once"},
 	{ports.ErrOverloaded, http.StatusServiceUnavailable, "the server is overloaded"},
 	{ports.ErrCorrupt, http.StatusServiceUnavailable, "what the store holds for this key cannot be read; a reset replaces it"},
 	{ErrNotRead, http.StatusServiceUnavailable, "the store does not answer; nothing was changed"},
-	{ErrSendAgain, http.StatusServiceUnavailable, "the store does not answer: send it again, it counts once"},
 	{ports.ErrUnavailable, http.StatusServiceUnavailable, "the store does not answer; the request may or may not have been carried out"},
 }
 

@@ -3,6 +3,7 @@ package admin
 import (
 	"cmp"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/go-json-experiment/json"
@@ -50,9 +51,9 @@ type change struct {
 }
 
 // audit logs a change: its action, policy, key, actor, peer, before, after and requestID. It logs nothing for a change that was
-// refused. One that the store did not answer may have been made: the line then has the error.
+// refused. One that the store failed may have been made, or made in part: the line then has the error.
 func (a *Server) audit(c *fiber.Ctx, made change) {
-	if made.err != nil && !errors.Is(made.err, ports.ErrUnavailable) {
+	if made.err != nil && !storeFailed(made.err) {
 		return
 	}
 	fields := []zap.Field{zap.String("action", made.action)}
@@ -72,6 +73,12 @@ func (a *Server) audit(c *fiber.Ctx, made change) {
 		fields = append(fields, zap.Error(made.err))
 	}
 	a.log.Info("Audit", append(fields, zap.String("requestID", strings.Clone(reply.RequestID(c.Context()))))...)
+}
+
+// storeFailed reports whether the store was asked to make a change, which may take several calls, and failed one.
+func storeFailed(err error) bool {
+	failures := []error{ports.ErrUnavailable, ports.ErrOverloaded, ports.ErrCorrupt, ports.ErrInvalidTake}
+	return slices.ContainsFunc(failures, func(failure error) bool { return errors.Is(err, failure) })
 }
 
 // appendJSON appends a field with the JSON of a value, unless that is nil.

@@ -153,18 +153,28 @@ func TestAudit_leavesOutWhatWasRefused(t *testing.T) {
 }
 
 func TestAudit_logsWhatMayHaveBeenDone(t *testing.T) {
-	var log logged
-	url := audited(t, admin.Config{}, ports.ErrUnavailable, &log)
-	for _, c := range everyChange[:5] {
-		assert.Equal(t, 503, call(t, c.method, url+c.path, c.body, "Content-Type", jsonType).status)
+	const again = "the store does not answer: send it again, it counts once"
+	for err, partly := range map[error]string{
+		ports.ErrUnavailable: again, ports.ErrOverloaded: again, ports.ErrCorrupt: again, ports.ErrInvalidTake: "the request cannot be decided",
+	} {
+		var log logged
+		url := audited(t, admin.Config{}, err, &log)
+		for _, c := range everyChange[:5] {
+			got := call(t, c.method, url+c.path, c.body, "Content-Type", jsonType)
+			assert.Contains(t, []int{422, 503}, got.status)
+			if strings.HasPrefix(c.path, "/v1/permits/") {
+				assert.Equal(t, partly, got.problem(t)["detail"], "two permits have ended, and others may not have")
+			}
+		}
+		lines := strings.Split(strings.TrimSpace(log.String()), "\n")
+		require.Len(t, lines, 5)
+		for _, line := range lines {
+			assert.Contains(t, line, `"error":"`+err.Error()+`"`)
+			assert.NotContains(t, line, `"before"`, "it is not known")
+		}
+		assert.Contains(t, lines[0], `"after":{"exempt":true,"note":"n"}`, "what was asked for")
+		assert.Contains(t, lines[3], `"after":{"ended":2}`)
 	}
-	lines := strings.Split(strings.TrimSpace(log.String()), "\n")
-	require.Len(t, lines, 5)
-	for _, line := range lines {
-		assert.Contains(t, line, `"error":"`+ports.ErrUnavailable.Error()+`"`)
-		assert.NotContains(t, line, `"before"`, "it is not known")
-	}
-	assert.Contains(t, lines[0], `"after":{"exempt":true,"note":"n"}`, "what was asked for")
 }
 
 func TestAudit_showsKeysAsTheServiceDoes(t *testing.T) {

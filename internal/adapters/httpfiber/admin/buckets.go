@@ -82,7 +82,7 @@ func (b *buckets) endPermits(c *fiber.Ctx) error {
 		action: actionEndPermits, client: &id, permit: permit, after: map[string]int{"ended": ended}, err: err,
 	})
 	switch {
-	case errors.Is(err, ports.ErrUnavailable):
+	case err != nil && (ended > 0 || errors.Is(err, ports.ErrUnavailable)):
 		return fmt.Errorf("%w: %w", problem.ErrSendAgain, err)
 	case err != nil:
 		return err
