@@ -3,6 +3,7 @@ package app
 import (
 	"cmp"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"slices"
@@ -87,9 +88,12 @@ func (r *RateLimiter) overriddenClient(id ports.ClientID) (overridden, error) {
 	return overridden{p, parts, clientkey.NewListBucketKey(p.Name, parts), clientkey.ListValue(parts)}, nil
 }
 
-// checkAddresses refuses texts in place of addresses that no client has. A caller of the decision API may give any other text as the
-// key of a policy by address.
-func (c *overridden) checkAddresses() error {
+// check refuses a key that JSON cannot list, and texts in place of addresses that no client has. A caller of the decision API may give
+// any other text as the key of a policy by address.
+func (c *overridden) check() error {
+	if !utf8.ValidString(c.client) {
+		return &domain.FieldError{Kind: domain.ErrInvalidRequest, Field: "key", Value: strconv.Quote(c.client), Reason: "must be UTF-8"}
+	}
 	own := c.policy.EffectiveKey()
 	for i, part := range c.parts {
 		if !part.Source.IsAddress() || part.Source.ValidAddress(part.Value) {
@@ -146,7 +150,7 @@ func (r *RateLimiter) SetOverride(
 ) (before *ports.Override, after ports.Override, err error) {
 	c, err := r.overriddenClient(id)
 	if err == nil {
-		err = errors.Join(c.checkAddresses(), r.checkOverride(c.policy, &o))
+		err = errors.Join(c.check(), r.checkOverride(c.policy, &o))
 	}
 	if err != nil {
 		return nil, ports.Override{Key: c.client}, err
@@ -275,12 +279,14 @@ func (r *RateLimiter) ListOverrides(_ context.Context, policyName, after string,
 	if !r.overrides.OverridesStatus().Known {
 		return nil, "", errUnknownOverrides
 	}
-	client, key, _ := cutLast(after)
+	client, key, err := readCursor(after)
+	if err != nil {
+		return nil, "", err
+	}
 	entries := r.table.Page(policyName, client, clientkey.BucketKey(key), limit+1, domain.InstantOf(r.now()))
 	if len(entries) > limit {
 		entries = entries[:limit]
-		last := &entries[limit-1]
-		next = last.Client + cursorSeparator + string(last.Key)
+		next = cursorOf(&entries[limit-1])
 	}
 	for i := range entries {
 		page = append(page, r.shownUnder(p, &entries[i]))
@@ -291,13 +297,24 @@ func (r *RateLimiter) ListOverrides(_ context.Context, policyName, after string,
 // cursorSeparator is in no bucket key, since control characters are escaped there.
 const cursorSeparator = "\n"
 
-// cutLast splits a cursor at its last separator.
-func cutLast(cursor string) (client, key string, found bool) {
-	at := strings.LastIndex(cursor, cursorSeparator)
-	if at < 0 {
-		return cursor, "", false
+// cursorOf returns the cursor of the page after an entry. It is text, whatever bytes the client's key has.
+func cursorOf(e *override.Entry) string {
+	return base64.RawURLEncoding.EncodeToString([]byte(e.Client + cursorSeparator + string(e.Key)))
+}
+
+// readCursor is the inverse of cursorOf. The cursor "" stands before the first entry.
+func readCursor(cursor string) (client, key string, err error) {
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(cursor)
+	at := strings.LastIndex(string(raw), cursorSeparator)
+	switch {
+	case cursor == "":
+		return "", "", nil
+	case err != nil || at < 0:
+		return "", "", &domain.FieldError{
+			Kind: domain.ErrInvalidRequest, Field: "after", Value: strconv.Quote(cursor), Reason: "must be the next of the page before, or left out",
+		}
 	}
-	return cursor[:at], cursor[at+len(cursorSeparator):], true
+	return string(raw[:at]), string(raw[at+len(cursorSeparator):]), nil
 }
 
 // OverridesStatus implements ports.Overrides.

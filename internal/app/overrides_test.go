@@ -222,6 +222,7 @@ func TestSetOverride_refuses(t *testing.T) {
 		"a note of other bytes":     {id("default", "a"), ports.Override{Block: true, Note: "\xff"}, "note: must be UTF-8"},
 		"no key":                    {id("default", ""), ports.Override{Block: true}, "key: must not be empty"},
 		"a long key":                {id("default", strings.Repeat("x", 1025)), ports.Override{Block: true}, "key: 1025 bytes: must have at most 1024"},
+		"a key of other bytes":      {id("default", "\xff"), ports.Override{Block: true}, `key: "\xff": must be UTF-8`},
 		"another key":               {ports.ClientID{Policy: "default", Key: "a", Source: "header:x-tenant"}, ports.Override{Block: true}, `source: "header:x-tenant": must be the policy's key`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -313,11 +314,37 @@ func TestListOverrides_pages(t *testing.T) {
 	assert.Equal(t, []string{"192.0.2.7", "192.0.2.7ip"}, keys[24:])
 	_, _, err = s.ListOverrides(t.Context(), "default", "", 0)
 	require.ErrorIs(t, err, domain.ErrInvalidRequest)
+	for _, wrong := range []string{"alice", "YWxpY2U", "=", "alice\n"} {
+		_, _, err = s.ListOverrides(t.Context(), "default", wrong, 10)
+		require.ErrorIs(t, err, domain.ErrInvalidRequest, wrong)
+	}
 	f.unknown = true
 	_, _, err = s.ListOverrides(t.Context(), "default", "", 10)
 	require.ErrorIs(t, err, ports.ErrUnavailable)
 	_, err = s.Override(t.Context(), id("default", "z"))
 	require.ErrorIs(t, err, ports.ErrUnavailable)
+}
+
+// The cursor passes through JSON. Overrides of such keys are refused, but a store may hold some.
+func TestListOverrides_pagesOfKeysThatAreNotUTF8(t *testing.T) {
+	s := newFixture(t, byHeader, policy.FailOpen)
+	f := s.overriding()
+	want := []string{"zz", "\xfe", "\xff"}
+	for _, key := range want {
+		f.table.Merge(override.Entry{
+			Key: clientkey.NewBucketKey("default", byHeader, key), Version: 1, Value: override.Value{Effect: "block", Client: key},
+		})
+	}
+	var keys []string
+	after := ""
+	for range want {
+		page, next, err := s.ListOverrides(t.Context(), "default", after, 1)
+		require.NoError(t, err)
+		require.Len(t, page, 1)
+		keys, after = append(keys, page[0].Key), strings.ToValidUTF8(next, "\ufffd")
+	}
+	assert.Equal(t, want, keys)
+	assert.Empty(t, after)
 }
 
 func TestOverrides_withoutAStoreOfThem(t *testing.T) {

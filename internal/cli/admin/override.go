@@ -313,9 +313,13 @@ func (c *adminClient) eachOverride(ctx context.Context, policyName string, f fun
 				return err
 			}
 		}
-		if after = page.Next; after == "" {
+		switch page.Next {
+		case "":
 			return nil
+		case after:
+			return fmt.Errorf("%s%s: the next page is this page again", c.base, path)
 		}
+		after = page.Next
 	}
 }
 

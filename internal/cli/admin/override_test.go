@@ -46,6 +46,7 @@ type memoryOverrides struct {
 	local bool
 	// policies are those of the service; "": overridden.
 	policies string
+	stuck bool // the cursor of the next page is always the same
 }
 
 func (m *memoryOverrides) check(id ports.ClientID) error {
@@ -102,6 +103,9 @@ func (m *memoryOverrides) ListOverrides(_ context.Context, policyName, after str
 	if len(page) > limit {
 		page = page[:limit]
 		next = page[limit-1].Key
+	}
+	if m.stuck {
+		next = "here"
 	}
 	return page, next, m.check(ports.ClientID{Policy: policyName})
 }
@@ -258,6 +262,11 @@ func TestOverride_exportAndApplyAreInverse(t *testing.T) {
 	assert.Equal(t, exported, overrideCommand(t, 0, "", "export"))
 	assert.Equal(t, 2500, strings.Count(overrideCommand(t, 0, "", "export", "-policy", "search"), "\n"))
 	assert.Equal(t, overrideCommand(t, 0, "", "export", "-policy", "search"), overrideCommand(t, 0, "", "list", "-json", "-policy", "search"))
+}
+
+func TestOverrideExport_endsIfThePagesDoNot(t *testing.T) {
+	overridesOf(t, &memoryOverrides{stuck: true})
+	assert.Contains(t, overrideCommand(t, 1, "", "export", "-policy", "search"), "&after=here: the next page is this page again\n")
 }
 
 func TestOverrideApply_goesOnAfterALineThatFails(t *testing.T) {
