@@ -228,17 +228,22 @@ func (r *RateLimiter) shownUnderOldKey(c *overridden, e *override.Entry) ports.O
 	return o
 }
 
+// everyClient is the Key by which the override of a policy with the key global is listed. Its client is "".
+const everyClient = "all"
+
 // underOldKey returns the key of an override in force that was set for a client while the policy had another key, or before the policy
 // was gone, or "". key is what the operator calls the client, c what overriddenClient made of it, and err why there is no override.
 func (r *RateLimiter) underOldKey(owner string, c *overridden, key string, err error) clientkey.BucketKey {
 	const most = 8 // policies change their key rarely
-	if !errors.Is(err, ports.ErrNoOverride) && !errors.Is(err, domain.ErrInvalidRequest) && !errors.Is(err, ports.ErrUnknownPolicy) {
+	known := errors.Is(err, ports.ErrNoOverride) || errors.Is(err, domain.ErrInvalidRequest) || errors.Is(err, ports.ErrUnknownPolicy)
+	if r.table == nil || !known {
 		return ""
 	}
-	for _, client := range [...]string{key, c.client} {
-		if r.table == nil || client == "" {
-			continue
-		}
+	clients := slices.DeleteFunc([]string{key, c.client}, func(client string) bool { return client == "" })
+	if key == everyClient {
+		clients = append(clients, "")
+	}
+	for _, client := range clients {
 		for _, e := range r.table.Page(owner, client, "", most, domain.InstantOf(r.now())) {
 			if e.Client == client && (c.policy == nil || keyChanged(c.policy, &e)) {
 				return e.Key
@@ -327,7 +332,7 @@ func (r *RateLimiter) OverridesStatus() ports.OverridesStatus {
 
 // shownUnder returns an entry that is in force as operators see it. p is nil for a policy that is gone.
 func (r *RateLimiter) shownUnder(p *policy.Policy, e *override.Entry) ports.Override {
-	o := ports.Override{Key: e.Client, Note: e.Note, SetAt: e.Version.Time()}
+	o := ports.Override{Key: cmp.Or(e.Client, everyClient), Note: e.Note, SetAt: e.Version.Time()}
 	if e.ExpiresAt != 0 {
 		o.ExpiresAt = e.ExpiresAt.Time()
 	}

@@ -1,6 +1,7 @@
 package app_test
 
 import (
+	"cmp"
 	"errors"
 	"net/netip"
 	"strconv"
@@ -161,6 +162,7 @@ func TestOverrides_ofAnotherKeyOfThePolicy(t *testing.T) {
 		"one source":     {clientkey.Key{byHeader}, "default:h:x-client-id=a&h:x-tenant=t", "a&t"},
 		"an address":     {clientkey.Key{byAddress}, "default:h:x-client-id=a", "a"},
 		"all clients":    {clientkey.Key{{Kind: clientkey.SourceGlobal}}, "default:ip=192.0.2.7", "192.0.2.7"},
+		"no more global": {clientkey.Key{byHeader}, "default:g=", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := fixtureOf(t, policy.Policy{Key: c.key, Limits: burst})
@@ -170,17 +172,34 @@ func TestOverrides_ofAnotherKeyOfThePolicy(t *testing.T) {
 			require.NoError(t, err)
 			require.Len(t, page, 1)
 			require.ErrorContains(t, page[0].Unfit, "the policy's key has changed")
-			before, err := s.EndOverride(t.Context(), id("default", c.client))
+			listed := page[0].Key
+			assert.Equal(t, cmp.Or(c.client, "all"), listed)
+			before, err := s.EndOverride(t.Context(), id("default", listed))
 			require.NoError(t, err)
 			assert.True(t, before.Exempt)
-			assert.Equal(t, c.key.Secret(), before.Key != c.client, "what an audit line shows of a secret key is not its value")
+			assert.Equal(t, c.key.Secret(), before.Key != listed, "what an audit line shows of a secret key is not its value")
 			page, _, err = s.ListOverrides(t.Context(), "default", "", 10)
 			require.NoError(t, err)
 			assert.Empty(t, page)
-			_, err = s.EndOverride(t.Context(), id("default", c.client))
+			_, err = s.EndOverride(t.Context(), id("default", listed))
 			require.Error(t, err)
 		})
 	}
+}
+
+// The override of all clients has a key in a list, too, by which it can be set again.
+func TestListOverrides_ofAPolicyByGlobal(t *testing.T) {
+	s := fixtureOf(t, policy.Policy{Key: clientkey.Key{{Kind: clientkey.SourceGlobal}}, Limits: []domain.Limit{mustLimit(t, "burst", "1/h", 3)}})
+	f := s.overriding()
+	set := s.set(t, id("default", "anything"), ports.Override{Block: true})
+	page, _, err := s.ListOverrides(t.Context(), "default", "", 10)
+	require.NoError(t, err)
+	assert.Equal(t, []ports.Override{set}, page)
+	assert.Equal(t, "all", set.Key)
+	s.set(t, id("default", set.Key), ports.Override{Exempt: true})
+	assert.Equal(t, 1, f.table.Stats().Live, "it took the place of the one before")
+	_, err = s.EndOverride(t.Context(), id("default", "any word"))
+	require.NoError(t, err)
 }
 
 // A client that counts by its address is another one than that whose key is the same text.
