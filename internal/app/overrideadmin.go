@@ -327,7 +327,9 @@ func (r *RateLimiter) OverridesStatus() ports.OverridesStatus {
 	if r.overrides == nil {
 		return ports.OverridesStatus{Known: true, Local: true}
 	}
-	return r.overrides.OverridesStatus()
+	status := r.overrides.OverridesStatus()
+	status.Owners = slices.Sorted(slices.Values(r.table.Owners()))
+	return status
 }
 
 // shownUnder returns an entry that is in force as operators see it. p is nil for a policy that is gone.

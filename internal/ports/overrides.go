@@ -64,6 +64,9 @@ type OverridesStatus struct {
 	Behind time.Duration
 	// Local says that the overrides are this process's own, and end with it. It never changes.
 	Local bool
+	// Owners are the policies and shared limits that have overrides, sorted by name, also those that are in the policy file no more. Those
+	// of expired overrides may be there. Only Overrides says it.
+	Owners []string
 }
 
 var (

@@ -172,9 +172,11 @@ func (c *adminClient) get(ctx context.Context, path string, out any) ([]byte, er
 }
 
 // policyNames returns the names of the policies of the service, and after them those of the shared limits, if sharedToo is set.
-func (c *adminClient) policyNames(ctx context.Context, sharedToo bool) (names []string, err error) {
+// overridden are those that have overrides: also shared limits that no policy uses, and what is gone.
+func (c *adminClient) policyNames(ctx context.Context, sharedToo bool) (names, overridden []string, err error) {
 	var known struct {
-		Policies []struct {
+		Overridden []string
+		Policies   []struct {
 			Name   string
 			Limits []struct {
 				Name   string
@@ -183,7 +185,7 @@ func (c *adminClient) policyNames(ctx context.Context, sharedToo bool) (names []
 		}
 	}
 	if _, err := c.get(ctx, "/v1/policies", &known); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, p := range known.Policies {
 		names = append(names, p.Name)
@@ -195,7 +197,7 @@ func (c *adminClient) policyNames(ctx context.Context, sharedToo bool) (names []
 			}
 		}
 	}
-	return names, nil
+	return names, known.Overridden, nil
 }
 
 // hasSecretKeys reports whether a policy of the service has a secret key, or may have one.
@@ -225,7 +227,7 @@ func clientName(key string, secrets bool) string {
 // checkPolicy returns an error that names the policies of the service if it has none of this name. sharedToo says that the name
 // may be that of a shared limit.
 func (c *adminClient) checkPolicy(ctx context.Context, name string, sharedToo bool) error {
-	names, err := c.policyNames(ctx, sharedToo)
+	names, _, err := c.policyNames(ctx, sharedToo)
 	if err != nil || slices.Contains(names, name) {
 		return err
 	}

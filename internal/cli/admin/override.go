@@ -36,7 +36,7 @@ second, without a change of the policy file, and wins over everything that the f
           name of a limit of the policy; what it does not say stays: -limit 'name: daily, quota: 50000/month'
   get     shows the override of a client
   delete  ends it: the client has the policy's limits again
-  list    shows the overrides, of all policies and shared limits if -policy is not given
+  list    shows the overrides, of all policies and shared limits if -policy is not given, also of those that are gone
   apply   sets those of FILE, lines of JSON as export writes them; - is standard input. It goes on after a line that fails, and
           then exits with 1. Of several lines about one client the last one counts. It ends no override
   export  writes them as lines of JSON

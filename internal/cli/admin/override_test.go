@@ -46,7 +46,8 @@ type memoryOverrides struct {
 	local bool
 	// policies are those of the service; "": overridden.
 	policies string
-	stuck bool // the cursor of the next page is always the same
+	expired  []string // owners whose last override has just expired
+	stuck    bool     // the cursor of the next page is always the same
 }
 
 func (m *memoryOverrides) check(id ports.ClientID) error {
@@ -107,11 +108,22 @@ func (m *memoryOverrides) ListOverrides(_ context.Context, policyName, after str
 	if m.stuck {
 		next = "here"
 	}
-	return page, next, m.check(ports.ClientID{Policy: policyName})
+	if len(page) == 0 { // those of a policy that is gone are listed, too
+		err = m.check(ports.ClientID{Policy: policyName})
+	}
+	return page, next, err
 }
 
 func (m *memoryOverrides) OverridesStatus() ports.OverridesStatus {
-	return ports.OverridesStatus{Known: true, Local: m.local}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	status := ports.OverridesStatus{Known: true, Local: m.local}
+	for id := range m.all {
+		status.Owners = append(status.Owners, id.Policy)
+	}
+	slices.Sort(status.Owners)
+	status.Owners = slices.Compact(append(status.Owners, m.expired...))
+	return status
 }
 
 // overridesOf starts an admin plane with these overrides, for the commands of the test.
@@ -262,6 +274,18 @@ func TestOverride_exportAndApplyAreInverse(t *testing.T) {
 	assert.Equal(t, exported, overrideCommand(t, 0, "", "export"))
 	assert.Equal(t, 2500, strings.Count(overrideCommand(t, 0, "", "export", "-policy", "search"), "\n"))
 	assert.Equal(t, overrideCommand(t, 0, "", "export", "-policy", "search"), overrideCommand(t, 0, "", "list", "-json", "-policy", "search"))
+}
+
+func TestOverride_listsThoseOfPoliciesThatAreGone(t *testing.T) {
+	m := overridesOf(t, &memoryOverrides{expired: []string{"old"}})
+	for _, policyName := range []string{"gone", "search", "shared/unused"} {
+		m.all[ports.ClientID{Policy: policyName, Key: "a"}] = ports.Override{Key: "a", Block: true}
+	}
+	assert.Equal(t, `{"policy":"search","key":"a","block":true}
+{"policy":"gone","key":"a","block":true}
+{"policy":"shared/unused","key":"a","block":true}
+`, overrideCommand(t, 0, "", "export"))
+	assert.Contains(t, overrideCommand(t, 0, "", "list"), "\nshared/unused  a       blocked ")
 }
 
 func TestOverrideExport_endsIfThePagesDoNot(t *testing.T) {

@@ -64,17 +64,25 @@ func (o *overrideFlags) export(ctx context.Context, args []string, s command.Str
 	return errors.Join(err, out.Flush())
 }
 
-// each calls f with each override of one policy, or of all policies and shared limits in their order.
+// each calls f with each override of one policy, or of all policies and shared limits in their order, and then of those that are gone.
 func (o *overrideFlags) each(ctx context.Context, c *adminClient, f func(*overrideLine) error) (err error) {
 	names := []string{o.policy}
 	if !o.policyGiven {
-		if names, err = c.policyNames(ctx, true); err != nil {
+		var overridden []string
+		if names, overridden, err = c.policyNames(ctx, true); err != nil {
 			return err
+		}
+		for _, name := range overridden {
+			if !slices.Contains(names, name) {
+				names = append(names, name)
+			}
 		}
 	}
 	for _, name := range names {
 		err := c.eachOverride(ctx, name, f)
-		if err != nil && (o.policyGiven || !refusedWith(err, http.StatusUnprocessableEntity)) { // a policy that can have none
+		// A policy may have no overrides at all, or may be gone with its last one.
+		hasNone := refusedWith(err, http.StatusUnprocessableEntity) || refusedWith(err, http.StatusNotFound)
+		if err != nil && (o.policyGiven || !hasNone) {
 			return o.explained(ctx, c, err)
 		}
 	}

@@ -22,6 +22,9 @@ func WithPolicies(inForce func() []*policy.Policy) Option {
 			for _, p := range inForce() {
 				out.Policies = append(out.Policies, policyJSON(p))
 			}
+			if a.overrides != nil {
+				out.Overridden = a.overrides.OverridesStatus().Owners
+			}
 			return answerJSON(c, out)
 		})
 	}
@@ -32,6 +35,8 @@ func WithPolicies(inForce func() []*policy.Policy) Option {
 type (
 	jsonPolicies struct {
 		Policies []jsonPolicy `json:"policies"`
+		// Overridden are the policies and shared limits that have overrides at run time. They may be in the file no more.
+		Overridden []string `json:"overridden,omitempty"`
 	}
 	jsonPolicy struct {
 		Name       string        `json:"name"`

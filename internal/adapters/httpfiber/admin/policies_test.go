@@ -14,6 +14,7 @@ import (
 	"github.com/velocity-limiter/velocity/internal/domain/denial"
 	"github.com/velocity-limiter/velocity/internal/domain/jsonpointer"
 	"github.com/velocity-limiter/velocity/internal/domain/policy"
+	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
 func limitOf(t *testing.T, name string, capacity, refill domain.Tokens, per time.Duration) domain.Limit {
@@ -123,6 +124,13 @@ func TestPolicies_sayWhatRequestsCost(t *testing.T) {
 			"cost_include_usage": true},
 		{`+rest+`, "cost": 1, "cost_actual": ["json:/a", "json:/b"]}
 	]}`, call(t, "GET", url+"/v1/policies", "").body)
+}
+
+func TestPolicies_nameWhatHasOverrides(t *testing.T) {
+	url := startAdminWith(t, admin.Config{}, admin.WithPolicies(func() []*policy.Policy { return nil }), admin.WithOverrides(fakeOverrides{
+		status: func() ports.OverridesStatus { return ports.OverridesStatus{Owners: []string{"gone", "shared/tenant"}} },
+	}))
+	assert.JSONEq(t, `{"policies": [], "overridden": ["gone", "shared/tenant"]}`, call(t, "GET", url+"/v1/policies", "").body)
 }
 
 func TestPolicies_sayWhichKeysAreSecretAndMayNotBeMissing(t *testing.T) {
