@@ -45,7 +45,7 @@ func unfulfilled(o *policy.Override, r *writtenRequest, d *decision.Decision) st
 	key := d.AppliedPolicy.EffectiveKey()
 	switch {
 	case len(o.When) > 0:
-	case d.UsedFallbackKey:
+	case lacksKey(r, key):
 		return "the request has no value for the key, " + key.String() + ", so only a * alone would match"
 	case key.Secret():
 		return "the client matches none of its keys"
@@ -59,6 +59,14 @@ func unfulfilled(o *policy.Override, r *writtenRequest, d *decision.Decision) st
 		}
 	}
 	return strings.Join(reasons, ", and ")
+}
+
+// lacksKey reports whether the request has no value for the policy's key, or for a part of it.
+func lacksKey(r *writtenRequest, key clientkey.Key) bool {
+	return slices.ContainsFunc(key, func(s clientkey.Source) bool {
+		value, _ := r.Lookup(s)
+		return value == "" && !s.IsAddress() && s.Kind != clientkey.SourceGlobal
+	})
 }
 
 func unfulfilledCondition(c policy.Condition, r *writtenRequest, key clientkey.Key) string {

@@ -44,6 +44,10 @@ Overrides by header:x-plan, header:x-region need a peer in VELOCITY_TRUSTED_PROX
 `)
 	noKey := output(t, "explain", "-policies", file, "GET", "/api/x", "-header", "X-Plan: free")
 	assert.Contains(t, noKey, "  line 10: the request has no value for the key, header:x-account, so only a * alone would match\n")
+	shared := `shared: [ { name: org, key: header:X-Org, rate: 5/s, capacity: 10 } ]
+` + strings.ReplaceAll(plansByHeader, "capacity: 10 } ]", "capacity: 10 }, { use: org } ]")
+	noOrg := output(t, "explain", "-policies", policyFile(t, shared), "GET", "/api/x", "-header", "X-Account: a1")
+	assert.Contains(t, noOrg, "  line 11: the client does not match acme\n", "though another limit's key is missing")
 	acme := output(t, "explain", "-policies", file, "GET", "/api/x", "-header", "X-Account: acme", "-header", "X-Plan: pro")
 	assert.Contains(t, acme, "the override on line 10 applies: the client matches acme\n")
 	beta := explain("-header", "X-Beta: yes")
