@@ -71,8 +71,12 @@ func askNodes[T any](ctx context.Context, addrs string, pathFor func(nodes int) 
 func findNodes[T any](ctx context.Context, addrs string) ([]nodeAnswer[T], error) {
 	var nodes []nodeAnswer[T]
 	seen := make(map[string]bool)
-	for addr := range strings.SplitSeq(cmp.Or(addrs, os.Getenv("VELOCITY_ADMIN_ADDR")), ",") {
+	addrs = cmp.Or(addrs, os.Getenv("VELOCITY_ADMIN_ADDR"))
+	for addr := range strings.SplitSeq(addrs, ",") {
 		addr = strings.TrimSpace(addr)
+		if addr == "" && addrs != "" { // it would be the default address
+			return nil, command.UsageError{Err: fmt.Errorf("-addr: %q: one of the addresses is empty", addrs)}
+		}
 		if _, err := newAdminClient(addr); err != nil {
 			return nil, err
 		}

@@ -120,6 +120,15 @@ func TestNodes_aNameThatIsNotFoundIsANodeThatDoesNotAnswer(t *testing.T) {
 	assert.Contains(t, stderr, `"ftp://x": must be host:port or an http URL`)
 }
 
+// An empty address is the default one, which may be another service's.
+func TestNodes_anEmptyAddressBesideOthersIsRefused(t *testing.T) {
+	for _, list := range []string{"127.0.0.1:1,", ",127.0.0.1:1", "127.0.0.1:1, ,127.0.0.1:2"} {
+		code, _, stderr := runCommand(t, "status", "-addr", list)
+		assert.Equal(t, command.ExitUsage, code)
+		assert.Contains(t, stderr, "-addr: \""+list+"\": one of the addresses is empty")
+	}
+}
+
 func TestNodeAddrs_eachNodeCountsOnce(t *testing.T) {
 	parse := func(texts ...string) (ips []netip.Addr) {
 		for _, s := range texts {
