@@ -74,6 +74,18 @@ func TestExamples_passHelmLint(t *testing.T) {
 	}
 }
 
+// A trusted proxy must not pass on the plan that a client claims to have.
+func TestExamples_behindAProxyClearThePlan(t *testing.T) {
+	behind := 0
+	for name, values := range examples(t) {
+		if strings.Contains(values, "VELOCITY_TRUSTED_PROXIES") {
+			behind++
+			assert.Contains(t, values, `proxySetHeaders: { X-Plan: "" }`, name)
+		}
+	}
+	assert.Positive(t, behind)
+}
+
 // The policies of each example are valid.
 func TestExamples_policiesAreValid(t *testing.T) {
 	for name, values := range examples(t) {
