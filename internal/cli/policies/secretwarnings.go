@@ -62,8 +62,15 @@ func ownSources(p *policy.Policy) (sources []clientkey.Source) {
 	return sources
 }
 
-// secretWords are parts of the names of headers and parameters that hold secrets.
-var secretWords = []string{"apikey", "token", "secret", "session", "password", "passwd", "authorization", "credential"}
+// secretWords are parts of the names of headers and parameters that hold secrets, and secretNames whole names. Many other names end in
+// key, such as Idempotency-Key, so that word alone is no part.
+var (
+	secretWords = []string{
+		"apikey", "authkey", "accesskey", "clientkey", "functionskey", "subscriptionkey", "signature",
+		"token", "secret", "session", "password", "passwd", "authorization", "credential",
+	}
+	secretNames = []string{"key", "xauth", "sig"}
+)
 
 // looksSecret reports whether the values of a source are probably secrets. A cookie is, since those by which clients can be
 // distinguished are those of sessions.
@@ -73,7 +80,8 @@ func looksSecret(s clientkey.Source) bool {
 		return true
 	case clientkey.SourceHeader, clientkey.SourceQuery:
 		name := strings.NewReplacer("-", "", "_", "", ".", "").Replace(strings.ToLower(s.Name))
-		return name == "key" || name == "xauth" || slices.ContainsFunc(secretWords, func(word string) bool { return strings.Contains(name, word) })
+		isPart := func(word string) bool { return strings.Contains(name, word) }
+		return slices.Contains(secretNames, name) || slices.ContainsFunc(secretWords, isPart)
 	default:
 		return false
 	}

@@ -25,6 +25,9 @@ func TestValidate_warnsOfKeysThatLookLikeSecrets(t *testing.T) {
 		"header:Authorization": true, "header:X-API-Key": true, "header:apikey": true, "header:X-Auth-Token": true, "cookie:sid": true,
 		"cookie:theme": true, "query:api_key": true, "query:key": true, "query:access_token": true, "header:Client-Secret": true,
 		"header:X-Session-Id": true, "query:password": true, "header:Proxy-Authorization": true, "[ip, query:token]": true,
+		"header:X-Auth-Key": true, "header:X-Functions-Key": true, "header:Ocp-Apim-Subscription-Key": true, "header:X-Access-Key": true,
+		"header:X-Client-Key": true, "header:X-Signature": true, "query:sig": true,
+		"header:Idempotency-Key": false, "header:X-Cache-Key": false, "header:Partition-Key": false, "query:design": false,
 		"ip": false, "global": false, "header:X-Client-ID": false, "header:X-Tenant": false, "query:user": false, "header:X-Monkey": false,
 		"{ from: header:X-API-Key, secret: true }": false, "{ from: cookie:sid, secret: true }": false,
 	} {
