@@ -5,6 +5,7 @@ package integration
 import (
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"testing"
 
@@ -14,6 +15,31 @@ import (
 
 	"github.com/velocity-limiter/velocity/test/harness"
 )
+
+// No request has the key of an override that was set before the policy's key changed, and the buckets of such a client cannot be shown.
+func TestLivePage_endsAnOverrideOfAnOldKey(t *testing.T) {
+	const policies = "policies: [ { name: default, key: KEY, limits: [ { rate: 1/h, capacity: 5 } ] } ]"
+	file := harness.WriteFile(t, "policies.yaml", strings.Replace(policies, "KEY", "header:X-Client-ID", 1))
+	p := harness.Start(t, harness.Settings{"VELOCITY_POLICY_FILE": file})
+	require.Equal(t, http.StatusOK, p.MustDo(http.MethodPut, p.Admin+"/v1/overrides/default/alice", `{"block":true}`, "Content-Type: application/json").Status)
+	require.NoError(t, os.WriteFile(file, []byte(strings.Replace(policies, "KEY", "['header:X-Client-ID', ip]", 1)), 0o600))
+	require.Equal(t, http.StatusOK, p.MustDo(http.MethodPost, p.Admin+"/v1/reload", "").Status)
+	b := openBrowser(t)
+	b.run(chromedp.Navigate(p.Admin + "/"))
+	const reason = "ignored: the policy's key has changed since: this override applies to no client, and can be ended"
+	b.eventually(`document.querySelector("#overrides tr > :nth-child(2)")?.textContent`, "blocked ("+reason+")")
+	b.run(chromedp.Click(chromedp.CSS("#overrides button")))
+	b.eventually(`document.getElementById("inspect-override").textContent`, "Override: blocked ("+reason+")")
+	b.clearConsole() // the 422 of the buckets
+	b.run(
+		chromedp.Click(chromedp.CSS("#end-override")), chromedp.WaitVisible(chromedp.CSS("#confirm")), chromedp.Click(chromedp.CSS("#confirm-yes")),
+	)
+	b.eventually(`document.getElementById("inspect-status").textContent`, "Ended the override of alice under default.")
+	b.eventually(`document.getElementById("no-overrides").hidden`, "false")
+	assert.Equal(t, "true", b.text(`document.getElementById("end-override").hidden`))
+	p.Stop()
+	b.clearConsole() // another 422, and the lost connection
+}
 
 func TestLivePage_setsListsAndEndsOverrides(t *testing.T) {
 	p := harness.Start(t, harness.Settings{"VELOCITY_POLICY_FILE": harness.WriteFile(t, "policies.yaml", `

@@ -11,6 +11,7 @@ const outline = "M8 8h48l-6 44a5 5 0 0 1-5 4H19a5 5 0 0 1-5-4z";
 const [top, bottom] = [8, 56];
 
 let shown = null; // the client, its report and when it arrived
+let inspected = null; // the client, also if its report did not arrive
 let change = null; // what the dialog asks about
 
 // changes are what the buttons of these ids do, after asking.
@@ -65,9 +66,11 @@ export async function inspect(client) {
     shown = null;
     announce(`Not shown: ${error.message}`, true);
   }
+  inspected = client;
+  const current = shown?.report.override ?? override.ignored(client);
   byId("reset").disabled = byId("override").disabled = !shown;
-  byId("end-override").hidden = !shown?.report.override;
-  setText(byId("inspect-override"), overrideText(shown?.report.override));
+  byId("end-override").hidden = !current;
+  setText(byId("inspect-override"), overrideText(current));
   byId("end-permits").hidden = !shown?.report.limits.some((l) => l.kind === "concurrency");
   draw();
 }
@@ -78,7 +81,7 @@ function overrideText(o) {
 }
 
 function askTo(what) {
-  change = { ...what, client: shown.client };
+  change = { ...what, client: inspected };
   for (const part of ["title", "what", "then", "yes"]) setText(byId(`confirm-${part}`), change[part]);
   setText(byId("confirm-key"), change.client.key);
   setText(byId("confirm-policy"), change.client.policy);
@@ -95,7 +98,7 @@ async function carryOut() {
     announce(`${failed}: ${error.message}`, true);
     return;
   }
-  if (path === overridePath) override.refresh();
+  if (path === overridePath) await override.refresh();
   await inspect(client);
   announce(done(`${client.key} under ${client.policy}`, answer));
 }

@@ -14,6 +14,7 @@ let done = null; // is called with the client after a change
 let inspect = null;
 let cursors = [""]; // of the pages up to the one that is shown
 let next = "";
+let listed = []; // the overrides of the page that is shown
 
 // start is called once. inspectClient shows a client; onSet is called with one whose override has been set.
 export function start(inspectClient, onSet) {
@@ -147,6 +148,12 @@ export function show(status, names) {
   setText(byId("overrides-count"), `${note}.`);
 }
 
+// ignored returns the override of a client, if the list shows it as one that the policy ignores: the client's buckets do not have it.
+export function ignored({ policy, key, source }) {
+  const here = byId("overrides-policy").value === policy;
+  return here ? listed.find((o) => o.unfit && o.key === key && (o.source ?? "") === source) : undefined;
+}
+
 // refresh reads the page of the list again that is shown.
 export const refresh = () => turnTo(cursors);
 
@@ -160,7 +167,7 @@ async function turnTo(wantedCursors) {
     page = { overrides: [], failed: error.message };
   }
   if (policy !== byId("overrides-policy").value) return; // another one has been chosen meanwhile
-  [cursors, next] = [wantedCursors, page.next ?? ""];
+  [cursors, next, listed] = [wantedCursors, page.next ?? "", page.overrides];
   byId("overrides-next").hidden = !next;
   byId("overrides-before").hidden = cursors.length === 1;
   byId("no-overrides").hidden = page.overrides.length > 0;
