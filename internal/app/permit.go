@@ -229,7 +229,7 @@ func (r *RateLimiter) limitsOf(g *groupText, groups []policy.Group) (limits []do
 }
 
 // underToday returns a permit with the limits that have its limits' names and kinds today. Those that are no more stay as they were, so that
-// the permit ends where it was taken.
+// the permit ends where it was taken. So do those that have a cost of their own only then, or only today: they took another cost.
 func (r *RateLimiter) underToday(p permit, t *permitText) *permit {
 	rules, err := r.named(p.policy)
 	if err != nil {
@@ -242,7 +242,10 @@ func (r *RateLimiter) underToday(p permit, t *permitText) *permit {
 		today, _ := r.limitsOf(&t.Groups[i], groups)
 		g.limits = slices.Clone(g.limits)
 		for k := range g.limits {
-			same := func(l domain.Limit) bool { return l.Name() == g.limits[k].Name() && l.Kind() == g.limits[k].Kind() }
+			was := &g.limits[k]
+			same := func(l domain.Limit) bool {
+				return l.Name() == was.Name() && l.Kind() == was.Kind() && (l.Cost() == 0) == (was.Cost() == 0)
+			}
 			if at := slices.IndexFunc(today, same); at >= 0 {
 				g.limits[k] = today[at]
 			}

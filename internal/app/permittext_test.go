@@ -136,6 +136,31 @@ func TestPermits_endByTodaysLimits(t *testing.T) {
 	}
 }
 
+// A limit that had a cost of its own took that, and not the request's.
+func TestPermits_endByTheCostThatWasTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		withBurst := func(burst domain.Limit) ports.PolicySource {
+			return source(t, withDefaults(policy.Policy{
+				Key: clientkey.Key{byHeader}, Limits: []domain.Limit{burst, mustConcurrent(t, "parallel", 2, time.Minute)},
+			}))
+		}
+		burst := mustLimit(t, "burst", "1/h", 60)
+		costing, err := burst.WithCost(1)
+		require.NoError(t, err)
+		policies := &reloadable{withBurst(costing)}
+		s := &fixture{store: &fakeStore{}, local: &fakeStore{}, observer: &fakeObserver{}}
+		s.ticks()
+		s.RateLimiter = app.NewRateLimiter(s.store, s.local, policies, s.observer)
+		d := s.must(t, held("a", 30))
+		policies.PolicySource = withBurst(burst)
+		s.End(d.Permit, 10)
+		synctest.Wait()
+		after := s.must(t, of("a", "t", 0)).Limits
+		assert.Equal(t, []domain.Tokens{59, 2}, []domain.Tokens{after[0].Remaining, after[1].Remaining})
+		require.NoError(t, s.Close(t.Context()))
+	})
+}
+
 // A shared limit has overrides by its own key.
 func TestPermits_ofASharedLimitWithAnOverride(t *testing.T) {
 	tenants, err := policy.NewShared(mustConcurrent(t, "tenants", 1, time.Minute), clientkey.Key{byTenant}, policy.Override{

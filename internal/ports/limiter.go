@@ -20,8 +20,9 @@ type Limiter interface {
 	// *domain.FieldError that names the field), ErrUnknownPolicy, domain.ErrDebtExceeded, ErrCannotHold, or the error that the
 	// request's Lookup returned; then nothing was spent. If ctx is cancelled while the store is asked, the error wraps
 	// context.Canceled and ErrUnavailable, and the tokens may have been taken. A request with Hold sleeps until its
-	// Decision.Wait is over; if ctx ends before, the error is that of ctx, the tokens stay spent, and no permit is held. Refunds and charges have no failure mode: if the store fails,
-	// the error wraps an error of [BucketStore]. They may have been carried out if it is ErrUnavailable.
+	// Decision.Wait is over; if ctx ends before, or the request's BeforeWait fails, the error is that one, the tokens stay spent, and no
+	// permit is held. Refunds and charges have no failure mode: if the store fails, the error wraps an error of [BucketStore]. They may have
+	// been carried out if it is ErrUnavailable.
 	Decide(ctx context.Context, req policy.Request) (decision.Decision, error)
 
 	// DecideMany decides reqs[i] as Decide does, and writes the answer to answers[i]. The requests share round trips.

@@ -64,8 +64,8 @@ type OverridesStatus struct {
 	Behind time.Duration
 	// Local says that the overrides are this process's own, and end with it. It never changes.
 	Local bool
-	// Owners are the policies and shared limits that have overrides, sorted by name, also those that are in the policy file no more. Those
-	// of expired overrides may be there. Only Overrides says it.
+	// Owners are the policies and shared limits that have overrides, sorted by name, also those that are no longer in the policy file. It
+	// may include owners whose overrides have expired. Only Overrides sets it, OverrideStore does not.
 	Owners []string
 }
 

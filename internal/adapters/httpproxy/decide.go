@@ -76,9 +76,9 @@ func (x *exchange) decide() error {
 func (x *exchange) bodyAhead() ([]byte, error) { return x.body.readAhead(), x.body.failure() }
 
 // beforeWait reads a body whose length is known and at most policy.MaxCostBody. Over HTTP/1, net/http notices a client that leaves only
-// once it has read the body.
+// once it has read the body. Half of the memory is left for bodies that say what their requests cost.
 func (x *exchange) beforeWait() error {
-	if x.in.ProtoMajor == 1 && x.in.ContentLength > 0 {
+	if x.in.ProtoMajor == 1 && x.in.ContentLength > 0 && x.proxy.aheadMemory.Load() < x.proxy.mostAhead/2 {
 		x.body.readAhead()
 	}
 	return x.body.failure()

@@ -153,7 +153,7 @@ func TestPermit_endsOnceHoweverTheExchangeEnds(t *testing.T) {
 }
 
 // TestPermit_waitsAsLongAsItsClientStays: a client that leaves while its request waits ends the wait, and nothing is forwarded. net/http
-// reads no further than the begin of the body by itself, and does not notice a client that leaves before it was read.
+// reads no further than the beginning of the body by itself, and does not notice a client that leaves before it was read.
 func TestPermit_waitsAsLongAsItsClientStays(t *testing.T) {
 	for name, request := range map[string]string{
 		"no body":                  "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -195,7 +195,7 @@ func TestPermit_waitsAsLongAsItsClientStays(t *testing.T) {
 }
 
 // TestPermit_aBodyIsForwardedAfterAWait, as it was sent. One without an end in sight is not read before: its client may be waiting for an
-// answer to its begin.
+// answer to its beginning.
 func TestPermit_aBodyIsForwardedAfterAWait(t *testing.T) {
 	endless, end := io.Pipe()
 	go func() { _, _ = io.WriteString(end, "hello") }()

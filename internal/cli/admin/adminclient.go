@@ -134,6 +134,9 @@ func (c *adminClient) send(ctx context.Context, method, path string, body []byte
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		return nil, fmt.Errorf("nothing listens at %s: the admin plane's address is -addr, else VELOCITY_ADMIN_ADDR", c.base)
 	}
+	if failed, ok := errors.AsType[*url.Error](err); ok {
+		return nil, fmt.Errorf("%s: %w", c.base, failed.Err) // without the path, which may have a secret
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -166,9 +169,14 @@ func (c *adminClient) get(ctx context.Context, path string, out any) ([]byte, er
 		return nil, err
 	}
 	if err := json.Unmarshal(body, out); err != nil {
-		return nil, fmt.Errorf("%s%s is no admin plane of this version: %w", c.base, path, err)
+		return nil, c.otherVersion(err)
 	}
 	return body, nil
+}
+
+// otherVersion is the error for an answer that cannot be decoded.
+func (c *adminClient) otherVersion(err error) error {
+	return fmt.Errorf("%s is no admin plane of this version: %w", c.base, err)
 }
 
 // policyNames returns the names of the policies of the service, and after them those of the shared limits, if sharedToo is set.

@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -71,11 +70,14 @@ func askNodes[T any](ctx context.Context, addrs string, pathFor func(nodes int) 
 func findNodes[T any](ctx context.Context, addrs string) ([]nodeAnswer[T], error) {
 	var nodes []nodeAnswer[T]
 	seen := make(map[string]bool)
-	addrs = cmp.Or(addrs, os.Getenv("VELOCITY_ADMIN_ADDR"))
+	from := "-addr"
+	if addrs == "" {
+		from, addrs = "VELOCITY_ADMIN_ADDR", os.Getenv("VELOCITY_ADMIN_ADDR")
+	}
 	for addr := range strings.SplitSeq(addrs, ",") {
 		addr = strings.TrimSpace(addr)
 		if addr == "" && addrs != "" { // it would be the default address
-			return nil, command.UsageError{Err: fmt.Errorf("-addr: %q: one of the addresses is empty", addrs)}
+			return nil, command.UsageError{Err: fmt.Errorf("%s: %q: one of the addresses is empty", from, addrs)}
 		}
 		if _, err := newAdminClient(addr); err != nil {
 			return nil, err

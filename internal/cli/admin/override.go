@@ -38,7 +38,8 @@ second, without a change of the policy file, and wins over everything that the f
   delete  ends it: the client has the policy's limits again
   list    shows the overrides, of all policies and shared limits if -policy is not given, also of those that are gone
   apply   sets those of FILE, lines of JSON as export writes them; - is standard input. It goes on after a line that fails, and
-          then exits with 1. Of several lines about one client the last one counts. It ends no override
+          then exits with 1: one of a policy that is gone fails until it is back. Of several lines about one client the last one
+          counts. It ends no override
   export  writes them as lines of JSON
 
   {"policy":"search","key":"alice","limits":[{"name":"daily","quota":"50000/month"}],"note":"ticket 123"}
@@ -156,7 +157,7 @@ func (o *overrideFlags) set(ctx context.Context, args []string, s command.Stream
 	if err != nil {
 		return o.explained(ctx, c, err)
 	}
-	return o.show(s, c, path, answer, "Set: ")
+	return o.show(s, c, answer, "Set: ")
 }
 
 // wanted is the override that the flags describe.
@@ -195,17 +196,17 @@ func (o *overrideFlags) get(ctx context.Context, args []string, s command.Stream
 	if err != nil {
 		return o.explained(ctx, c, err)
 	}
-	return o.show(s, c, path, answer, "")
+	return o.show(s, c, answer, "")
 }
 
 // show prints an answer that is an override.
-func (o *overrideFlags) show(s command.Streams, c *adminClient, path string, answer []byte, before string) error {
+func (o *overrideFlags) show(s command.Streams, c *adminClient, answer []byte, before string) error {
 	var found struct {
 		overridejson.Override
 		Local bool `json:"local"`
 	}
 	if err := json.Unmarshal(answer, &found); err != nil {
-		return fmt.Errorf("%s%s is no admin plane of this version: %w", c.base, path, err)
+		return c.otherVersion(err)
 	}
 	o.print(s.Out, answer, func() {
 		_, _ = fmt.Fprintf(s.Out, "%s%s under %s: %s\n", before, command.Printable(found.Key), o.policy, overrideText(&found.Override))
@@ -305,7 +306,7 @@ func (c *adminClient) eachOverride(ctx context.Context, policyName string, f fun
 			Next      string         `json:"next"`
 		}
 		if err := json.Unmarshal(body, &page); err != nil {
-			return fmt.Errorf("%s%s is no admin plane of this version: %w", c.base, path, err)
+			return c.otherVersion(err)
 		}
 		for i := range page.Overrides {
 			page.Overrides[i].Policy = policyName

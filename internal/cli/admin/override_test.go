@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -201,6 +203,16 @@ func TestOverride_namesNoSecret(t *testing.T) {
 	}
 }
 
+// The URL of a request names the client.
+func TestOverride_namesNoSecretIfTheServiceHangsUp(t *testing.T) {
+	hangsUp := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
+	defer hangsUp.Close()
+	t.Setenv("VELOCITY_ADMIN_ADDR", hangsUp.Listener.Addr().String())
+	for _, args := range []string{"get sk_live_raw", "delete sk_live_raw", "set -block sk_live_raw"} {
+		assert.Equal(t, "velocity: "+hangsUp.URL+": EOF\n", overrideCommand(t, 1, "", strings.Fields(args)...))
+	}
+}
+
 // A later policy file may have no such limit any more.
 func TestOverride_showsWhatIsIgnored(t *testing.T) {
 	m := overridesOf(t, &memoryOverrides{})
@@ -281,10 +293,11 @@ func TestOverride_listsThoseOfPoliciesThatAreGone(t *testing.T) {
 	for _, policyName := range []string{"gone", "search", "shared/unused"} {
 		m.all[ports.ClientID{Policy: policyName, Key: "a"}] = ports.Override{Key: "a", Block: true}
 	}
-	assert.Equal(t, `{"policy":"search","key":"a","block":true}
-{"policy":"gone","key":"a","block":true}
-{"policy":"shared/unused","key":"a","block":true}
-`, overrideCommand(t, 0, "", "export"))
+	want := ""
+	for _, policyName := range []string{"search", "gone", "shared/unused"} {
+		want += `{"policy":"` + policyName + `","key":"a","block":true}` + "\n"
+	}
+	assert.Equal(t, want, overrideCommand(t, 0, "", "export"))
 	assert.Contains(t, overrideCommand(t, 0, "", "list"), "\nshared/unused  a       blocked ")
 }
 

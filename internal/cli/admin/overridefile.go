@@ -65,25 +65,27 @@ func (o *overrideFlags) export(ctx context.Context, args []string, s command.Str
 }
 
 // each calls f with each override of one policy, or of all policies and shared limits in their order, and then of those that are gone.
-func (o *overrideFlags) each(ctx context.Context, c *adminClient, f func(*overrideLine) error) (err error) {
-	names := []string{o.policy}
-	if !o.policyGiven {
-		var overridden []string
-		if names, overridden, err = c.policyNames(ctx, true); err != nil {
-			return err
-		}
-		for _, name := range overridden {
-			if !slices.Contains(names, name) {
-				names = append(names, name)
-			}
-		}
+func (o *overrideFlags) each(ctx context.Context, c *adminClient, f func(*overrideLine) error) error {
+	if o.policyGiven {
+		return o.explained(ctx, c, c.eachOverride(ctx, o.policy, f))
+	}
+	names, overridden, err := c.policyNames(ctx, true)
+	if err != nil {
+		return err
 	}
 	for _, name := range names {
 		err := c.eachOverride(ctx, name, f)
-		// A policy may have no overrides at all, or may be gone with its last one.
-		hasNone := refusedWith(err, http.StatusUnprocessableEntity) || refusedWith(err, http.StatusNotFound)
-		if err != nil && (o.policyGiven || !hasNone) {
-			return o.explained(ctx, c, err)
+		if err != nil && !refusedWith(err, http.StatusUnprocessableEntity) { // a policy that can have none
+			return err
+		}
+	}
+	for _, name := range overridden {
+		if slices.Contains(names, name) {
+			continue
+		}
+		err := c.eachOverride(ctx, name, f)
+		if err != nil && !refusedWith(err, http.StatusNotFound) { // its last one has ended meanwhile
+			return err
 		}
 	}
 	return nil

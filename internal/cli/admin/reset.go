@@ -57,7 +57,7 @@ hold one go on, while others may take its place; what they took stays spent.
 			if !*permits {
 				body = []byte(`{"reset":true}`)
 			} else if done, err = endedText(body); err != nil {
-				return fmt.Errorf("%s%s: %w", c.base, target, err)
+				return fmt.Errorf("%s: %w", c.base, err)
 			}
 			flags.print(s.Out, body, func() {
 				if unreadable {

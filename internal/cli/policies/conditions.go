@@ -25,7 +25,10 @@ func printOverride(w io.Writer, r *writtenRequest, d *decision.Decision) {
 		var values []string
 		for _, c := range o.When {
 			value, _, _ := c.Fits(writtenFacts{r}) // it fits
-			values = append(values, c.Source.String()+" is "+value)
+			if value = " is " + value; isSecret(c.Source, p.EffectiveKey()) {
+				value = " has one of the values"
+			}
+			values = append(values, c.Source.String()+value)
 		}
 		_, _ = fmt.Fprintf(w, "the override on line %d applies: %s\n", o.Line, strings.Join(values, " and "))
 	case len(p.Overrides) > 0:
@@ -69,9 +72,14 @@ func lacksKey(r *writtenRequest, key clientkey.Key) bool {
 	})
 }
 
+// isSecret reports whether a source is a secret one of a key.
+func isSecret(source clientkey.Source, key clientkey.Key) bool {
+	return slices.ContainsFunc(key, func(s clientkey.Source) bool { return s.Secret() && s.Same(source) })
+}
+
 func unfulfilledCondition(c policy.Condition, r *writtenRequest, key clientkey.Key) string {
 	name, wanted := c.Source.String(), strings.TrimPrefix(c.String(), c.Source.String()+" is ")
-	if slices.ContainsFunc(key, func(s clientkey.Source) bool { return s.Secret() && s.Same(c.Source) }) {
+	if isSecret(c.Source, key) {
 		return name + " has none of the values"
 	}
 	facts := writtenFacts{r}

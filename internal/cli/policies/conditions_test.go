@@ -84,4 +84,6 @@ func TestExplain_showsNoPatternOfASecretKey(t *testing.T) {
 	out = output(t, "explain", "-policies", policyFile(t, text), "GET", "/api/x", "-header", "X-Account: acme")
 	assert.Contains(t, out, "the override on line 10 applies: the client matches one of its keys\n")
 	assert.NotContains(t, out, "acme")
+	out = output(t, "explain", "-policies", policyFile(t, text), "GET", "/api/x", "-header", "X-Account: pro")
+	assert.Contains(t, out, "the override on line 11 applies: header:x-account has one of the values\n")
 }

@@ -130,7 +130,7 @@ func (p *Policy) checkWhen(o *Override) []error {
 	case len(o.When) == 0:
 	case p.Match.ForEnvoy():
 		reason = "a request of Envoy has a descriptor, and neither headers nor claims nor an address: write keys"
-	case p.EffectiveKey()[0].Kind == clientkey.SourceGlobal:
+	case p.EffectiveKey()[0].Kind == clientkey.SourceGlobal && p.changesBucket(o):
 		reason = "under the key global all requests count in the same buckets, and each without these conditions would cut what the others have left: " +
 			"the policy needs a key that distinguishes clients"
 	}
@@ -138,6 +138,15 @@ func (p *Policy) checkWhen(o *Override) []error {
 		errs = append(errs, invalid("overrides", strconv.Quote(o.When[0].Source.String()), reason))
 	}
 	return errs
+}
+
+// changesBucket reports whether an override changes a token bucket, or makes a limit one.
+func (p *Policy) changesBucket(o *Override) bool {
+	return slices.ContainsFunc(o.Limits, func(l domain.Limit) bool {
+		return l.Kind() == domain.KindTokenBucket || slices.ContainsFunc(p.Limits, func(own domain.Limit) bool {
+			return own.Name() == l.Name() && own.Kind() == domain.KindTokenBucket
+		})
+	})
 }
 
 // String describes the condition: "header:x-plan is pro or team". It has the first three values at most.

@@ -296,6 +296,10 @@ func TestValidate_refusesConditions(t *testing.T) {
 		"mapped":                 {policy.Policy{}, when(is(byIP, "::ffff:192.0.2.1")), `must be written as IPv4`},
 		"too many":               {policy.Policy{}, when(many...), `overrides: 17: there must be at most 16 conditions`},
 		"under Envoy":            {policy.Policy{Match: envoy}, when(pro), `"header:x-plan": a request of Envoy has a descriptor, and neither headers`},
+		"another kind, global": {
+			policy.Policy{Key: clientkey.Key{{Kind: clientkey.SourceGlobal}}},
+			policy.Override{When: []policy.Condition{pro}, Limits: []domain.Limit{concurrent(t, "burst")}}, `"header:x-plan": under the key global all requests count`,
+		},
 		"under global":           {policy.Policy{Key: clientkey.Key{{Kind: clientkey.SourceGlobal}}}, when(is(byIP, "192.0.2.1"), pro), `"ip": under the key global all requests count`},
 		"a limit with a key":     {own, policy.Override{Keys: []string{"a"}, Limits: own.Limits[1:]}, `overrides: "site": has a key of its own`},
 		"the same by conditions": {own, policy.Override{When: []policy.Condition{pro}, Limits: own.Limits[1:]}, `overrides: "site": has a key of its own`},
@@ -317,6 +321,10 @@ func TestValidate_refusesConditions(t *testing.T) {
 	own.LimitKeys["site"] = clientkey.Key{byIP} // the policy's, said again
 	own.Overrides = []policy.Override{{When: []policy.Condition{pro}, Limits: own.Limits[1:]}}
 	compiledPolicy(t, own)
+	compiledPolicy(t, policy.Policy{ // permits are counted, and a smaller limit takes none away
+		Key: clientkey.Key{{Kind: clientkey.SourceGlobal}}, Limits: []domain.Limit{named(t, "burst", 1), concurrent(t, "parallel")},
+		Overrides: []policy.Override{{When: []policy.Condition{pro}, Limits: []domain.Limit{concurrent(t, "parallel")}}},
+	})
 }
 
 func TestOverrideID_findsTheOverrideInAnotherFile(t *testing.T) {

@@ -172,7 +172,7 @@ type Policy struct {
 // follow from the key: else one client's requests convert its bucket to and fro, and its level is cut to the lowest capacity.
 type Override struct {
 	Keys []string
-	// When are conditions that must all fit. A policy with the key global can have none, since all requests count in its buckets.
+	// When are conditions that must all fit. Under the key global they cannot change a token bucket, in which all requests count.
 	When   []Condition
 	Limits []domain.Limit
 	// Line is where the override starts in the policy file. 0 means that it is from no file.

@@ -250,9 +250,9 @@ var statusTable = []struct {
 		"use the reverse proxy, a middleware, or /v1/check with /v1/release"},
 	{ErrUpstreamTimeout, http.StatusGatewayTimeout, "the upstream does not answer in time"},
 	{ErrUpstream, http.StatusBadGateway, "the upstream does not answer as it should"},
+	{ports.ErrCorrupt, http.StatusServiceUnavailable, "what the store holds for this key cannot be read; a reset replaces it"},
 	{ErrSendAgain, http.StatusServiceUnavailable, "the store does not answer: send it again, it counts once"},
 	{ports.ErrOverloaded, http.StatusServiceUnavailable, "the server is overloaded"},
-	{ports.ErrCorrupt, http.StatusServiceUnavailable, "what the store holds for this key cannot be read; a reset replaces it"},
 	{ErrNotRead, http.StatusServiceUnavailable, "the store does not answer; nothing was changed"},
 	{ports.ErrUnavailable, http.StatusServiceUnavailable, "the store does not answer; the request may or may not have been carried out"},
 }

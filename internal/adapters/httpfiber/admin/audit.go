@@ -75,7 +75,7 @@ func (a *Server) audit(c *fiber.Ctx, made change) {
 	a.log.Info("Audit", append(fields, zap.String("requestID", strings.Clone(reply.RequestID(c.Context()))))...)
 }
 
-// storeFailed reports whether the store was asked to make a change, which may take several calls, and failed one.
+// storeFailed reports whether one of the calls of a change failed. Others may have been carried out.
 func storeFailed(err error) bool {
 	failures := []error{ports.ErrUnavailable, ports.ErrOverloaded, ports.ErrCorrupt, ports.ErrInvalidTake}
 	return slices.ContainsFunc(failures, func(failure error) bool { return errors.Is(err, failure) })

@@ -82,7 +82,7 @@ func (b *buckets) endPermits(c *fiber.Ctx) error {
 		action: actionEndPermits, client: &id, permit: permit, after: map[string]int{"ended": ended}, err: err,
 	})
 	switch {
-	case err != nil && (ended > 0 || errors.Is(err, ports.ErrUnavailable)):
+	case errors.Is(err, ports.ErrUnavailable), errors.Is(err, ports.ErrOverloaded):
 		return fmt.Errorf("%w: %w", problem.ErrSendAgain, err)
 	case err != nil:
 		return err

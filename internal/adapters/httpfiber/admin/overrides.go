@@ -61,12 +61,8 @@ type (
 	}
 )
 
-func (o *overrides) answer(c *fiber.Ctx, id ports.ClientID, found *ports.Override) error {
-	out := jsonOverride{overridejson.Of(found), o.local()}
-	if out.Key == "" {
-		out.Key = id.Key
-	}
-	return answerJSON(c, out)
+func (o *overrides) answer(c *fiber.Ctx, found *ports.Override) error {
+	return answerJSON(c, jsonOverride{overridejson.Of(found), o.local()})
 }
 
 func (o *overrides) get(c *fiber.Ctx) error {
@@ -78,7 +74,7 @@ func (o *overrides) get(c *fiber.Ctx) error {
 	if err != nil {
 		return unread(err)
 	}
-	return o.answer(c, id, &found)
+	return o.answer(c, &found)
 }
 
 func (o *overrides) put(c *fiber.Ctx) error {
@@ -106,7 +102,7 @@ func (o *overrides) put(c *fiber.Ctx) error {
 	if err != nil {
 		return unmade(err)
 	}
-	return o.answer(c, id, &after)
+	return o.answer(c, &after)
 }
 
 // nameLimits gives the limits without a name that of their policy, or of the shared limit, as in the policy file.

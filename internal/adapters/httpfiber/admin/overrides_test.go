@@ -1,6 +1,7 @@
 package admin_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -35,7 +36,9 @@ func (f fakeOverrides) Override(_ context.Context, id ports.ClientID) (ports.Ove
 }
 
 func (f fakeOverrides) SetOverride(_ context.Context, id ports.ClientID, o ports.Override) (*ports.Override, ports.Override, error) {
-	return f.set(id, o)
+	before, after, err := f.set(id, o)
+	after.Key = cmp.Or(after.Key, id.Key)
+	return before, after, err
 }
 
 func (f fakeOverrides) EndOverride(_ context.Context, id ports.ClientID) (ports.Override, error) {

@@ -18,7 +18,7 @@ local function hash(field, value)
   return tonumber(string.sub(redis.sha1hex(field .. '\n' .. value), 1, 12), 16)
 end
 
--- Returns nil for a value that is not ours: any entry replaces it, and the counts leave it out.
+-- Returns nil for a value that does not begin like ours: any entry replaces it, and the counts leave it out.
 local function read(field, value)
   local version, ended = string.match(value, '^(%d+):([01]):')
   return version and {version = tonumber(version), ended = ended, hash = hash(field, value)}

@@ -2,7 +2,7 @@
 local function general()
   local first_id -- the offset in ARGV of the IDs of permits; nil if no kind so far has a concurrency limit
 
-  -- Deletes the key of a reset, if failed is the error of a command for another type.
+  -- Deletes a key of another type in a reset. failed is the error of the command that found it; any other error is raised again.
   local function delete_other_type(key, failed)
     if not match(failed.err, '^WRONGTYPE') then
       error(failed.err, 0)

@@ -62,7 +62,7 @@ local function permit_functions()
           passes = passes and held
         end
       elseif op == '4' and deleted(limit.set) then
-        limit.held, limit.expires = 0, now_us -- and not read, as after the last release
+        limit.held, limit.expires = 0, now_us -- not read: the key is gone, and while its slot moves a node refuses to
       else
         limit.held, limit.expires, limit.expired = read(limit.set)
         if op == '8' then

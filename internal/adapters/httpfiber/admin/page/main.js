@@ -19,6 +19,7 @@ const states = {
 const history = new History();
 const chart = new Chart(byId("chart"));
 let known = []; // the policies in force
+let overridden = []; // who has overrides, also policies that are gone
 
 function setState(state, shards = []) {
   byId("state").dataset.state = state;
@@ -28,7 +29,9 @@ function setState(state, shards = []) {
 
 async function learnPolicies() {
   try {
-    known = (await json("/v1/policies")).policies ?? [];
+    const answer = await json("/v1/policies");
+    known = answer.policies ?? [];
+    overridden = answer.overridden ?? [];
   } catch {
     // what was known stays
   }
@@ -55,7 +58,7 @@ function show() {
   tables.shards(history);
   tables.top(history, bucket.inspect);
   const shared = known.flatMap((p) => p.limits ?? []).filter((l) => l.shared).map((l) => `shared/${l.name}`);
-  override.show(history.last.overrides, [...known.map((p) => p.name), ...new Set(shared)]);
+  override.show(history.last.overrides, [...new Set([...known.map((p) => p.name), ...shared, ...overridden])]);
 }
 
 for (const id of ["chart-policy", "top-policy", "top-kind"]) byId(id).addEventListener("change", show);
