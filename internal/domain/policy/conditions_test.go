@@ -298,7 +298,8 @@ func TestValidate_refusesConditions(t *testing.T) {
 		"under Envoy":            {policy.Policy{Match: envoy}, when(pro), `"header:x-plan": a request of Envoy has a descriptor, and neither headers`},
 		"another kind, global": {
 			policy.Policy{Key: clientkey.Key{{Kind: clientkey.SourceGlobal}}},
-			policy.Override{When: []policy.Condition{pro}, Limits: []domain.Limit{concurrent(t, "burst")}}, `"header:x-plan": under the key global all requests count`,
+			policy.Override{When: []policy.Condition{pro}, Limits: []domain.Limit{concurrent(t, "burst")}},
+			`"header:x-plan": under the key global all requests count`,
 		},
 		"under global":           {policy.Policy{Key: clientkey.Key{{Kind: clientkey.SourceGlobal}}}, when(is(byIP, "192.0.2.1"), pro), `"ip": under the key global all requests count`},
 		"a limit with a key":     {own, policy.Override{Keys: []string{"a"}, Limits: own.Limits[1:]}, `overrides: "site": has a key of its own`},
