@@ -23,6 +23,16 @@ func patient(t require.TestingT) policy.Policy {
 	return policy.Policy{Key: clientkey.Key{byHeader}, Limits: []domain.Limit{mustLimit(t, "burst", "10/s", 1)}, MaxWait: 300 * time.Millisecond}
 }
 
+// patientWithPermits also grants 5 permits, for a second each.
+func patientWithPermits(t *testing.T) *fixture {
+	t.Helper()
+	p := patient(t)
+	p.Limits = append(p.Limits, mustConcurrent(t, "parallel", 5, time.Second))
+	s := fixtureOf(t, p)
+	s.ticks()
+	return s
+}
+
 func waiting(most time.Duration, hold bool) policy.Request {
 	req := of("a", "t", 1)
 	req.MaxWait, req.Hold = most, hold
@@ -161,10 +171,7 @@ func TestWait_theNumberOfWaitersIsBounded(t *testing.T) {
 // A caller that leaves while it waits has spent its tokens, and holds no permit.
 func TestWait_aCallerThatLeavesReleasesItsPermit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := patient(t)
-		p.Limits = append(p.Limits, mustConcurrent(t, "parallel", 5, time.Second))
-		s := fixtureOf(t, p)
-		s.ticks()
+		s := patientWithPermits(t)
 		first := s.must(t, waiting(time.Hour, true))
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
@@ -186,10 +193,7 @@ func TestWait_aCallerThatLeavesReleasesItsPermit(t *testing.T) {
 // What is done before a wait is part of it, is done for requests that wait only, and if it fails, nothing waits.
 func TestWait_beforeIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := patient(t)
-		p.Limits = append(p.Limits, mustConcurrent(t, "parallel", 5, time.Second))
-		s := fixtureOf(t, p)
-		s.ticks()
+		s := patientWithPermits(t)
 		calls, failure := 0, error(nil)
 		req := waiting(time.Hour, true)
 		req.BeforeWait = func() error {

@@ -223,3 +223,30 @@ func TestPermit_aBodyIsForwardedAfterAWait(t *testing.T) {
 	}
 	require.NoError(t, end.Close())
 }
+
+// TestPermit_bodiesOfWaitingRequestsLeaveMemoryForEstimates: of 20 bytes, the first that waits holds 12, and no further one reads its body.
+func TestPermit_bodiesOfWaitingRequestsLeaveMemoryForEstimates(t *testing.T) {
+	turn, waiting := make(chan struct{}), make(chan struct{})
+	cfg := proxyConfig(startUpstream(t, func(http.ResponseWriter, *http.Request) {}))
+	cfg.Upstream.BodyBytes = 20
+	addr := start(t, cfg, limiterFunc(func(req policy.Request) (decision.Decision, error) {
+		if req.Path == "/estimate" {
+			body, err := req.Body()
+			assert.NoError(t, err)
+			assert.Equal(t, "hello", string(body))
+			return decided(t, 9, 1, true), nil
+		}
+		assert.NoError(t, req.BeforeWait())
+		waiting <- struct{}{}
+		<-turn
+		return decided(t, 9, 1, true), nil
+	}))
+	var all sync.WaitGroup
+	for _, body := range []string{"twelve bytes", "hello"} {
+		all.Go(func() { assert.Equal(t, 200, call(t, "POST", "http://"+addr+"/waits", body).status) })
+		<-waiting
+	}
+	assert.Equal(t, 200, call(t, "POST", "http://"+addr+"/estimate", "hello").status)
+	close(turn)
+	all.Wait()
+}
