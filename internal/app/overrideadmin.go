@@ -327,9 +327,15 @@ func (r *RateLimiter) OverridesStatus() ports.OverridesStatus {
 	if r.overrides == nil {
 		return ports.OverridesStatus{Known: true, Local: true}
 	}
-	status := r.overrides.OverridesStatus()
-	status.Owners = slices.Sorted(slices.Values(r.table.Owners()))
-	return status
+	return r.overrides.OverridesStatus()
+}
+
+// Overridden implements ports.Overrides.
+func (r *RateLimiter) Overridden() []string {
+	if r.table == nil {
+		return nil
+	}
+	return slices.Sorted(slices.Values(r.table.Owners()))
 }
 
 // shownUnder returns an entry that is in force as operators see it. p is nil for a policy that is gone.

@@ -287,7 +287,7 @@ func TestOverrides_ofAPolicyThatIsGone(t *testing.T) {
 		override.Entry{Key: "gone:h:x-client-id=b", Version: 1, Value: override.Value{Effect: `[{"name":"burst","capacity":5}]`, Client: "b"}},
 	)
 	s.set(t, id("default", "c"), ports.Override{Block: true})
-	assert.Equal(t, []string{"default", "gone"}, s.OverridesStatus().Owners)
+	assert.Equal(t, []string{"default", "gone"}, s.Overridden())
 	page, _, err := s.ListOverrides(t.Context(), "gone", "", 10)
 	require.NoError(t, err)
 	require.Len(t, page, 2)

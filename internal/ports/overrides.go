@@ -29,6 +29,9 @@ type Overrides interface {
 	ListOverrides(ctx context.Context, policyName, after string, limit int) (page []Override, next string, err error)
 	// OverridesStatus describes what this process knows. It asks no store.
 	OverridesStatus() OverridesStatus
+	// Overridden returns the policies and shared limits that have overrides, sorted by name, also those that are no longer in the policy
+	// file. Those whose overrides have expired may be among them. It asks no store.
+	Overridden() []string
 }
 
 // Override gives one client other limits, or none, or blocks it.
@@ -64,9 +67,6 @@ type OverridesStatus struct {
 	Behind time.Duration
 	// Local says that the overrides are this process's own, and end with it. It never changes.
 	Local bool
-	// Owners are the policies and shared limits that have overrides, sorted by name, also those that are no longer in the policy file. It
-	// may include owners whose overrides have expired. Only Overrides sets it, OverrideStore does not.
-	Owners []string
 }
 
 var (

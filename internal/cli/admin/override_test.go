@@ -117,15 +117,18 @@ func (m *memoryOverrides) ListOverrides(_ context.Context, policyName, after str
 }
 
 func (m *memoryOverrides) OverridesStatus() ports.OverridesStatus {
+	return ports.OverridesStatus{Known: true, Local: m.local}
+}
+
+func (m *memoryOverrides) Overridden() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	status := ports.OverridesStatus{Known: true, Local: m.local}
+	var owners []string
 	for id := range m.all {
-		status.Owners = append(status.Owners, id.Policy)
+		owners = append(owners, id.Policy)
 	}
-	slices.Sort(status.Owners)
-	status.Owners = slices.Compact(append(status.Owners, m.expired...))
-	return status
+	slices.Sort(owners)
+	return slices.Compact(append(owners, m.expired...))
 }
 
 // overridesOf starts an admin plane with these overrides, for the commands of the test.

@@ -29,6 +29,7 @@ type fakeOverrides struct {
 	end    func(ports.ClientID) (ports.Override, error)
 	list   func(policyName, after string, limit int) ([]ports.Override, string, error)
 	status func() ports.OverridesStatus
+	owners []string
 }
 
 func (f fakeOverrides) Override(_ context.Context, id ports.ClientID) (ports.Override, error) {
@@ -55,6 +56,8 @@ func (f fakeOverrides) OverridesStatus() ports.OverridesStatus {
 	}
 	return f.status()
 }
+
+func (f fakeOverrides) Overridden() []string { return f.owners }
 
 var setAt = time.Date(2026, 11, 28, 23, 0, 0, 0, time.UTC)
 

@@ -23,7 +23,7 @@ func WithPolicies(inForce func() []*policy.Policy) Option {
 				out.Policies = append(out.Policies, policyJSON(p))
 			}
 			if a.overrides != nil {
-				out.Overridden = a.overrides.OverridesStatus().Owners
+				out.Overridden = a.overrides.Overridden()
 			}
 			return answerJSON(c, out)
 		})

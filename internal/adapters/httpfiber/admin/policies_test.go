@@ -14,7 +14,6 @@ import (
 	"github.com/velocity-limiter/velocity/internal/domain/denial"
 	"github.com/velocity-limiter/velocity/internal/domain/jsonpointer"
 	"github.com/velocity-limiter/velocity/internal/domain/policy"
-	"github.com/velocity-limiter/velocity/internal/ports"
 )
 
 func limitOf(t *testing.T, name string, capacity, refill domain.Tokens, per time.Duration) domain.Limit {
@@ -128,7 +127,7 @@ func TestPolicies_sayWhatRequestsCost(t *testing.T) {
 
 func TestPolicies_nameWhatHasOverrides(t *testing.T) {
 	url := startAdminWith(t, admin.Config{}, admin.WithPolicies(func() []*policy.Policy { return nil }), admin.WithOverrides(fakeOverrides{
-		status: func() ports.OverridesStatus { return ports.OverridesStatus{Owners: []string{"gone", "shared/tenant"}} },
+		owners: []string{"gone", "shared/tenant"},
 	}))
 	assert.JSONEq(t, `{"policies": [], "overridden": ["gone", "shared/tenant"]}`, call(t, "GET", url+"/v1/policies", "").body)
 }
