@@ -26,7 +26,7 @@ func (r *RateLimiter) UseOverrides(s ports.OverrideStore, unfit func(policyName,
 
 // overrideRules returns the rules of the client of a key under a policy by its override at run time. They go before all that the file
 // says of it. They are nil if no override is in force that fits the policy; then the file's apply. It takes no lock, unless the rules
-// are computed now. Callers on the hot path ask hasOverrides first.
+// are computed now. Callers on the hot path ask hasOverrides or worthSearching first.
 func (r *RateLimiter) overrideRules(p *policy.Policy, key clientkey.BucketKey) *override.Rules {
 	if r.table == nil {
 		return nil
@@ -56,6 +56,12 @@ func groupsOf(p *policy.Policy, rules *policy.Rules) []policy.Group {
 // hasOverrides reports whether any client has an override at run time under a policy, or of a shared limit.
 func (r *RateLimiter) hasOverrides(owner string) bool {
 	return r.table != nil && r.table.Has(owner)
+}
+
+// worthSearching is hasOverrides for a caller that needs the key of the policy's buckets anyway, where the policy counts by it: then a
+// search costs no more than finding out whether the policy has overrides.
+func (r *RateLimiter) worthSearching(p *policy.Policy) bool {
+	return r.table != nil && !r.table.Empty() && (p.NeedsPolicyKey() || r.table.Has(p.Name))
 }
 
 // limitsFor is policy.Group.LimitsFor, but for the clients of a shared limit that an override at run time names. key is the group's.

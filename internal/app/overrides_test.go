@@ -110,6 +110,19 @@ func TestOverrides_winOverTheFile(t *testing.T) {
 	require.ErrorIs(t, err, ports.ErrNoOverride)
 }
 
+// Where nothing counts by the policy's key, its value only matters for overrides.
+func TestOverrides_ofAPolicyWhoseLimitsHaveOtherKeys(t *testing.T) {
+	p := policy.Policy{
+		Key: clientkey.Key{byHeader}, Limits: []domain.Limit{mustLimit(t, "daily", "1/h", 3)},
+		LimitKeys: map[string]clientkey.Key{"daily": {byAddress}},
+	}
+	s := fixtureOf(t, p)
+	s.overriding()
+	s.set(t, id("default", "a"), ports.Override{Block: true})
+	assert.Equal(t, decision.OutcomeBlocked, s.must(t, of("a", "192.0.2.1", 1)).Outcome)
+	assert.Equal(t, decision.OutcomeAllowed, s.must(t, of("b", "192.0.2.1", 1)).Outcome)
+}
+
 func TestOverrides_endWhenTheyExpire(t *testing.T) {
 	s := newFixture(t, byHeader, policy.FailOpen)
 	f := s.overriding()

@@ -7,6 +7,7 @@ package limitspec
 import (
 	"cmp"
 	"errors"
+	"slices"
 	"strconv"
 	"time"
 
@@ -75,13 +76,8 @@ func (s Spec) limit() (domain.Limit, error) {
 func asWritten(err error, s Spec) error {
 	var all []error
 	for _, wrong := range domain.FieldErrors(err) {
-		switch wrong.Field {
-		case "rate":
-			wrong.Value = strconv.Quote(s.Rate)
-		case "quota":
-			wrong.Value = strconv.Quote(s.Quota)
-		case "lease":
-			wrong.Value = strconv.Quote(s.Lease)
+		if slices.Contains([]string{"rate", "quota", "lease"}, wrong.Field) {
+			wrong.Value = s.written(wrong.Field)
 		}
 		all = append(all, wrong)
 	}
@@ -142,26 +138,38 @@ const kinds = "a limit has either a rate and a capacity, or a quota, or concurre
 // checkKind checks that the fields are those of one kind.
 func (s Spec) checkKind() error {
 	var errs []error
-	bad := func(is bool, field, value, reason string) {
+	bad := func(is bool, field, reason string) {
 		if is {
-			errs = append(errs, invalid(field, value, reason+": "+kinds))
+			errs = append(errs, invalid(field, s.written(field), reason+": "+kinds))
 		}
 	}
 	hasRate, hasQuota, hasPermits := s.Rate != "", s.Quota != "", s.Concurrent != 0
-	concurrent, capacity := strconv.FormatInt(int64(s.Concurrent), 10), strconv.FormatInt(int64(s.Capacity), 10)
-	bad(hasQuota && hasRate, "quota", strconv.Quote(s.Quota), "there is a rate, too")
-	bad(hasPermits && hasRate, "concurrent", concurrent, "there is a rate, too")
-	bad(hasPermits && hasQuota && !hasRate, "concurrent", concurrent, "there is a quota, too")
-	bad(hasQuota && !hasRate && s.Capacity != 0, "capacity", capacity, "a quota has no capacity")
-	bad(hasPermits && !hasRate && !hasQuota && s.Capacity != 0, "capacity", capacity, "a concurrency limit has no capacity")
-	bad(!hasQuota && s.Zone != "", "zone", strconv.Quote(s.Zone), "only a quota has a zone")
-	bad(!hasQuota && s.Anchor != "", "anchor", strconv.Quote(s.Anchor), "only a quota has an anchor")
-	bad(!hasPermits && s.Lease != "", "lease", strconv.Quote(s.Lease), "only a concurrency limit has a lease")
+	bad(hasQuota && hasRate, "quota", "there is a rate, too")
+	bad(hasPermits && hasRate, "concurrent", "there is a rate, too")
+	bad(hasPermits && hasQuota && !hasRate, "concurrent", "there is a quota, too")
+	bad(hasQuota && !hasRate && s.Capacity != 0, "capacity", "a quota has no capacity")
+	bad(hasPermits && !hasRate && !hasQuota && s.Capacity != 0, "capacity", "a concurrency limit has no capacity")
+	bad(!hasQuota && s.Zone != "", "zone", "only a quota has a zone")
+	bad(!hasQuota && s.Anchor != "", "anchor", "only a quota has an anchor")
+	bad(!hasPermits && s.Lease != "", "lease", "only a concurrency limit has a lease")
 	if len(errs) == 0 && !hasQuota && !hasPermits {
-		bad(!hasRate, "rate", "", "is missing")
-		bad(hasRate && s.Capacity == 0, "capacity", "", "is missing")
+		bad(!hasRate, "rate", "is missing")
+		bad(hasRate && s.Capacity == 0, "capacity", "is missing")
 	}
 	return errors.Join(errs...)
+}
+
+// written is a field as errors show it; "" if nothing is said.
+func (s Spec) written(field string) string {
+	text := map[string]string{"rate": s.Rate, "quota": s.Quota, "zone": s.Zone, "anchor": s.Anchor, "lease": s.Lease}[field]
+	number := map[string]domain.Tokens{"capacity": s.Capacity, "concurrent": s.Concurrent}[field]
+	switch {
+	case text != "":
+		return strconv.Quote(text)
+	case number != 0:
+		return strconv.FormatInt(int64(number), 10)
+	}
+	return ""
 }
 
 func invalid(field, value, reason string) error {

@@ -11,12 +11,12 @@ import (
 	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
 )
 
-// Table is this process's copy of the entries. Make it with [NewTable]. It is safe for concurrent use; [Table.Find] and
-// [Table.Has] take no lock and allocate nothing.
+// Table is this process's copy of the entries. Make it with [NewTable]. It is safe for concurrent use; [Table.Find], [Table.Has]
+// and [Table.Empty] take no lock and allocate nothing.
 type Table struct {
 	seeds  seeds
 	index  atomic.Pointer[index]           // of the overrides that have not ended
-	owners atomic.Pointer[map[string]bool] // that have overrides; copied to be changed
+	owners atomic.Pointer[map[string]bool] // that have overrides; copied to be changed; nil: none has
 
 	mu       sync.Mutex // guards what follows, and changes of the above
 	records  map[clientkey.BucketKey]*record
@@ -68,6 +68,9 @@ func NewTable() *Table {
 	t.index.Store(newIndex(leastPlaces))
 	return t
 }
+
+// Empty reports whether there is no override. Expired ones may count.
+func (t *Table) Empty() bool { return t.owners.Load() == nil }
 
 // Has reports whether a policy, or a shared limit, has overrides. Expired ones may count.
 func (t *Table) Has(owner string) bool {
@@ -222,6 +225,10 @@ func (t *Table) releaseLocked(r *record) {
 
 // publishOwnersLocked shows readers who has overrides.
 func (t *Table) publishOwnersLocked() {
+	if len(t.owned) == 0 {
+		t.owners.Store(nil)
+		return
+	}
 	owners := make(map[string]bool, len(t.owned))
 	for name := range t.owned {
 		owners[name] = true

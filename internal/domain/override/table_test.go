@@ -135,6 +135,7 @@ func TestTable_mergesInAnyOrder(t *testing.T) {
 			}
 		}
 		require.Equal(t, live > 0, a.Has("search"))
+		require.Equal(t, live == 0, a.Empty())
 		require.Equal(t, live, a.InForce(0))
 		require.Equal(t, late, a.InForce(5))
 		require.Len(t, a.Page("search", "", "", 1000, 5), late)
@@ -144,6 +145,7 @@ func TestTable_mergesInAnyOrder(t *testing.T) {
 			require.Nil(t, a.Find(key))
 		}
 		require.False(t, a.Has("search"))
+		require.True(t, a.Empty())
 		a.Merge(entries...)
 		require.Equal(t, b.Stats(), a.Stats(), "what was removed can come again")
 	})

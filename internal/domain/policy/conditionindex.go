@@ -21,10 +21,25 @@ type sourceIndex struct {
 	source clientkey.Source
 	// lowest is the lowest rank of these rules.
 	lowest int32
-	values map[string][]rule
+	values map[string]rules
 	// networks are in place of values where the source is the address. lengths are the prefix lengths that occur, of IPv4 and of IPv6.
-	networks map[netip.Prefix][]rule
+	networks map[netip.Prefix]rules
 	lengths  [2][]int
+}
+
+// rules are those that one value finds. Mostly it is one alone that is plain, which costs a search no further memory.
+type rules struct {
+	// more are those before plain, sorted by rank: each has something left to compare.
+	more []rule
+	// plain is the rank of the first rule that has nothing left to compare, or noRank.
+	plain int32
+}
+
+func (r rules) count() int {
+	if r.plain == noRank {
+		return len(r.more)
+	}
+	return len(r.more) + 1
 }
 
 // rule is what is left to compare of a rule once one of its conditions fits.
@@ -77,9 +92,9 @@ func (s *sourceIndex) mostRules(values []string) (most int) {
 	for _, value := range values {
 		if s.source.Kind == clientkey.SourceIP {
 			network, _ := parseAddresses(value)
-			most = max(most, len(s.networks[network]))
+			most = max(most, s.networks[network].count())
 		} else {
-			most = max(most, len(s.values[value]))
+			most = max(most, s.values[value].count())
 		}
 	}
 	return most
@@ -103,15 +118,24 @@ func (s *sourceIndex) add(values []string, added rule) {
 	}
 }
 
-// put appends a rule at a value, once.
-func put[V comparable](rules *map[V][]rule, value V, added rule) {
-	if *rules == nil {
-		*rules = map[V][]rule{}
+// put adds a rule at a value, once. It leaves out those that come after a plain one, and so never apply.
+func put[V comparable](all *map[V]rules, value V, added rule) {
+	if *all == nil {
+		*all = map[V]rules{}
 	}
-	at := (*rules)[value]
-	if len(at) == 0 || at[len(at)-1].rank != added.rank {
-		(*rules)[value] = append(at, added)
+	at, known := (*all)[value]
+	switch {
+	case !known:
+		at.plain = noRank
+	case at.plain < noRank || at.more[len(at.more)-1].rank == added.rank:
+		return
 	}
+	if len(added.rest)+len(added.methods) == 0 {
+		at.plain = added.rank
+	} else {
+		at.more = append(at.more, added)
+	}
+	(*all)[value] = at
 }
 
 // find returns the lowest rank below best of the rules that fit, else best. If there is an error of facts, rules from the rank at on
@@ -141,10 +165,15 @@ func (s *sourceIndex) find(facts Facts, method string, best int32) (int32, error
 		return best, err
 	}
 	if value != "" {
-		return lowestRule(s.values[value], facts, method, best)
+		if found, there := s.values[value]; there {
+			return found.lowest(facts, method, best)
+		}
+		return best, nil
 	}
 	for _, element := range facts.Elements(s.source) {
-		if best, err = lowestRule(s.values[element], facts, method, best); err != nil {
+		if found, there := s.values[element]; !there {
+			continue
+		} else if best, err = found.lowest(facts, method, best); err != nil {
 			return best, err
 		}
 	}
@@ -162,17 +191,20 @@ func (s *sourceIndex) findAddress(facts Facts, method string, best int32) (int32
 		if err != nil {
 			continue // the address is not known
 		}
-		if best, err = lowestRule(s.networks[network], facts, method, best); err != nil {
+		if found, there := s.networks[network]; !there {
+			continue
+		} else if best, err = found.lowest(facts, method, best); err != nil {
 			return best, err
 		}
 	}
 	return best, nil
 }
 
-// lowestRule returns the lowest rank below best of the rules that fit, else best. rules are sorted by rank.
-func lowestRule(rules []rule, facts Facts, method string, best int32) (int32, error) {
-	for i := range rules {
-		r := &rules[i]
+// lowest returns the lowest rank below best of the rules that fit, else best.
+func (r rules) lowest(facts Facts, method string, best int32) (int32, error) {
+	best = min(best, r.plain)
+	for i := range r.more {
+		r := &r.more[i]
 		if r.rank >= best {
 			break
 		}
