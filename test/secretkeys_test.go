@@ -277,7 +277,7 @@ func (l *leaks) operators(p *harness.Process) {
 	assert.Equal(l.t, http.StatusNotFound, l.send(p, http.MethodGet, p.Admin+"/v1/buckets/none/"+listed, "").Status)
 }
 
-// overrides sets one by the value, by the routes. What they refuse is asked by the HMAC: the instance of a problem is its path.
+// overrides sets one by the value, by the routes.
 func (l *leaks) overrides(p *harness.Process) {
 	l.t.Helper()
 	raw := l.raw()
@@ -286,15 +286,19 @@ func (l *leaks) overrides(p *harness.Process) {
 	require.Equal(l.t, http.StatusOK, set.Status, set.Body)
 	listed := set.JSON(l.t)["key"].(string)
 	require.Regexp(l.t, "^hmac:[0-9a-f]{64}$", listed)
-	byHMAC := p.Admin + "/v1/overrides/default/" + listed
-	refused := l.send(p, http.MethodPut, byHMAC, `{"limits":[{"name":"none","capacity":5}]}`, "Content-Type: application/json")
+	refused := l.send(p, http.MethodPut, route, `{"limits":[{"name":"none","capacity":5}]}`, "Content-Type: application/json")
 	assert.Equal(l.t, http.StatusUnprocessableEntity, refused.Status, refused.Body)
+	assert.Contains(l.t, refused.JSON(l.t)["instance"], "/v1/overrides/default/hmac:")
+	for _, other := range []string{route + "?source=ip", route + "/" + raw, p.Admin + "/v1/overrides/none/" + raw, p.Admin + "/v1/buckets/default/" + raw + "?source=ip"} {
+		answer := l.send(p, http.MethodDelete, other, "")
+		assert.GreaterOrEqual(l.t, answer.Status, http.StatusBadRequest, answer.Body)
+	}
 	assert.Equal(l.t, http.StatusForbidden, l.send(p, http.MethodGet, p.URL+"/api/resource", "", "X-API-Key: "+raw).Status)
 	assert.Equal(l.t, listed, l.send(p, http.MethodGet, route, "").JSON(l.t)["key"])
 	assert.Contains(l.t, l.send(p, http.MethodGet, p.Admin+"/v1/overrides/default", "").Body, listed)
 	assert.Contains(l.t, l.send(p, http.MethodGet, p.Admin+"/v1/buckets/default/"+raw, "").Body, `"block":true`)
 	assert.Equal(l.t, http.StatusNoContent, l.send(p, http.MethodDelete, route, "").Status)
-	assert.Equal(l.t, http.StatusNotFound, l.send(p, http.MethodDelete, byHMAC, "").Status)
+	assert.Equal(l.t, http.StatusNotFound, l.send(p, http.MethodDelete, route, "").Status)
 	big := l.send(p, http.MethodPut, p.Admin+"/v1/overrides/shared%2Forg/"+l.raw(), `{"limits":[{"quota":"9/day"}]}`, "Content-Type: application/json")
 	require.Equal(l.t, http.StatusOK, big.Status, big.Body)
 	require.Eventually(l.t, func() bool { return len(p.LogLines("Audit")) > 0 }, harness.Timeout, harness.Interval)

@@ -185,12 +185,12 @@ func clientOf(p *policy.Policy, id ports.ClientID) (client, error) {
 	if err != nil {
 		return client{}, err
 	}
-	parts, err := partsOf(key, id.Key)
+	parts, err := partsOf(p, key, id.Key)
 	return client{key, fallback, parts}, err
 }
 
-// partsOf returns the parts of a key whose values are given as clientkey.ListValue writes them.
-func partsOf(key clientkey.Key, text string) ([]clientkey.Part, error) {
+// partsOf returns the parts of a key under a policy, whose values are given as clientkey.ListValue writes them.
+func partsOf(p *policy.Policy, key clientkey.Key, text string) ([]clientkey.Part, error) {
 	var parts []clientkey.Part
 	values, ok := clientkey.SplitListValue(text, len(key))
 	switch {
@@ -217,8 +217,23 @@ func partsOf(key clientkey.Key, text string) ([]clientkey.Part, error) {
 			parts = append(parts, clientkey.ListedPart(key[i], value))
 		}
 	}
-	return parts, nil
+	if key.Equal(p.EffectiveKey()) {
+		return parts, nil // of which a caller may give any text
+	}
+	return parts, checkAddresses(parts)
 }
+
+// checkAddresses refuses other texts in place of addresses. The error does not show them: one may be the secret value of another key.
+func checkAddresses(parts []clientkey.Part) error {
+	for _, part := range parts {
+		if part.Source.IsAddress() && !part.Source.ValidAddress(part.Value) {
+			return &domain.FieldError{Kind: domain.ErrInvalidRequest, Field: "key", Reason: oneAddress}
+		}
+	}
+	return nil
+}
+
+const oneAddress = "must be one address: networks belong in the policy file"
 
 // rulesFor returns the limits of a client, and the override at run time that applies to it, or nil.
 func (r *RateLimiter) rulesFor(p *policy.Policy, c *client, bucket clientkey.BucketKey) (groups []policy.Group, o *ports.Override) {

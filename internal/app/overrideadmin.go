@@ -81,7 +81,7 @@ func (r *RateLimiter) overriddenClient(id ports.ClientID) (overridden, error) {
 			}
 		}
 	}
-	parts, err := partsOf(key, id.Key)
+	parts, err := partsOf(p, key, id.Key)
 	if err != nil {
 		return wrong, err
 	}
@@ -94,16 +94,10 @@ func (c *overridden) check() error {
 	if !utf8.ValidString(c.client) {
 		return &domain.FieldError{Kind: domain.ErrInvalidRequest, Field: "key", Value: strconv.Quote(c.client), Reason: "must be UTF-8"}
 	}
-	own := c.policy.EffectiveKey()
-	for i, part := range c.parts {
-		if !part.Source.IsAddress() || part.Source.ValidAddress(part.Value) {
-			continue
-		}
-		if isOwn := part.Source.Same(own[i]); !isOwn || likeAddress(part.Value) {
-			wrong := &domain.FieldError{
-				Kind: domain.ErrInvalidRequest, Field: "key", Reason: "must be one address: networks belong in the policy file",
-			}
-			if !own.Secret() { // else it may be the secret
+	for _, part := range c.parts {
+		if part.Source.IsAddress() && !part.Source.ValidAddress(part.Value) && likeAddress(part.Value) {
+			wrong := &domain.FieldError{Kind: domain.ErrInvalidRequest, Field: "key", Reason: oneAddress}
+			if !c.policy.EffectiveKey().Secret() { // else it may be the secret
 				wrong.Value = strconv.Quote(part.Value)
 			}
 			return wrong

@@ -76,12 +76,12 @@ func New(
 		return nil, err
 	}
 	h := httpserver.New(log, httpserver.Limits{Read: timeout, Write: timeout, Idle: idleTimeout, Conns: maxConns})
-	h.App.Use(guardHost(cfg.Hosts), guardOrigin)
-	h.App.Get("/healthz", alive)
 	a := &Server{
 		cfg: cfg, http: h, log: log, readiness: &readiness{health: health, state: state, log: log},
 		shownKey: func(id ports.ClientID) string { return id.Key },
 	}
+	h.App.Use(a.hideKey, guardHost(cfg.Hosts), guardOrigin)
+	h.App.Get("/healthz", alive)
 	h.App.Get("/readyz", a.readiness.answer)
 
 	token := guardToken(cfg.tokens())

@@ -65,8 +65,16 @@ func Problem(ctx *fasthttp.RequestCtx, p *problem.Problem) {
 	ctx.Response.SwapBody(body)
 }
 
-// Instance is the request's path, which names a problem's occurrence together with the request id.
+type instanceKey struct{}
+
+// SetInstance has problems show another path than the request's.
+func SetInstance(ctx *fasthttp.RequestCtx, path string) { ctx.SetUserValue(instanceKey{}, path) }
+
+// Instance is the request's path, or that of SetInstance. It names a problem's occurrence together with the request id.
 func Instance(ctx *fasthttp.RequestCtx) string {
+	if path, ok := ctx.UserValue(instanceKey{}).(string); ok {
+		return path
+	}
 	return utils.UnsafeString(ctx.URI().PathOriginal())
 }
 
