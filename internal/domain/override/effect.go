@@ -1,13 +1,14 @@
 package override
 
 import (
+	"bytes"
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
-
-	"github.com/go-json-experiment/json"
 
 	"github.com/velocity-limiter/velocity/internal/domain"
 	"github.com/velocity-limiter/velocity/internal/domain/limitspec"
@@ -26,15 +27,15 @@ const exemptText, blockText = "exempt", "block"
 
 // limitText is a Spec as it is stored: with the members of a policy file.
 type limitText struct {
-	Name       string        `json:"name,omitzero"`
-	Rate       string        `json:"rate,omitzero"`
-	Capacity   domain.Tokens `json:"capacity,omitzero"`
-	Quota      string        `json:"quota,omitzero"`
-	Zone       string        `json:"zone,omitzero"`
-	Anchor     string        `json:"anchor,omitzero"`
-	Concurrent domain.Tokens `json:"concurrent,omitzero"`
-	Lease      string        `json:"lease,omitzero"`
-	Cost       domain.Tokens `json:"cost,omitzero"`
+	Name       string        `json:"name,omitempty"`
+	Rate       string        `json:"rate,omitempty"`
+	Capacity   domain.Tokens `json:"capacity,omitempty"`
+	Quota      string        `json:"quota,omitempty"`
+	Zone       string        `json:"zone,omitempty"`
+	Anchor     string        `json:"anchor,omitempty"`
+	Concurrent domain.Tokens `json:"concurrent,omitempty"`
+	Lease      string        `json:"lease,omitempty"`
+	Cost       domain.Tokens `json:"cost,omitempty"`
 }
 
 // Text writes the effect as an [Entry] holds it.
@@ -65,10 +66,12 @@ func ParseEffect(text string) (Effect, error) {
 		return Effect{Exempt: true}, nil
 	}
 	var list []limitText
-	if err := json.Unmarshal([]byte(text), &list, json.RejectUnknownMembers(true)); err != nil {
+	d := json.NewDecoder(bytes.NewReader([]byte(text)))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&list); err != nil {
 		return Effect{}, fmt.Errorf("what an override does is not readable: %w", err)
 	}
-	if len(list) == 0 {
+	if _, err := d.Token(); len(list) == 0 || !errors.Is(err, io.EOF) {
 		return Effect{}, errors.New("what an override does is not readable")
 	}
 	e := Effect{Limits: make([]limitspec.Spec, len(list))}
