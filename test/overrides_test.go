@@ -164,5 +164,5 @@ func TestOverrides_recipe(t *testing.T) {
 	assert.Contains(t, inspected, "\noverride: monthly: quota 50000/month; note: contract 4711\n")
 	assert.Contains(t, inspected, "50000/month in Europe/Berlin", "the zone stays")
 	assert.Equal(t, "Set 2 overrides.\n", printed["override apply agreements.jsonl"])
-	assert.Contains(t, adminCommand(t, p, 1, "override", "get", "-policy", "api", "old-key"), "this client has no override")
+	assert.Contains(t, adminCommand(t, p, 1, "override", "get", "-policy", "api", "initech"), "this client has no override")
 }

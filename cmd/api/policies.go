@@ -53,8 +53,8 @@ func providePolicies(cfg settings.Policy, log *zap.Logger) (*policies, error) {
 	return found, nil
 }
 
-// msgNoTokens says why claims in keys are never found. The decision API's callers may name them all the same.
-const msgNoTokens = "Policies have a claim in a key, and the policy file has no jwt: requests over HTTP are counted by address"
+// msgNoTokens says why claims are never found. The decision API's callers may name them all the same.
+const msgNoTokens = "Policies have a claim in a key or a condition, and the policy file has no jwt: requests over HTTP have no claims"
 
 // provideTokens makes the verifier of tokens, which follows the section jwt of the policy file.
 func provideTokens(sizes settings.Sizes, inForce *policies, log *zap.Logger) (*jwtclaims.Verifier, func(), error) {

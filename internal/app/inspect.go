@@ -56,10 +56,9 @@ func (r *RateLimiter) EndPermits(ctx context.Context, id ports.ClientID, permit 
 	if err != nil {
 		return 0, err
 	}
-	if permit != "" && !domain.ValidPermitID(permit) {
-		return 0, &domain.FieldError{
-			Kind: domain.ErrInvalidRequest, Field: "id", Value: strconv.Quote(permit), Reason: "must be the ID of a permit, as an inspection shows it",
-		}
+	if _, _, ok := domain.ParsePermitID(permit); permit != "" && (!ok || !domain.ValidPermitID(permit)) {
+		// It is not shown: it may be the rest of a secret key with a slash in it.
+		return 0, &domain.FieldError{Kind: domain.ErrInvalidRequest, Field: "id", Reason: "must be the ID of a permit, as an inspection shows it"}
 	}
 	group := found.take
 	group.Limits = slices.DeleteFunc(group.Limits, func(l domain.Limit) bool { return l.Kind() != domain.KindConcurrency })
@@ -217,23 +216,27 @@ func partsOf(p *policy.Policy, key clientkey.Key, text string) ([]clientkey.Part
 			parts = append(parts, clientkey.ListedPart(key[i], value))
 		}
 	}
-	if key.Equal(p.EffectiveKey()) {
-		return parts, nil // of which a caller may give any text
-	}
-	return parts, checkAddresses(parts)
-}
-
-// checkAddresses refuses other texts in place of addresses. The error does not show them: one may be the secret value of another key.
-func checkAddresses(parts []clientkey.Part) error {
 	for _, part := range parts {
-		if part.Source.IsAddress() && !part.Source.ValidAddress(part.Value) {
-			return &domain.FieldError{Kind: domain.ErrInvalidRequest, Field: "key", Reason: oneAddress}
+		// Callers of the decision API may give any text as a value of the policy's own key. Where a key is secret, it may be that by mistake.
+		anyText := slices.ContainsFunc(p.EffectiveKey(), part.Source.Same) && !p.HasSecret()
+		if !anyText && part.Source.IsAddress() && !part.Source.ValidAddress(part.Value) {
+			return nil, notAddress(p, part.Value)
 		}
 	}
-	return nil
+	return parts, nil
 }
 
-const oneAddress = "must be one address: networks belong in the policy file"
+// notAddress is the error of a key with another text in place of an address. It does not show a text that may be the secret of another
+// key.
+func notAddress(p *policy.Policy, value string) error {
+	wrong := &domain.FieldError{
+		Kind: domain.ErrInvalidRequest, Field: "key", Reason: "must be one address: networks belong in the policy file",
+	}
+	if !p.HasSecret() {
+		wrong.Value = strconv.Quote(value)
+	}
+	return wrong
+}
 
 // rulesFor returns the limits of a client, and the override at run time that applies to it, or nil.
 func (r *RateLimiter) rulesFor(p *policy.Policy, c *client, bucket clientkey.BucketKey) (groups []policy.Group, o *ports.Override) {
@@ -312,6 +315,11 @@ func sourceOf(p *policy.Policy, source string) (key clientkey.Key, fallback bool
 	if source == "" {
 		groups := ownGroups(p.Groups())
 		if len(groups) > 0 && !slices.ContainsFunc(groups, func(g policy.Group) bool { return g.ByPolicyKey }) {
+			if own.Secret() {
+				return nil, false, &domain.FieldError{
+					Kind: domain.ErrInvalidRequest, Field: "source", Reason: "must be said: no limit counts by the policy's key, which is secret",
+				}
+			}
 			return groups[0].Key, false, nil // no limit counts by the policy's key
 		}
 		return own, false, nil

@@ -2,6 +2,7 @@ package app_test
 
 import (
 	"net/netip"
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -109,6 +110,29 @@ func TestInspect_refusesWhatItCannotName(t *testing.T) {
 	s.store.fail = failing(ports.ErrUnavailable)
 	_, err = s.Inspect(t.Context(), ports.ClientID{Policy: "default", Key: "a"})
 	require.ErrorIs(t, err, ports.ErrUnavailable)
+}
+
+// An address that an operator names must be one, but where callers of the decision API may have given another text.
+func TestInspect_addresses(t *testing.T) {
+	limits := []domain.Limit{mustLimit(t, "daily", "1/h", 3), mustLimit(t, "site", "1/h", 5)}
+	site := clientkey.Source{Kind: clientkey.SourceIP48}
+	s := fixtureOf(t, policy.Policy{Key: clientkey.Key{byHeader}, Limits: limits, LimitKeys: map[string]clientkey.Key{"site": {site}}})
+	inspect := func(key, source string) error {
+		_, err := s.Inspect(t.Context(), ports.ClientID{Policy: "default", Key: key, Source: source})
+		return err
+	}
+	for _, key := range []string{"192.0.2.1", "::ffff:192.0.2.1", "2001:db8::1", "2001:db8::/48"} {
+		require.NoError(t, inspect(key, "ip/48"), key)
+	}
+	for _, key := range []string{"2001:db8::/64", "192.0.2.1/32", "10.0.0.0/8", "secret"} {
+		require.ErrorContains(t, inspect(key, "ip/48"), "key: "+strconv.Quote(key)+": must be one address")
+	}
+	require.NoError(t, inspect("2001:db8::/64", "ip"))
+	require.ErrorContains(t, inspect("2001:db8::/48", "ip"), "must be one address")
+
+	s = fixtureOf(t, policy.Policy{Limits: limits, LimitKeys: map[string]clientkey.Key{"site": {byAddress, byTenant}}})
+	require.NoError(t, inspect("job-1", ""))
+	require.NoError(t, inspect("job-1&gold", "ip,header:x-tenant"))
 }
 
 // Where a policy has a limit by the address beside those by a key, a client without the key counts by its address in all.

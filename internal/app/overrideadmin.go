@@ -96,11 +96,7 @@ func (c *overridden) check() error {
 	}
 	for _, part := range c.parts {
 		if part.Source.IsAddress() && !part.Source.ValidAddress(part.Value) && likeAddress(part.Value) {
-			wrong := &domain.FieldError{Kind: domain.ErrInvalidRequest, Field: "key", Reason: oneAddress}
-			if !c.policy.EffectiveKey().Secret() { // else it may be the secret
-				wrong.Value = strconv.Quote(part.Value)
-			}
-			return wrong
+			return notAddress(c.policy, part.Value)
 		}
 	}
 	return nil
@@ -310,7 +306,7 @@ func readCursor(cursor string) (client, key string, err error) {
 		return "", "", nil
 	case err != nil || at < 0:
 		return "", "", &domain.FieldError{
-			Kind: domain.ErrInvalidRequest, Field: "after", Value: strconv.Quote(cursor), Reason: "must be the next of the page before, or left out",
+			Kind: domain.ErrInvalidRequest, Field: "after", Reason: "must be the next of the page before, or left out",
 		}
 	}
 	return string(raw[:at]), string(raw[at+len(cursorSeparator):]), nil

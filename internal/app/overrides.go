@@ -26,7 +26,7 @@ func (r *RateLimiter) UseOverrides(s ports.OverrideStore, unfit func(policyName,
 
 // overrideRules returns the rules of the client of a key under a policy by its override at run time. They go before all that the file
 // says of it. They are nil if no override is in force that fits the policy; then the file's apply. It takes no lock, unless the rules
-// are computed now. Callers on the hot path ask hasOverrides or worthSearching first.
+// are computed now. Callers on the hot path ask hasOverrides or mayHaveOverride first.
 func (r *RateLimiter) overrideRules(p *policy.Policy, key clientkey.BucketKey) *override.Rules {
 	if r.table == nil {
 		return nil
@@ -58,9 +58,9 @@ func (r *RateLimiter) hasOverrides(owner string) bool {
 	return r.table != nil && r.table.Has(owner)
 }
 
-// worthSearching is hasOverrides for a caller that needs the key of the policy's buckets anyway, where the policy counts by it: then a
-// search costs no more than finding out whether the policy has overrides.
-func (r *RateLimiter) worthSearching(p *policy.Policy) bool {
+// mayHaveOverride reports false if no client of a policy has an override at run time. It may report true all the same under a policy that
+// needs the client's key anyway: there, Table.Find is as quick as Table.Has.
+func (r *RateLimiter) mayHaveOverride(p *policy.Policy) bool {
 	return r.table != nil && !r.table.Empty() && (p.NeedsPolicyKey() || r.table.Has(p.Name))
 }
 

@@ -169,7 +169,7 @@ func refusesKey(p *policy.Policy, missing bool) bool {
 // clientRules returns the rules for a client, given also as it is listed. It notes whether a limit may be a concurrency limit.
 func (r *RateLimiter) clientRules(b *batchState, q *resolved, c *policyClient, client string) (*policy.Rules, error) {
 	q.hasConcurrency = q.policy.HasConcurrency()
-	if len(c.parts) > 0 && r.worthSearching(q.policy) {
+	if len(c.parts) > 0 && r.mayHaveOverride(q.policy) {
 		if o := r.overrideRules(q.policy, c.bucket(q.policy)); o != nil {
 			q.hasConcurrency = q.hasConcurrency || o.HasConcurrency
 			return &o.Rules, nil

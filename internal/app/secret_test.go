@@ -229,3 +229,29 @@ func TestSecret_operatorsGiveAWholeHMAC(t *testing.T) {
 	s.set(t, id("default", listed), ports.Override{Block: true})
 	assert.Equal(t, decision.OutcomeBlocked, s.must(t, of("alice", "", 1)).Outcome)
 }
+
+// An operator who names a client and means another key: the value may be the secret.
+func TestSecret_isNotTakenForAValueOfAnotherKey(t *testing.T) {
+	client, _ := bySecret(t)
+	limits := []domain.Limit{mustLimit(t, "daily", "1/h", 3), mustLimit(t, "other", "1/h", 5)}
+	addresses := fixtureOf(t, policy.Policy{Limits: limits, LimitKeys: map[string]clientkey.Key{"other": {client}}})
+	tenants := fixtureOf(t, policy.Policy{
+		Key: clientkey.Key{client}, Limits: limits, LimitKeys: map[string]clientkey.Key{"daily": {byTenant}, "other": {byTenant}},
+	})
+	for want, s := range map[string]*fixture{
+		"key: must be one address: networks belong in the policy file":               addresses,
+		"source: must be said: no limit counts by the policy's key, which is secret": tenants,
+	} {
+		s.overriding()
+		_, err := s.Inspect(t.Context(), id("default", "raw-value"))
+		require.EqualError(t, err, want)
+		require.EqualError(t, s.Reset(t.Context(), id("default", "raw-value")), want)
+		assert.Empty(t, s.ShownKey(id("default", "raw-value")))
+	}
+	_, _, err := addresses.SetOverride(t.Context(), id("default", "raw-value"), ports.Override{Block: true})
+	require.EqualError(t, err, "key: must be one address: networks belong in the policy file")
+	after := tenants.set(t, id("default", "raw-value"), ports.Override{Block: true})
+	assert.Equal(t, client.Hasher.Hash("raw-value"), after.Key)
+	_, err = tenants.Inspect(t.Context(), ports.ClientID{Policy: "default", Key: "acme", Source: "header:x-tenant"})
+	require.NoError(t, err)
+}

@@ -8,6 +8,7 @@ import (
 	"log"
 	"net/http"
 	"net/http/httputil"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -204,7 +205,8 @@ func failed(w http.ResponseWriter, out *http.Request, err error) {
 	if errors.Is(context.Cause(out.Context()), errUnread) {
 		err = errUnread
 	}
-	x.proxy.failures.Warn("The upstream failed", zap.String("requestID", x.id), zap.Error(err))
+	text, _, _ := strings.Cut(err.Error(), `"`) // it may quote an answer, which may repeat the request
+	x.proxy.failures.Warn("The upstream failed", zap.String("requestID", x.id), zap.String("error", text))
 	status := problem.ErrUpstream
 	if timedOut(err) {
 		status = problem.ErrUpstreamTimeout

@@ -99,6 +99,21 @@ func TestProxy_statusesWithoutBodies(t *testing.T) {
 	}
 }
 
+// An upstream that repeats the request in an answer that is none: the request may have a secret.
+func TestProxy_logsNothingOfABrokenAnswer(t *testing.T) {
+	for _, broken := range []string{"broken /?api_key=raw-value", "Content-Length: raw-value", "raw-value"} {
+		core, logged := observer.New(zapcore.WarnLevel)
+		upstream := rawUpstream(t, says("HTTP/1.1 200 OK\r\n"+broken+"\r\n\r\n"))
+		_, addr := startServer(t, proxyConfig(upstream), always(decided(t, 9, 1, true)), zap.New(core))
+		require.Equal(t, 502, call(t, "GET", "http://"+addr+"/", "").status)
+		lines := logged.FilterMessage("The upstream failed").All()
+		require.Len(t, lines, 1)
+		text := fmt.Sprint(lines[0].ContextMap()["error"])
+		assert.Contains(t, text, "HTTP")
+		assert.NotContains(t, text, "raw-value")
+	}
+}
+
 func TestProxy_anOutageOfTheUpstreamFillsNoDisk(t *testing.T) {
 	core, logged := observer.New(zapcore.WarnLevel)
 	_, addr := startServer(t, proxyConfig(rawUpstream(t, says(""))), always(decided(t, 9, 1, true)), zap.New(core))

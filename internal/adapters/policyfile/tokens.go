@@ -104,7 +104,7 @@ func placeRelativePaths(rules *token.Rules, policyFile string) {
 	}
 }
 
-// UsesClaims returns the names of the policies and shared limits that have a claim in a key.
+// UsesClaims returns the names of the policies and shared limits that have a claim in a key, or in a condition of an override.
 func (s *Set) UsesClaims() (names []string) {
 	all := s.All()
 	for _, shared := range s.AllShared() {
@@ -123,7 +123,9 @@ func hasClaim(p *policy.Policy) bool {
 	for _, key := range p.LimitKeys {
 		keys = append(keys, key)
 	}
-	return slices.ContainsFunc(keys, func(key clientkey.Key) bool {
-		return slices.ContainsFunc(key, func(s clientkey.Source) bool { return s.Kind == clientkey.SourceClaim })
-	})
+	isClaim := func(s clientkey.Source) bool { return s.Kind == clientkey.SourceClaim }
+	return slices.ContainsFunc(keys, func(key clientkey.Key) bool { return slices.ContainsFunc(key, isClaim) }) ||
+		slices.ContainsFunc(p.Overrides, func(o policy.Override) bool {
+			return slices.ContainsFunc(o.When, func(c policy.Condition) bool { return isClaim(c.Source) })
+		})
 }

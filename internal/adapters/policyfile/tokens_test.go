@@ -30,6 +30,14 @@ func TestLoad_readsTheRulesOfTokens(t *testing.T) {
 	}
 	assert.Nil(t, load("").JWT)
 	assert.Equal(t, []string{"default"}, load("").UsesClaims())
+	path := filepath.Join(folder, "conditions.yaml")
+	require.NoError(t, os.WriteFile(path, []byte(`policies:
+- { name: plain, match: { path: /a }, limits: [ { rate: 5/s, capacity: 10 } ], overrides: [ { when: { "header:x": y }, limits: [ { capacity: 20 } ] } ] }
+- { name: plans, limits: [ { rate: 5/s, capacity: 10 } ], overrides: [ { when: { "claim:plan": pro }, limits: [ { capacity: 20 } ] } ] }
+`), 0o600))
+	conditions, err := policyfile.Load(path, "")
+	require.NoError(t, err)
+	assert.Equal(t, []string{"plans"}, conditions.UsesClaims())
 	assert.Equal(t, &token.Rules{JWKSURL: "https://id.example.com/keys?a=b"}, load("jwt: { jwks_url: \"https://id.example.com/keys?a=b\" }\n").JWT)
 	assert.Equal(t, &token.Rules{HMACSecretFile: "/run/secret", Algorithms: []string{"HS512"}},
 		load("jwt: { hmac_secret_file: /run/secret, algorithms: [HS512] }\n").JWT, "an absolute path stays")

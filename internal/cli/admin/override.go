@@ -30,10 +30,12 @@ var Override = command.Command{
        velocity override apply FILE
        velocity override export [-policy NAME]`,
 	Help: `An override gives one client other limits than its policy's, or none, or blocks it. It is in force on every node within a
-second, without a change of the policy file, and wins over everything that the file says of this client.
+second, without a change of the policy file, and wins over everything that the file says of this client, its plan included.
+CLIENT is one client, no pattern.
 
   set     puts an override in force, in place of the one before. A limit is written as in the policy file, on one line, with the
-          name of a limit of the policy; what it does not say stays: -limit 'name: daily, quota: 50000/month'
+          name of a limit of the policy; what it does not say stays as the policy has it, not as an override of the file has it:
+          -limit 'name: daily, quota: 50000/month'
   get     shows the override of a client
   delete  ends it: the client has the policy's limits again
   list    shows the overrides, of all policies and shared limits if -policy is not given, also of those that are gone
@@ -156,6 +158,9 @@ func (o *overrideFlags) set(ctx context.Context, args []string, s command.Stream
 	answer, err := c.send(ctx, http.MethodPut, path, body)
 	if err != nil {
 		return o.explained(ctx, c, err)
+	}
+	if client := args[0]; strings.Contains(client, "*") {
+		_, _ = fmt.Fprintln(s.Err, "The * of the client is no pattern: this is one client. Patterns belong in the policy file.")
 	}
 	return o.show(s, c, answer, "Set: ")
 }

@@ -25,7 +25,7 @@ func printOverride(w io.Writer, r *writtenRequest, d *decision.Decision) {
 		var values []string
 		for _, c := range o.When {
 			value, _, _ := c.Fits(writtenFacts{r}) // it fits
-			if value = " is " + value; isSecret(c.Source, p.EffectiveKey()) {
+			if value = " is " + value; p.IsSecret(c.Source) {
 				value = " has one of the values"
 			}
 			values = append(values, c.Source.String()+value)
@@ -58,7 +58,7 @@ func unfulfilled(o *policy.Override, r *writtenRequest, d *decision.Decision) st
 	var reasons []string
 	for _, c := range o.When {
 		if _, fits, err := c.Fits(writtenFacts{r}); err == nil && !fits {
-			reasons = append(reasons, unfulfilledCondition(c, r, key))
+			reasons = append(reasons, unfulfilledCondition(c, r, d.AppliedPolicy))
 		}
 	}
 	return strings.Join(reasons, ", and ")
@@ -72,14 +72,9 @@ func lacksKey(r *writtenRequest, key clientkey.Key) bool {
 	})
 }
 
-// isSecret reports whether a source is a secret one of a key.
-func isSecret(source clientkey.Source, key clientkey.Key) bool {
-	return slices.ContainsFunc(key, func(s clientkey.Source) bool { return s.Secret() && s.Same(source) })
-}
-
-func unfulfilledCondition(c policy.Condition, r *writtenRequest, key clientkey.Key) string {
+func unfulfilledCondition(c policy.Condition, r *writtenRequest, p *policy.Policy) string {
 	name, wanted := c.Source.String(), strings.TrimPrefix(c.String(), c.Source.String()+" is ")
-	if isSecret(c.Source, key) {
+	if p.IsSecret(c.Source) {
 		return name + " has none of the values"
 	}
 	facts := writtenFacts{r}

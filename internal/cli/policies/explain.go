@@ -29,10 +29,10 @@ var Explain = command.Command{
 	Usage: "-policies FILE METHOD URL [-header 'Name: value']... [-jwt TOKEN|@FILE] [-body TEXT|@FILE] [-client IP]",
 	Help: `Shows which policy applies to a request and why those before it do not, which override applies to its client and why, which
 buckets count it, and by which limits. COST is what it takes from a limit. The URL may be a path alone. No token is taken, and no
-store is asked. A token (JWT) of -jwt, or of a header, is verified by the file's section jwt, whose keys are read.
+store is asked, so overrides at run time are not known: velocity inspect shows them. A token (JWT) of -jwt, or of a header, is verified by the file's section jwt, whose keys are read.
 `,
 	Define: func(f *flag.FlagSet) command.Action {
-		e := explainFlags{header: make(http.Header)}
+		var e explainFlags
 		f.StringVar(&e.file, "policies", "", "the policy `file`")
 		f.StringVar(&e.client, "client", "127.0.0.1", "the client's `address`")
 		f.Func("jwt", "a `token` (JWT) that the request carries, or @FILE, a file that holds one", func(text string) error {
@@ -43,8 +43,12 @@ store is asked. A token (JWT) of -jwt, or of a header, is verified by the file's
 		})
 		f.StringVar(&e.body, "body", "", "the request's `body`, or @FILE, a file that holds it; estimates of the cost may be in it")
 		definePathRules(f, &e.paths)
-		f.Func("header", "a `header`, as in 'X-Client-ID: alice'; may be repeated", func(line string) error { return addHeader(e.header, line) })
-		f.Func("H", "a `header`: the same as -header", func(line string) error { return addHeader(e.header, line) })
+		addHeader := func(line string) error { // checked later: an error of the flag would show the line, which may have a token
+			e.headers = append(e.headers, line)
+			return nil
+		}
+		f.Func("header", "a `header`, as in 'X-Client-ID: alice'; may be repeated", addHeader)
+		f.Func("H", "a `header`: the same as -header", addHeader)
 		return e.run
 	},
 }
@@ -52,7 +56,7 @@ store is asked. A token (JWT) of -jwt, or of a header, is verified by the file's
 type explainFlags struct {
 	file, client, token, body string
 	paths                     cleanpath.Rules
-	header                    http.Header
+	headers                   []string // lines
 }
 
 // definePathRules defines the flag that stands for VELOCITY_ENCODED_SLASHES.
@@ -68,7 +72,11 @@ func (e *explainFlags) run(ctx context.Context, args []string, s command.Streams
 	if err != nil {
 		return command.UsageError{Err: fmt.Errorf("-client: %q: must be an address", e.client)}
 	}
-	req, err := newWrittenRequest(args[0], args[1], e.header, e.paths)
+	header, err := readHeader(e.headers)
+	if err != nil {
+		return command.UsageError{Err: err}
+	}
+	req, err := newWrittenRequest(args[0], args[1], header, e.paths)
 	if err != nil {
 		return command.UsageError{Err: err}
 	}
@@ -87,21 +95,24 @@ func (e *explainFlags) run(ctx context.Context, args []string, s command.Streams
 	}
 	printMatches(s.Out, req, set.All(), applies)
 	err = printDecision(ctx, s.Out, req, set)
-	tokens.print(s.Out)
+	tokens.print(s.Out, applies)
 	if text := unknownSecret(set.All(), "the service has other HMACs"); err == nil && text != "" {
 		_, _ = fmt.Fprintln(s.Out, "\n"+text)
 	}
 	return err
 }
 
-func addHeader(h http.Header, line string) error {
-	name, value, found := strings.Cut(line, ":")
-	name, value = strings.TrimSpace(name), strings.TrimSpace(value)
-	if !found || name == "" || strings.ContainsAny(name, " \t") || strings.ContainsAny(line, "\r\n") {
-		return errors.New("must be 'Name: value'")
+func readHeader(lines []string) (http.Header, error) {
+	h := make(http.Header)
+	for _, line := range lines {
+		name, value, found := strings.Cut(line, ":")
+		name, value = strings.TrimSpace(name), strings.TrimSpace(value)
+		if !found || name == "" || strings.ContainsAny(name, " \t") || strings.ContainsAny(line, "\r\n") {
+			return nil, errors.New("-header: must be 'Name: value'")
+		}
+		h.Add(name, value)
 	}
-	h.Add(name, value)
-	return nil
+	return h, nil
 }
 
 // writtenRequest is a request that was written on the command line.
@@ -150,12 +161,13 @@ func newWrittenRequest(method, target string, header http.Header, paths cleanpat
 func splitTarget(target string) (host, path, query string, err error) {
 	path = target
 	if !strings.HasPrefix(target, "/") {
+		shown, _, _ := strings.Cut(target, "?") // a query may have a secret
 		u, err := url.Parse(target)
-		if err != nil {
-			return "", "", "", err
+		if failed, ok := errors.AsType[*url.Error](err); ok {
+			return "", "", "", fmt.Errorf("%q: %w", shown, failed.Err)
 		}
 		if u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-			return "", "", "", fmt.Errorf("%q: must be a path, or a URL with http:// or https:// before its host", target)
+			return "", "", "", fmt.Errorf("%q: must be a path, or a URL with http:// or https:// before its host", shown)
 		}
 		_, rest, _ := strings.Cut(target, "://")
 		host, path = u.Host, ""

@@ -61,14 +61,14 @@ func TestNewWrittenRequest_methodsAreWords(t *testing.T) {
 	assert.Equal(t, "VERSION-CONTROL", r.Method)
 }
 
-func TestAddHeader_refusesWhatIsNoLineOfAHeader(t *testing.T) {
-	h := make(http.Header)
-	for _, line := range []string{"", "X", ":", ": a", " : a", "a b: c", "X: a\r\nY: b"} {
-		assert.Error(t, addHeader(h, line), line)
+func TestReadHeader_refusesWhatIsNoLineOfAHeader(t *testing.T) {
+	for _, line := range []string{"", "X", ":", ": a", " : a", "a b: c", "X: a\r\nY: b", "authorization a-token"} {
+		_, err := readHeader([]string{"X-A: b", line})
+		assert.EqualError(t, err, "-header: must be 'Name: value'", "without the line, which may have a token")
 	}
-	assert.Empty(t, h)
-	require.NoError(t, addHeader(h, " X-A :  b c "))
-	assert.Equal(t, http.Header{"X-A": {"b c"}}, h)
+	h, err := readHeader([]string{" X-A :  b c ", "x-a: d"})
+	require.NoError(t, err)
+	assert.Equal(t, http.Header{"X-A": {"b c", "d"}}, h)
 }
 
 func TestExplain_saysWhoseCostIsBelievedAndWhenItIsTooHigh(t *testing.T) {
@@ -79,7 +79,7 @@ func TestExplain_saysWhoseCostIsBelievedAndWhenItIsTooHigh(t *testing.T) {
 `), 0o600))
 	explain := func(target, tokens string) string {
 		var out bytes.Buffer
-		e := explainFlags{file: file, client: "192.0.2.1", header: http.Header{"X-Tokens": {tokens}}}
+		e := explainFlags{file: file, client: "192.0.2.1", headers: []string{"X-Tokens: " + tokens}}
 		require.NoError(t, e.run(t.Context(), []string{"GET", target}, command.Streams{Out: &out, Err: &out}))
 		return out.String()
 	}
@@ -110,32 +110,28 @@ policies:
 		require.NoError(t, err)
 		return text
 	}
-	explain := func(file, token string, header http.Header) (string, error) {
+	explain := func(file, token string, headers ...string) (string, error) {
 		var out bytes.Buffer
-		e := explainFlags{file: file, client: "192.0.2.1", token: token, header: header}
+		e := explainFlags{file: file, client: "192.0.2.1", token: token, headers: headers}
 		err := e.run(t.Context(), []string{"GET", "/"}, command.Streams{Out: &out, Err: &out})
 		return out.String(), err
 	}
 	good := jwt.MapClaims{"sub": "alice", "iss": "id", "exp": 4102444800, "roles": []string{"admin"}}
 	text := sign(good, secret)
 	for name, c := range map[string]struct {
-		token  string
-		header http.Header
-		want   []string
+		token   string
+		headers []string
+		want    []string
 	}{
 		"of the flag":   {text, nil, []string{"client alice", "token: verified: HS256, expires 2100-01-01T00:00:00Z\n", `claim:sub = "alice"`, "claim:roles = an array"}},
 		"of a file":     {"@" + write("token", text+"\n"), nil, []string{"client alice", "token: verified"}},
-		"of the header": {"", http.Header{"Authorization": {"Bearer " + text}}, []string{"client alice", "token: verified"}},
-		"two":           {text, http.Header{"Authorization": {"Bearer " + text}}, []string{"client 192.0.2.1", "token: rejected (twice)"}},
+		"of the header": {"", []string{"Authorization: Bearer " + text}, []string{"client alice", "token: verified"}},
+		"two":           {text, []string{"Authorization: Bearer " + text}, []string{"client 192.0.2.1", "token: rejected (twice)"}},
 		"forged":        {sign(good, strings.Repeat("x", 32)), nil, []string{"client 192.0.2.1", "token: rejected (signature), so the request has no claims: its signature is not"}},
 		"expired":       {sign(jwt.MapClaims{"sub": "alice", "exp": 1}, secret), nil, []string{"token: rejected (expired)", "expires 1970-01-01T00:00:01Z"}},
 		"no token":      {"", nil, []string{"client 192.0.2.1"}},
 	} {
-		header := c.header
-		if header == nil {
-			header = http.Header{}
-		}
-		out, err := explain(file, c.token, header)
+		out, err := explain(file, c.token, c.headers...)
 		require.NoError(t, err, name)
 		for _, want := range c.want {
 			assert.Contains(t, out, want, name)
@@ -144,15 +140,56 @@ policies:
 		assert.Equal(t, name != "no token", strings.Contains(out, "token:"), name)
 	}
 	without := write("without.yaml", "policies: [ { name: a, limits: [ { rate: 1/s, capacity: 1 } ] } ]\n")
-	_, err := explain(without, text, http.Header{})
+	_, err := explain(without, text)
 	require.ErrorContains(t, err, "has no section jwt")
-	_, err = explain(file, "@"+filepath.Join(folder, "none"), http.Header{})
+	_, err = explain(file, "@"+filepath.Join(folder, "none"))
 	require.ErrorContains(t, err, "-jwt: open")
 	require.NoError(t, os.Remove(filepath.Join(folder, "secret")))
-	_, err = explain(file, text, http.Header{})
+	_, err = explain(file, text)
 	require.ErrorContains(t, err, "the keys of jwt cannot be loaded")
-	_, err = explain(file, "", http.Header{})
+	_, err = explain(file, "")
 	require.NoError(t, err, "without a token no keys are needed")
+}
+
+func TestExplain_showsNoSecretValue(t *testing.T) {
+	folder := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(folder, name)
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+		return path
+	}
+	key := strings.Repeat("s", 32)
+	write("secret", key)
+	file := write("p.yaml", `jwt: { hmac_secret_file: secret }
+shared:
+- { name: org, key: { from: header:X-Org, secret: true }, quota: 9/day }
+policies:
+- name: claim
+  match: { path: /claim }
+  key: { from: claim:sub, secret: true }
+  limits: [ { rate: 1/s, capacity: 1 } ]
+  overrides: [ { when: { "claim:sub": [other] }, limits: [ { capacity: 2 } ] } ]
+- name: own
+  limits: [ { name: own, rate: 1/s, capacity: 1, key: { from: header:X-API-Key, secret: true } }, { name: burst, rate: 1/s, capacity: 1 }, { use: org } ]
+  overrides: [ { when: { "header:X-API-Key": [other], "header:X-Org": [other] }, limits: [ { name: burst, capacity: 2 } ] } ]
+`)
+	for _, claims := range []jwt.MapClaims{{"sub": "raw-value"}, {"sub": []string{"raw-value"}}} {
+		token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString([]byte(key))
+		require.NoError(t, err)
+		for path, want := range map[string]string{"/claim?q=raw-value": "claim:sub is in the token, and secret\n", "/": "header:x-org has none of the values"} {
+			var out bytes.Buffer
+			e := explainFlags{file: file, client: "192.0.2.1", token: token, headers: []string{"X-API-Key: raw-value", "X-Org: raw-value"}}
+			require.NoError(t, e.run(t.Context(), []string{"GET", path}, command.Streams{Out: &out, Err: &out}))
+			assert.Contains(t, out.String(), want)
+			assert.NotContains(t, out.String(), "raw-value")
+		}
+	}
+	for _, target := range []string{"claim?q=raw-value", "http://x%zz/?q=raw-value", "ftp://x/?q=raw-value"} {
+		e := explainFlags{file: file, client: "192.0.2.1"}
+		err := e.run(t.Context(), []string{"GET", target}, command.Streams{})
+		require.ErrorContains(t, err, `"`+strings.TrimSuffix(target, "?q=raw-value")+`": `)
+		assert.NotContains(t, err.Error(), "raw-value")
+	}
 }
 
 // An empty token is a variable that is not set: without the error, the request would be explained as one without a token.

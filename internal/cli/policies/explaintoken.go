@@ -16,6 +16,7 @@ import (
 	"github.com/velocity-limiter/velocity/internal/adapters/jwtclaims"
 	"github.com/velocity-limiter/velocity/internal/cli/command"
 	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
+	"github.com/velocity-limiter/velocity/internal/domain/policy"
 	"github.com/velocity-limiter/velocity/internal/domain/token"
 )
 
@@ -23,7 +24,14 @@ import (
 // writtenToken has none.
 type writtenToken struct {
 	jwtclaims.Checked
-	used []string // lines about claims, in the order of their first use
+	used []usedClaim // each once, in the order of their first use
+}
+
+// usedClaim is a claim that was looked up. says has its value, if it has one.
+type usedClaim struct {
+	source   clientkey.Source
+	hasValue bool
+	says     string
 }
 
 // verify verifies the token of the request by rules, which are those of the policy file. Keys are read only if there is a token to
@@ -105,11 +113,11 @@ func (t *writtenToken) claim(source clientkey.Source) string {
 	}
 	switch elements := t.elementsOf(source); {
 	case text != "":
-		t.use(source.String() + " = " + strconv.Quote(text))
+		t.use(usedClaim{source, true, " = " + strconv.Quote(text)})
 	case elements != nil:
-		t.use(source.String() + " = an array, which fits conditions and is no key")
+		t.use(usedClaim{source, false, " = an array, which fits conditions and is no key"})
 	case t.Claims != nil:
-		t.use(source.String() + " is not in the token")
+		t.use(usedClaim{source, false, " is not in the token"})
 	}
 	return text
 }
@@ -121,7 +129,7 @@ func (t *writtenToken) elements(source clientkey.Source) []string {
 	}
 	elements := t.elementsOf(source)
 	if elements != nil {
-		t.use(source.String() + " has " + someOf(elements))
+		t.use(usedClaim{source, true, " has " + someOf(elements)})
 	}
 	return elements
 }
@@ -133,14 +141,15 @@ func (t *writtenToken) elementsOf(source clientkey.Source) []string {
 	return t.Claims.Elements(source.Name)
 }
 
-func (t *writtenToken) use(line string) {
-	if !slices.Contains(t.used, line) {
-		t.used = append(t.used, line)
+func (t *writtenToken) use(claim usedClaim) {
+	if !slices.Contains(t.used, claim) {
+		t.used = append(t.used, claim)
 	}
 }
 
-// print says whether the token is believed and which claims were used. It does not print the token.
-func (t *writtenToken) print(w io.Writer) {
+// print says whether the token is believed and which claims were used. It prints neither the token nor values that are secret under the
+// policy that applies.
+func (t *writtenToken) print(w io.Writer, applies *policy.Policy) {
 	if t == nil {
 		return
 	}
@@ -163,7 +172,10 @@ func (t *writtenToken) print(w io.Writer) {
 		return
 	}
 	_, _ = fmt.Fprintf(w, "\ntoken: verified: %s\n", about)
-	for _, line := range t.used {
-		_, _ = fmt.Fprintf(w, "  %s\n", line)
+	for _, claim := range t.used {
+		if claim.hasValue && applies.IsSecret(claim.source) {
+			claim.says = " is in the token, and secret"
+		}
+		_, _ = fmt.Fprintf(w, "  %s%s\n", claim.source, claim.says)
 	}
 }

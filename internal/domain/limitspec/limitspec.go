@@ -159,10 +159,25 @@ func (s Spec) checkKind() error {
 	return errors.Join(errs...)
 }
 
-// written is a field as errors show it; "" if nothing is said.
+// written is the value of a field as errors show it, but of the name and the cost; "" if nothing is said.
 func (s Spec) written(field string) string {
-	text := map[string]string{"rate": s.Rate, "quota": s.Quota, "zone": s.Zone, "anchor": s.Anchor, "lease": s.Lease}[field]
-	number := map[string]domain.Tokens{"capacity": s.Capacity, "concurrent": s.Concurrent}[field]
+	text, number := "", domain.Tokens(0)
+	switch field {
+	case "rate":
+		text = s.Rate
+	case "quota":
+		text = s.Quota
+	case "zone":
+		text = s.Zone
+	case "anchor":
+		text = s.Anchor
+	case "lease":
+		text = s.Lease
+	case "capacity":
+		number = s.Capacity
+	case "concurrent":
+		number = s.Concurrent
+	}
 	switch {
 	case text != "":
 		return strconv.Quote(text)

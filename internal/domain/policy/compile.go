@@ -144,7 +144,7 @@ func replaced(limits, others []domain.Limit) []domain.Limit {
 
 // Validate returns every violation at once; each is a [domain.FieldError] of [domain.ErrInvalidPolicy] or [domain.ErrInvalidLimit].
 func (p *Policy) Validate() error {
-	errs := p.Match.check(p.hasSecret())
+	errs := p.Match.check(p.HasSecret())
 	bad := func(field, value, reason string) {
 		errs = append(errs, invalid(field, value, reason))
 	}
@@ -295,10 +295,19 @@ func (p *Policy) checkKeys() (errs []error) {
 	return append(errs, p.checkSecrets()...)
 }
 
-// hasSecret reports whether a value that a key of the policy takes is secret.
-func (p *Policy) hasSecret() bool {
-	return p.EffectiveKey().Secret() ||
-		slices.ContainsFunc(p.Limits, func(l domain.Limit) bool { return !l.IsZero() && p.KeyOf(l.Name()).Secret() })
+// HasSecret reports whether a value that a key of the policy takes is secret: its own key, or one of its limits'.
+func (p *Policy) HasSecret() bool { return p.hasKey(clientkey.Key.Secret) }
+
+// IsSecret reports whether a source is a secret one of such a key.
+func (p *Policy) IsSecret(source clientkey.Source) bool {
+	return p.hasKey(func(key clientkey.Key) bool {
+		return slices.ContainsFunc(key, func(s clientkey.Source) bool { return s.Secret() && s.Same(source) })
+	})
+}
+
+func (p *Policy) hasKey(is func(clientkey.Key) bool) bool {
+	return is(p.EffectiveKey()) ||
+		slices.ContainsFunc(p.Limits, func(l domain.Limit) bool { return !l.IsZero() && is(p.KeyOf(l.Name())) })
 }
 
 // checkSecrets refuses a source that is secret in one key of the policy, and not in another one: the values would be seen by the

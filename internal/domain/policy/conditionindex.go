@@ -27,7 +27,8 @@ type sourceIndex struct {
 	lengths  [2][]int
 }
 
-// rules are those that one value finds. Mostly it is one alone that is plain, which costs a search no further memory.
+// rules are those that one value finds. Most values find one rule, which has nothing left to compare: its rank is in the map, so that a
+// search reads no other memory. The zero value is not valid.
 type rules struct {
 	// more are those before plain, sorted by rank: each has something left to compare.
 	more []rule
@@ -35,6 +36,7 @@ type rules struct {
 	plain int32
 }
 
+// count is the number of the rules.
 func (r rules) count() int {
 	if r.plain == noRank {
 		return len(r.more)
@@ -92,9 +94,11 @@ func (s *sourceIndex) mostRules(values []string) (most int) {
 	for _, value := range values {
 		if s.source.Kind == clientkey.SourceIP {
 			network, _ := parseAddresses(value)
-			most = max(most, s.networks[network].count())
-		} else {
-			most = max(most, s.values[value].count())
+			if found, there := s.networks[network]; there {
+				most = max(most, found.count())
+			}
+		} else if found, there := s.values[value]; there {
+			most = max(most, found.count())
 		}
 	}
 	return most
@@ -118,16 +122,15 @@ func (s *sourceIndex) add(values []string, added rule) {
 	}
 }
 
-// put adds a rule at a value, once. It leaves out those that come after a plain one, and so never apply.
+// put adds a rule at a value. It leaves out one after a rule that has nothing left to compare: it would never apply.
 func put[V comparable](all *map[V]rules, value V, added rule) {
 	if *all == nil {
 		*all = map[V]rules{}
 	}
 	at, known := (*all)[value]
-	switch {
-	case !known:
+	if !known {
 		at.plain = noRank
-	case at.plain < noRank || at.more[len(at.more)-1].rank == added.rank:
+	} else if at.plain != noRank {
 		return
 	}
 	if len(added.rest)+len(added.methods) == 0 {
@@ -204,17 +207,17 @@ func (s *sourceIndex) findAddress(facts Facts, method string, best int32) (int32
 func (r rules) lowest(facts Facts, method string, best int32) (int32, error) {
 	best = min(best, r.plain)
 	for i := range r.more {
-		r := &r.more[i]
-		if r.rank >= best {
+		one := &r.more[i]
+		if one.rank >= best {
 			break
 		}
-		if len(r.methods) > 0 && !slices.Contains(r.methods, method) {
+		if len(one.methods) > 0 && !slices.Contains(one.methods, method) {
 			continue
 		}
-		if fits, err := r.fits(facts); err != nil {
+		if fits, err := one.fits(facts); err != nil {
 			return best, err
 		} else if fits {
-			return r.rank, nil
+			return one.rank, nil
 		}
 	}
 	return best, nil

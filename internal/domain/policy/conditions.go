@@ -124,7 +124,7 @@ func checkConditions(field string, conditions []Condition, secret bool) (errs []
 
 // checkWhen returns what is wrong with the conditions of an override.
 func (p *Policy) checkWhen(o *Override) []error {
-	errs := checkConditions("overrides", o.When, p.hasSecret())
+	errs := checkConditions("overrides", o.When, p.HasSecret())
 	reason := ""
 	switch {
 	case len(o.When) == 0:

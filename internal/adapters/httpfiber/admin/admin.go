@@ -75,13 +75,13 @@ func New(
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	h := httpserver.New(log, httpserver.Limits{Read: timeout, Write: timeout, Idle: idleTimeout, Conns: maxConns})
+	h := httpserver.New(log, httpserver.Limits{Read: timeout, Write: timeout, Idle: idleTimeout, Conns: maxConns, Instance: withoutClient})
+	h.App.Use(guardHost(cfg.Hosts), guardOrigin)
+	h.App.Get("/healthz", alive)
 	a := &Server{
 		cfg: cfg, http: h, log: log, readiness: &readiness{health: health, state: state, log: log},
 		shownKey: func(id ports.ClientID) string { return id.Key },
 	}
-	h.App.Use(a.hideKey, guardHost(cfg.Hosts), guardOrigin)
-	h.App.Get("/healthz", alive)
 	h.App.Get("/readyz", a.readiness.answer)
 
 	token := guardToken(cfg.tokens())
@@ -110,6 +110,12 @@ func (a *Server) Shutdown(ctx context.Context) error {
 		stop()
 	}
 	return a.http.Shutdown(ctx)
+}
+
+// withoutClient returns the first two segments of a path: /v1/buckets of /v1/buckets/{policy}/{key}. The key may be a secret.
+func withoutClient(path string) string {
+	segments := strings.SplitN(path, "/", 4)
+	return strings.Join(segments[:min(len(segments), 3)], "/")
 }
 
 // alive answers as long as the process runs, whether or not it can decide.

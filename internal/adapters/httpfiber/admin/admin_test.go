@@ -288,6 +288,32 @@ func TestAdmin_tokenGuardsBuckets(t *testing.T) {
 	assert.Equal(t, 1, calls)
 }
 
+// The key of a client may be a secret, and is in the path.
+func TestAdmin_problemsDoNotShowTheClient(t *testing.T) {
+	addr := startAdmin(t, admin.Config{Token: "s3cret"}, fakeInspector{}, shards(nil), admin.ServiceState{})
+	const authorized, large = "Authorization: Bearer s3cret\r\n", "Content-Length: 1000000\r\nExpect: 100-continue\r\n"
+	for request, want := range map[string]struct {
+		status   int
+		instance string
+	}{
+		"GET /v1/buckets/default/alice HTTP/1.1\r\n":                               {401, "/v1/buckets"},
+		"GET /v1/buckets/default/alice HTTP/1.1\r\n" + authorized:                  {503, "/v1/buckets"},
+		"GET /v1/buckets/default/ali%zzce HTTP/1.1\r\n" + authorized:               {400, "/v1/buckets"},
+		"GET /v1/buckets/default/alice HTTP/1.1\r\nBad Name: x\r\n":                {400, "/v1/buckets"},
+		"PUT /v1/overrides/default/alice HTTP/1.1\r\n" + authorized + large:        {413, "/v1/overrides"},
+		"PUT /v1/overrides/default/alice HTTP/1.1\r\nContent-Length: 1000000\r\n":  {413, "/v1/overrides"},
+		"DELETE /v1/permits/default/alice/id/more HTTP/1.1\r\n" + authorized:       {404, "/v1/permits"},
+		"GET /v1/buckets/default/alice?source=alice HTTP/1.1\r\n" + authorized:     {422, "/v1/buckets"},
+		"GET http://localhost//v1/buckets/default/alice HTTP/1.1\r\n" + authorized: {404, "/v1"},
+		"GET /nothing HTTP/1.1\r\n":                                                {404, "/nothing"},
+	} {
+		got := exchange(t, addr, request+"Host: localhost\r\n\r\n")
+		assert.Equal(t, want.status, got.status, request)
+		assert.Equal(t, want.instance, got.problem(t)["instance"], request)
+		assert.NotContains(t, string(got.body), "alice", request)
+	}
+}
+
 func TestAdmin_unknownHostsAreRefused(t *testing.T) {
 	addr := startAdmin(t, admin.Config{Hosts: []string{" Velocity.internal "}}, nil, shards(nil), admin.ServiceState{})
 	for host, status := range map[string]int{

@@ -13,7 +13,6 @@ import (
 	"github.com/gofiber/fiber/v2"
 	"github.com/valyala/fasthttp"
 
-	"github.com/velocity-limiter/velocity/internal/adapters/httpfiber/reply"
 	"github.com/velocity-limiter/velocity/internal/domain"
 	"github.com/velocity-limiter/velocity/internal/domain/clientkey"
 	"github.com/velocity-limiter/velocity/internal/domain/decision"
@@ -106,23 +105,6 @@ func clientID(c *fiber.Ctx) (ports.ClientID, error) {
 		return ports.ClientID{}, problem.Input(problem.ErrOutOfRange, "source", "must be a key as in a policy file, or left out")
 	}
 	return ports.ClientID{Policy: policy, Key: key, Source: source}, nil
-}
-
-// hideKey has problems show the client of the path as logs do: its key may be a secret.
-func (a *Server) hideKey(c *fiber.Ctx) error {
-	path := strings.Split(string(c.Context().URI().PathOriginal()), "/")
-	const policy, key = 3, 4 // as in /v1/buckets/default/KEY
-	if len(path) <= key || path[1] != "v1" {
-		return c.Next()
-	}
-	id := ports.ClientID{Source: string(c.Context().QueryArgs().Peek("source"))}
-	var noPolicy, noKey error
-	id.Policy, noPolicy = url.PathUnescape(path[policy])
-	id.Key, noKey = url.PathUnescape(path[key])
-	if shown := a.shownKey(id); shown != id.Key || noPolicy != nil || noKey != nil {
-		reply.SetInstance(c.Context(), strings.Join(append(path[:key], url.PathEscape(shown)), "/"))
-	}
-	return c.Next()
 }
 
 func unescape(c *fiber.Ctx, name string) (string, error) {

@@ -51,6 +51,8 @@ type Limits struct {
 	TLS *tls.Config
 	// CORS says which pages may read the answers.
 	CORS cors.Rules
+	// Instance returns the path that problems show, given the request's. Nil: they show that.
+	Instance func(path string) string
 }
 
 // Server serves one listener. Make it with New, add routes to App, and call Mount.
@@ -103,6 +105,7 @@ func New(log *zap.Logger, l Limits) *Server {
 		return fasthttp.RequestConfig{MaxRequestBodySize: most}
 	}
 	server.ExpectHandler = func(ctx *fasthttp.RequestCtx) int {
+		s.setInstance(ctx)
 		most, larger := l.body(&ctx.Request.Header)
 		if ctx.Request.Header.ContentLength() <= most {
 			return fasthttp.StatusContinue
@@ -124,6 +127,7 @@ func (s *Server) entry(next fasthttp.RequestHandler) fasthttp.RequestHandler {
 			span.Begin(s.Tracer, ctx)
 		}
 		reply.RequestID(ctx)
+		s.setInstance(ctx)
 		reply.CORS(ctx, &s.limits.CORS)
 		if err := check(&ctx.Request.Header); err != nil {
 			ctx.SetConnectionClose() // where the next request begins may be unclear
@@ -147,6 +151,12 @@ func (s *Server) entry(next fasthttp.RequestHandler) fasthttp.RequestHandler {
 			ctx.Request.Header.SetMethod(fasthttp.MethodTrace)
 		}
 		next(ctx)
+	}
+}
+
+func (s *Server) setInstance(ctx *fasthttp.RequestCtx) {
+	if s.limits.Instance != nil {
+		reply.SetInstance(ctx, s.limits.Instance(string(ctx.URI().PathOriginal())))
 	}
 }
 
@@ -203,6 +213,7 @@ func (s *Server) connectionError(ctx *fasthttp.RequestCtx, err error) {
 	if err = connectionError(err); !errors.Is(err, problem.ErrClientTooSlow) {
 		listener.Linger(ctx.Conn())
 	}
+	s.setInstance(ctx)
 	if errors.Is(err, problem.ErrTooLarge) { // of a chunked body, fasthttp has dropped the header
 		_, err = s.limits.body(&ctx.Request.Header)
 	}

@@ -67,7 +67,7 @@ func Problem(ctx *fasthttp.RequestCtx, p *problem.Problem) {
 
 type instanceKey struct{}
 
-// SetInstance has problems show another path than the request's.
+// SetInstance sets the path that problems show, in place of the request's.
 func SetInstance(ctx *fasthttp.RequestCtx, path string) { ctx.SetUserValue(instanceKey{}, path) }
 
 // Instance is the request's path, or that of SetInstance. It names a problem's occurrence together with the request id.
