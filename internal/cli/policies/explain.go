@@ -29,7 +29,8 @@ var Explain = command.Command{
 	Usage: "-policies FILE METHOD URL [-header 'Name: value']... [-jwt TOKEN|@FILE] [-body TEXT|@FILE] [-client IP]",
 	Help: `Shows which policy applies to a request and why those before it do not, which override applies to its client and why, which
 buckets count it, and by which limits. COST is what it takes from a limit. The URL may be a path alone. No token is taken, and no
-store is asked, so overrides at run time are not known: velocity inspect shows them. A token (JWT) of -jwt, or of a header, is verified by the file's section jwt, whose keys are read.
+store is asked, so overrides at run time are not known: velocity inspect shows them. A token (JWT) of -jwt, or of a header, is
+verified by the file's section jwt, whose keys are read.
 `,
 	Define: func(f *flag.FlagSet) command.Action {
 		var e explainFlags

@@ -48,7 +48,7 @@ pass in one day. For a quota it is in each of its periods. For a concurrency lim
 // warnOfClaims warns of claims in keys that no token can have.
 func warnOfClaims(w io.Writer, set *policyfile.Set) {
 	if names := set.UsesClaims(); set.JWT == nil && len(names) > 0 {
-		_, _ = fmt.Fprintf(w, "warning: the file has no jwt, and a key or a condition of %s has a claim: only callers of the decision API name claims. Other requests are counted by address, and fit no such condition: docs/policies.md#tokens\n\n",
+		_, _ = fmt.Fprintf(w, "warning: the file has no jwt, and a key or a condition of %s has a claim: only callers of the decision API name claims, other requests have none: docs/policies.md#tokens\n\n",
 			someOf(names))
 	}
 }
