@@ -135,7 +135,7 @@ func TestEndPermits_refusesWhatItCannotName(t *testing.T) {
 		id     ports.ClientID
 		permit string
 	}{
-		`id: must be the ID of a permit, as an inspection shows it`: {clientA, "a b"},
+		`id: "a b": must be the ID of a permit, as an inspection shows it`: {clientA, "a b"},
 		`policy: "default": has no concurrency limit by header:x-tenant, so that no one holds permits`: {
 			ports.ClientID{Policy: "default", Key: "t", Source: "header:x-tenant"}, "",
 		},

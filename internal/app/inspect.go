@@ -57,8 +57,11 @@ func (r *RateLimiter) EndPermits(ctx context.Context, id ports.ClientID, permit 
 		return 0, err
 	}
 	if _, _, ok := domain.ParsePermitID(permit); permit != "" && (!ok || !domain.ValidPermitID(permit)) {
-		// It is not shown: it may be the rest of a secret key with a slash in it.
-		return 0, &domain.FieldError{Kind: domain.ErrInvalidRequest, Field: "id", Reason: "must be the ID of a permit, as an inspection shows it"}
+		wrong := &domain.FieldError{Kind: domain.ErrInvalidRequest, Field: "id", Reason: "must be the ID of a permit, as an inspection shows it"}
+		if !found.policy.HasSecret() { // else it may be the rest of a secret key with a slash in it
+			wrong.Value = strconv.Quote(permit)
+		}
+		return 0, wrong
 	}
 	group := found.take
 	group.Limits = slices.DeleteFunc(group.Limits, func(l domain.Limit) bool { return l.Kind() != domain.KindConcurrency })
