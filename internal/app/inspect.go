@@ -56,9 +56,11 @@ func (r *RateLimiter) EndPermits(ctx context.Context, id ports.ClientID, permit 
 	if err != nil {
 		return 0, err
 	}
-	if _, _, ok := domain.ParsePermitID(permit); permit != "" && (!ok || !domain.ValidPermitID(permit)) {
+	_, _, isOurs := domain.ParsePermitID(permit)
+	secret := found.policy.HasSecret() // then it may be the rest of a secret key with a slash in it
+	if permit != "" && (!domain.ValidPermitID(permit) || secret && !isOurs) {
 		wrong := &domain.FieldError{Kind: domain.ErrInvalidRequest, Field: "id", Reason: "must be the ID of a permit, as an inspection shows it"}
-		if !found.policy.HasSecret() { // else it may be the rest of a secret key with a slash in it
+		if !secret {
 			wrong.Value = strconv.Quote(permit)
 		}
 		return 0, wrong
