@@ -6,6 +6,8 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/http/httptrace"
+	"runtime"
 	"sync/atomic"
 	"time"
 )
@@ -76,7 +78,58 @@ func dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	if err != nil {
 		return nil, errors.Join(errConnect, err)
 	}
-	return struct{ net.Conn }{c}, nil // without CloseWrite, as oneWay
+	return &upstreamConn{Conn: c}, nil // without CloseWrite, as oneWay
+}
+
+// upstreamConn knows whether somebody waits for its bytes.
+type upstreamConn struct {
+	net.Conn
+	reading, closed atomic.Bool
+}
+
+// Read implements net.Conn.
+func (c *upstreamConn) Read(p []byte) (int, error) {
+	c.reading.Store(true)
+	defer c.reading.Store(false)
+	return c.Conn.Read(p)
+}
+
+// Close implements net.Conn.
+func (c *upstreamConn) Close() error {
+	c.closed.Store(true)
+	return c.Conn.Close()
+}
+
+// waitForReader returns once the Transport waits for bytes of a connection that it uses again, or has closed it, which it reports. It
+// closes one on which bytes came that no request asked for, but offers the connection to the next request before it looks. That request
+// would get these bytes as its answer.
+func waitForReader(ctx context.Context, used net.Conn) (closed bool) {
+	if secure, ok := used.(*tls.Conn); ok {
+		used = secure.NetConn()
+	}
+	c, ok := used.(*upstreamConn)
+	for ok && !c.reading.Load() && !c.closed.Load() && ctx.Err() == nil {
+		runtime.Gosched()
+	}
+	return ok && c.closed.Load()
+}
+
+// send sends a request over HTTP/1. One without a body is sent again if its connection turned out to be closed before.
+func (u *upstream) send(req *http.Request) (*http.Response, error) {
+	ctx, closed := req.Context(), false
+	gotConn := func(info httptrace.GotConnInfo) { closed = info.Reused && waitForReader(ctx, info.Conn) }
+	if trace := httptrace.ContextClientTrace(ctx); trace != nil { // ReverseProxy makes one for each request
+		trace.GotConn = gotConn
+	} else {
+		req = req.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: gotConn}))
+	}
+	for {
+		res, err := u.transport.RoundTrip(req)
+		_, empty := req.Body.(noBody)
+		if again := err != nil && closed && (req.Body == nil || empty); !again {
+			return res, err
+		}
+	}
 }
 
 // RoundTrip implements http.RoundTripper. The answer's exchange holds a slot, which its end frees.
@@ -87,7 +140,11 @@ func (u *upstream) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	x.slot = true
 	began := time.Now()
-	res, err := u.transport.RoundTrip(req)
+	send := u.send
+	if u.http2.Load() {
+		send = u.transport.RoundTrip
+	}
+	res, err := send(req)
 	status := 0
 	if err == nil {
 		status = res.StatusCode
