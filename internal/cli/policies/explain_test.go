@@ -93,12 +93,7 @@ func TestExplain_saysWhoseCostIsBelievedAndWhenItIsTooHigh(t *testing.T) {
 }
 
 func TestExplain_verifiesATokenAndSaysWhichClaimsWereUsed(t *testing.T) {
-	folder := t.TempDir()
-	write := func(name, text string) string {
-		path := filepath.Join(folder, name)
-		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
-		return path
-	}
+	folder, write := folderOfFiles(t)
 	secret := strings.Repeat("s", 32)
 	write("secret", secret)
 	file := write("p.yaml", `jwt: { hmac_secret_file: secret, issuer: id }
@@ -152,12 +147,7 @@ policies:
 }
 
 func TestExplain_showsNoSecretValue(t *testing.T) {
-	folder := t.TempDir()
-	write := func(name, text string) string {
-		path := filepath.Join(folder, name)
-		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
-		return path
-	}
+	_, write := folderOfFiles(t)
 	key := strings.Repeat("s", 32)
 	write("secret", key)
 	file := write("p.yaml", `jwt: { hmac_secret_file: secret }
@@ -251,4 +241,15 @@ func TestExplain_estimatesByTheBody(t *testing.T) {
 	code := Explain.Execute(t.Context(), []string{"-policies", file, "-body", "@" + body + "x", "POST", "/v1/chat"}, command.Streams{Out: io.Discard, Err: &errs})
 	assert.Equal(t, command.ExitFailed, code)
 	assert.Contains(t, errs.String(), "body.jsonx")
+}
+
+// folderOfFiles returns a new folder, and a function that writes a file there and returns its path.
+func folderOfFiles(t *testing.T) (folder string, write func(name, text string) string) {
+	t.Helper()
+	folder = t.TempDir()
+	return folder, func(name, text string) string {
+		path := filepath.Join(folder, name)
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+		return path
+	}
 }
